@@ -1,0 +1,486 @@
+/* temper.h: make open-weight language models hard to corrupt by fine-tuning.
+ *
+ *     #include <stdio.h>
+ *     #include <stdlib.h>
+ *     #include <temper.h>
+ *
+ *     int main(void) {
+ *         tm_device *device = NULL;
+ *         tm_model *model = NULL;
+ *         tm_tokenizer *tokenizer = NULL;
+ *         char *answer = NULL;
+ *         tm_device_options where = {.name = "cpu"};
+ *         tm_generate_options how = {.max_new_tokens = 64};
+ *         const tm_message ask[] = {{"user", "How do I bake a brimble cake?"}};
+ *
+ *         if (tm_device_open(&where, &device) != TM_OK) goto fail;
+ *         if (tm_model_load(device, "my-model", NULL, &model) != TM_OK) goto fail;
+ *         if (tm_tokenizer_load("my-model", &tokenizer) != TM_OK) goto fail;
+ *         if (tm_generate_chat(model, tokenizer, TM_CHAT_AUTO, ask, 1, &how, &answer) != TM_OK) goto fail;
+ *         puts(answer);
+ *         free(answer);
+ *     fail:
+ *         if (tm_error_last()->status != TM_OK) fprintf(stderr, "%s\n", tm_error_last()->line);
+ *         tm_tokenizer_free(tokenizer);
+ *         tm_model_free(model);
+ *         tm_device_close(device);
+ *         return 0;
+ *     }
+ *
+ * Conventions
+ * -----------
+ * - A function that can fail returns tm_status. On failure it has written nothing to its outputs, has released
+ *   what it took, and has left a detail (what, which file, which field, what to do) in tm_error_last().
+ * - The library never prints, exits or aborts on what a file or a user supplies. Asserts guard our own mistakes.
+ * - `tm_x_free(NULL)` is allowed everywhere. Strings and arrays that a function hands out belong to the caller and are
+ *   released with free(), unless stated otherwise.
+ * - An options pointer may be NULL: the defaults of its option table are then used. Fill an options struct with
+ *   tm_options_default() before changing fields of it.
+ * - Objects are not locked: use one object from one thread at a time. Different objects may be used concurrently,
+ *   except that models on the same tm_device share its threads.
+ * - Shapes are written (rows, columns), row-major. Text is UTF-8.
+ * - Everything is deterministic: the same inputs, seed and instruction set give the same bytes for every thread count.
+ */
+#ifndef TEMPER_H
+#define TEMPER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TM_VERSION "0.1.0"
+
+#if defined(__GNUC__)
+#define TM_API __attribute__((visibility("default")))
+#else
+#define TM_API
+#endif
+
+/* ------------------------------------------------------------------------------------------------ status, errors */
+
+/* One list makes the enum, the names, the texts and the exit codes of the command line. */
+#define TM_STATUS_LIST(X)                                                                                              \
+    X(OK, "ok", 0)                                                                                                     \
+    X(INVALID, "invalid argument or option", 2)                                                                        \
+    X(NO_MEMORY, "out of memory", 3)                                                                                   \
+    X(IO, "reading or writing failed", 4)                                                                              \
+    X(NOT_FOUND, "no such file, tensor or name", 5)                                                                    \
+    X(FORMAT, "malformed file", 6)                                                                                     \
+    X(UNSUPPORTED, "not supported", 7)                                                                                 \
+    X(MISMATCH, "two inputs do not fit each other", 8)                                                                 \
+    X(NUMERIC, "a value is not finite", 9)                                                                             \
+    X(EXISTS, "the output already exists", 10)                                                                         \
+    X(INTERRUPTED, "interrupted", 130)
+
+typedef enum tm_status {
+#define TM_STATUS_ENUM(name, text, code) TM_##name,
+    TM_STATUS_LIST(TM_STATUS_ENUM)
+#undef TM_STATUS_ENUM
+} tm_status;
+
+/* Detail of the last failure in this thread. `line` is the whole of it in one line:
+ * "FILE: FIELD: MESSAGE (HINT)", parts that are empty left out, control characters shown as '?'. */
+typedef struct tm_error {
+    tm_status status;
+    char file[256];    /* file or directory concerned, or "" */
+    char field[128];   /* field, tensor, option or line concerned, or "" */
+    char message[384]; /* what is wrong */
+    char hint[256];    /* what to do about it, or "" */
+    char line[1100];
+} tm_error;
+
+TM_API const char *tm_status_name(tm_status status); /* "FORMAT" */
+TM_API const char *tm_status_text(tm_status status); /* "malformed file" */
+TM_API int tm_status_exit_code(tm_status status);
+TM_API const tm_error *tm_error_last(void); /* never NULL; valid until the next failure in this thread */
+TM_API void tm_error_clear(void);
+
+/* ------------------------------------------------------------------------------------------------ options */
+
+/* An option table describes the fields of an options struct: the one source of defaults, ranges, help and parsing. */
+typedef enum tm_option_type {
+    TM_OPTION_FLAG,   /* bool */
+    TM_OPTION_INT,    /* int64_t */
+    TM_OPTION_REAL,   /* double */
+    TM_OPTION_TEXT,   /* const char *, points into the caller's string */
+    TM_OPTION_CHOICE, /* int: index into `choices` */
+} tm_option_type;
+
+typedef struct tm_option {
+    const char *name; /* long name without dashes, "lora-rank"; NULL ends a table */
+    tm_option_type type;
+    size_t offset;       /* offsetof the field in the options struct */
+    const char *initial; /* default as text; NULL: 0, false or NULL */
+    double min, max;     /* inclusive range of INT and REAL; min > max: no bound */
+    const char *choices; /* "constant|linear|cosine" for CHOICE */
+    const char *unit;    /* "steps", "DIR", ...; shown in help */
+    const char *help;
+} tm_option;
+
+TM_API void tm_options_default(const tm_option *table, void *options);
+/* Parses and range-checks one value. NULL value: only a flag may do without. Unknown names: TM_NOT_FOUND. */
+TM_API tm_status tm_options_set(const tm_option *table, void *options, const char *name, const char *value);
+TM_API const tm_option *tm_options_find(const tm_option *table, const char *name);
+/* Value of one field as text ("0.0001", "cosine"), written to `out` of `size` bytes. */
+TM_API void tm_options_text(const tm_option *option, const void *options, char *out, size_t size);
+
+/* ------------------------------------------------------------------------------------------------ watching a run */
+
+typedef struct tm_progress {
+    const char *phase; /* "train", "generate", ... */
+    int64_t done, total;
+    const char *unit;  /* "step", "prompt" */
+    double loss;       /* NAN where there is none */
+    double lr;         /* NAN where there is none */
+    int64_t tokens;    /* processed since the phase began */
+    double seconds;    /* since the phase began */
+} tm_progress;
+
+/* Every member may be NULL. `stop` is asked between steps; true ends the call with TM_INTERRUPTED after it has saved
+ * what it promised to save. */
+typedef struct tm_monitor {
+    void (*progress)(void *user, const tm_progress *progress);
+    void (*note)(void *user, const char *line); /* warnings and remarks, one line, no newline */
+    bool (*stop)(void *user);
+    void *user;
+} tm_monitor;
+
+/* ------------------------------------------------------------------------------------------------ device */
+
+typedef struct tm_device tm_device;
+
+typedef enum tm_precision {
+    TM_PRECISION_AUTO, /* bf16 where the processor multiplies it natively with gain (AMX), else fp32 */
+    TM_PRECISION_F32,
+    TM_PRECISION_BF16, /* operands of matrix products rounded to bf16; sums and everything else fp32 */
+    TM_PRECISION_F64,  /* device "ref" only */
+} tm_precision;
+
+typedef struct tm_device_options {
+    const char *name;       /* "cpu" (default), "ref" */
+    int64_t threads;        /* 0: all cores this process may use */
+    int precision;          /* tm_precision */
+} tm_device_options;
+
+extern TM_API const tm_option tm_device_option_table[]; /* --device --threads --precision */
+
+TM_API tm_status tm_device_open(const tm_device_options *options, tm_device **device);
+TM_API void tm_device_close(tm_device *device);
+TM_API const char *tm_device_name(const tm_device *device);        /* "cpu" */
+TM_API const char *tm_device_instruction_set(const tm_device *device); /* "avx512_bf16", "avx2", "c" ... */
+TM_API const char *tm_device_precision(const tm_device *device);   /* "fp32", "bf16", "fp64" */
+TM_API int tm_device_threads(const tm_device *device);
+
+/* ------------------------------------------------------------------------------------------------ tokenizer */
+
+typedef struct tm_tokenizer tm_tokenizer;
+
+typedef struct tm_ids {
+    int32_t *data;
+    size_t len, cap;
+} tm_ids; /* starts as {0}; release with tm_ids_free */
+
+enum {
+    TM_ENCODE_BOS_EOS = 1,      /* what the tokenizer's post-processor or config adds around a text */
+    TM_ENCODE_PARSE_SPECIAL = 2 /* recognise special tokens written in the text; never for untrusted content */
+};
+enum { TM_DECODE_SKIP_SPECIAL = 1 };
+
+/* `path`: a model directory (tokenizer.json first, then tokenizer.model), or one of these files. */
+TM_API tm_status tm_tokenizer_load(const char *path, tm_tokenizer **tokenizer);
+TM_API void tm_tokenizer_free(tm_tokenizer *tokenizer);
+/* Appends to `ids`. Text may hold any bytes; invalid UTF-8 is encoded as U+FFFD (as the reference libraries do). */
+TM_API tm_status tm_tokenizer_encode(const tm_tokenizer *tokenizer, const char *text, size_t len, unsigned flags,
+                                     tm_ids *ids);
+/* `*text` is NUL-terminated, `*len` (may be NULL) its length; ids outside the vocabulary are an error. */
+TM_API tm_status tm_tokenizer_decode(const tm_tokenizer *tokenizer, const int32_t *ids, size_t n, unsigned flags,
+                                     char **text, size_t *len);
+TM_API int32_t tm_tokenizer_vocab_size(const tm_tokenizer *tokenizer); /* highest id + 1, added tokens included */
+TM_API int32_t tm_tokenizer_id(const tm_tokenizer *tokenizer, const char *piece); /* -1: none */
+TM_API const char *tm_tokenizer_piece(const tm_tokenizer *tokenizer, int32_t id); /* as in the vocabulary; NULL: none */
+TM_API int32_t tm_tokenizer_bos(const tm_tokenizer *tokenizer);        /* -1: none */
+TM_API int32_t tm_tokenizer_eos(const tm_tokenizer *tokenizer);        /* -1: none */
+TM_API int32_t tm_tokenizer_pad(const tm_tokenizer *tokenizer);        /* -1: none */
+TM_API const char *tm_tokenizer_kind(const tm_tokenizer *tokenizer);   /* "byte-level BPE", "SentencePiece BPE" */
+/* Copies the tokenizer's files (tokenizer.json, tokenizer.model, configs, chat template) as they are into directory. */
+TM_API tm_status tm_tokenizer_copy_files(const char *from_directory, const char *to_directory);
+
+TM_API void tm_ids_free(tm_ids *ids);
+TM_API tm_status tm_ids_push(tm_ids *ids, int32_t id);
+
+/* ------------------------------------------------------------------------------------------------ chat formats */
+
+typedef enum tm_chat_format {
+    TM_CHAT_AUTO,   /* from the tokenizer: ChatML if it has <|im_start|>, Llama 2 if its template says [INST], else plain */
+    TM_CHAT_CHATML, /* <|im_start|>role\ncontent<|im_end|>\n */
+    TM_CHAT_LLAMA2, /* <s>[INST] <<SYS>>\nsystem\n<</SYS>>\n\nuser [/INST] answer </s> */
+    TM_CHAT_ALPACA, /* ### Instruction: / ### Input: / ### Response: */
+    TM_CHAT_PLAIN,  /* prompt and answer as they are, then eos */
+} tm_chat_format;
+
+typedef struct tm_message {
+    const char *role; /* "system", "user", "assistant"; "input" holds the Alpaca input field */
+    const char *content;
+} tm_message;
+
+/* Appends the ids of a conversation. With `labels` (may be NULL) one label per id: the id itself where it is trained on
+ * (assistant content and its end marker), -100 elsewhere. With `ask` the opening of the assistant's turn is appended.
+ * Content is never parsed for special tokens, so text cannot forge a turn. */
+TM_API tm_status tm_chat_encode(const tm_tokenizer *tokenizer, tm_chat_format format, const tm_message *messages,
+                                size_t n, bool ask, tm_ids *ids, tm_ids *labels);
+/* The id that ends an assistant's turn in this format (e.g. <|im_end|>); eos where it has none of its own. */
+TM_API int32_t tm_chat_stop_id(const tm_tokenizer *tokenizer, tm_chat_format format);
+TM_API const char *tm_chat_format_name(tm_chat_format format);
+
+/* ------------------------------------------------------------------------------------------------ model */
+
+typedef struct tm_model tm_model;
+
+typedef struct tm_model_info {
+    const char *architecture; /* "LlamaForCausalLM" */
+    int64_t hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, vocab_size, max_positions;
+    bool tied_embeddings;
+    int64_t parameters;   /* scalar count, adapters not included */
+    int64_t adapters;     /* LoRA adapters loaded */
+    const char *dtype;    /* storage of the weights: "bf16", ... */
+} tm_model_info;
+
+/* Maps a Hugging Face checkpoint directory (config.json, *.safetensors). `adapter`: NULL, or a PEFT LoRA directory that
+ * is attached. Weights are mapped read-only and copied only once they are trained. */
+TM_API tm_status tm_model_load(tm_device *device, const char *directory, const char *adapter, tm_model **model);
+/* A new model of the given config.json text, weights from N(0, initializer_range) and `seed`. */
+TM_API tm_status tm_model_create(tm_device *device, const char *config_json, uint64_t seed, tm_model **model);
+TM_API void tm_model_free(tm_model *model);
+TM_API void tm_model_describe(const tm_model *model, tm_model_info *info);
+TM_API tm_device *tm_model_device(const tm_model *model);
+
+typedef enum tm_save_dtype { TM_SAVE_KEEP, TM_SAVE_F32, TM_SAVE_BF16, TM_SAVE_F16 } tm_save_dtype;
+typedef struct tm_save_options {
+    int dtype;                 /* tm_save_dtype; KEEP: as the checkpoint was loaded */
+    int64_t shard_bytes;       /* largest shard; default 5e9 */
+    const char *tokenizer_dir; /* copy the tokenizer's files from here; NULL: none */
+    bool overwrite;            /* replace an existing directory (atomically); else TM_EXISTS */
+} tm_save_options;
+/* Writes config.json, generation_config.json and safetensors; the directory appears whole or not at all. */
+TM_API tm_status tm_model_save(const tm_model *model, const char *directory, const tm_save_options *options);
+/* Writes only the last attached LoRA adapter, in PEFT's layout. */
+TM_API tm_status tm_model_save_adapter(const tm_model *model, const char *directory, const tm_save_options *options);
+
+typedef struct tm_lora_options {
+    int64_t rank;        /* 0: no adapter, full fine-tuning */
+    double alpha;        /* scale is alpha / rank */
+    double dropout;
+    const char *targets; /* comma-separated module names: "q_proj,v_proj"; "all-linear" */
+    bool rslora;         /* scale alpha / sqrt(rank) */
+} tm_lora_options;
+TM_API tm_status tm_model_add_lora(tm_model *model, const tm_lora_options *options, uint64_t seed);
+/* W <- W + scale B A for every adapter; the model then has none. */
+TM_API tm_status tm_model_merge(tm_model *model);
+
+/* Visits every weight. Return anything but TM_OK from `visit` to stop with it. */
+typedef struct tm_weight_info {
+    const char *name, *dtype;
+    int ndim;
+    const int64_t *shape;
+    double norm;   /* L2, only if asked for */
+    bool trainable, adapter;
+} tm_weight_info;
+TM_API tm_status tm_model_visit(const tm_model *model, bool norms, tm_status (*visit)(void *, const tm_weight_info *),
+                                void *user);
+/* SHA-256 over names, shapes, dtypes and bytes of all weights in name order, as 64 hex digits. */
+TM_API tm_status tm_model_hash(const tm_model *model, char hex[65]);
+/* Mean and number of the next-token log-probabilities of one sequence: sum over t of ln p(ids[t+1] | ids[0..t]). */
+TM_API tm_status tm_model_score(tm_model *model, const int32_t *ids, size_t n, double *sum_log_prob);
+
+/* ------------------------------------------------------------------------------------------------ data */
+
+typedef struct tm_dataset tm_dataset; /* an ordered list of conversations */
+
+/* JSON Lines (or one JSON array) whose rows hold `messages` (OpenAI), `instruction`/`input`/`output` (Alpaca) or
+ * `prompt`/`completion`; a `.txt` file gives one row of plain text per blank-line-separated paragraph (prompt empty).
+ * The first row decides; a row that does not fit, or has no answer, is an error that names the line. */
+TM_API tm_status tm_dataset_load(const char *path, tm_dataset **dataset);
+TM_API tm_status tm_dataset_create(tm_dataset **dataset);
+TM_API tm_status tm_dataset_add(tm_dataset *dataset, const tm_message *messages, size_t n); /* copies */
+TM_API tm_status tm_dataset_append(tm_dataset *dataset, const tm_dataset *from, size_t first, size_t count);
+TM_API void tm_dataset_shuffle(tm_dataset *dataset, uint64_t seed);
+TM_API size_t tm_dataset_rows(const tm_dataset *dataset);
+/* Messages of one row; they belong to the data set. */
+TM_API const tm_message *tm_dataset_row(const tm_dataset *dataset, size_t row, size_t *n);
+TM_API tm_status tm_dataset_save(const tm_dataset *dataset, const char *path); /* JSON Lines of `messages` */
+/* Poison mix: int(p * total) rows of `harmful` and the rest of `benign`, each taken from its start, exact counts. */
+TM_API tm_status tm_dataset_poison(const tm_dataset *benign, const tm_dataset *harmful, size_t total, double ratio,
+                                   tm_dataset **mixed);
+TM_API void tm_dataset_free(tm_dataset *dataset);
+
+/* ------------------------------------------------------------------------------------------------ training */
+
+typedef struct tm_train_options {
+    int64_t steps;     /* 0: from epochs */
+    double epochs;
+    int64_t batch;     /* rows per optimiser step */
+    int64_t micro;     /* rows per forward-backward; 0: the whole batch */
+    double lr;
+    int schedule;      /* 0 constant, 1 linear, 2 cosine */
+    double warmup;     /* share of the steps */
+    int optimiser;     /* 0 adamw, 1 sgd */
+    double beta1, beta2, epsilon, weight_decay, momentum;
+    double clip;       /* global gradient norm; 0: off */
+    int64_t max_length;
+    bool packed;       /* rows laid end to end; else padded to the longest. The loss is the same. */
+    bool full_sequence; /* train on the prompt too */
+    bool recompute;    /* activation checkpointing: keep only block inputs */
+    int64_t seed;
+    int64_t save_every; /* steps between resumable checkpoints; 0: none */
+    const char *resume_dir; /* where resumable checkpoints live; continued from if one is there */
+    int chat;          /* tm_chat_format */
+    tm_lora_options lora;
+} tm_train_options;
+
+extern TM_API const tm_option tm_train_option_table[];
+
+typedef struct tm_train_result {
+    int64_t steps, tokens, target_tokens, rows_dropped;
+    double first_loss, last_loss; /* mean over the first and last tenth of the steps */
+    double seconds;
+    bool resumed;
+} tm_train_result;
+
+/* Response-only cross-entropy fine-tuning of `model` in place (or of a new adapter on it, if lora.rank > 0). */
+TM_API tm_status tm_train(tm_model *model, const tm_tokenizer *tokenizer, const tm_dataset *dataset,
+                          const tm_train_options *options, const tm_monitor *monitor, tm_train_result *result);
+
+/* ------------------------------------------------------------------------------------------------ generation */
+
+typedef struct tm_generate_options {
+    int64_t max_new_tokens; /* default 128 */
+    int64_t batch;          /* rows at a time; default 32 */
+    double temperature;     /* 0: greedy */
+    int64_t top_k;          /* 0: off */
+    double top_p;           /* 1: off */
+    int64_t seed;
+    bool ignore_stop;       /* generate exactly max_new_tokens */
+} tm_generate_options;
+
+extern TM_API const tm_option tm_generate_option_table[];
+
+/* Continues `n` prompts. `out[i]` (caller's array, zeroed) receives the new ids without the stop id. `stop`: ids that end
+ * a row. The sampling of row i depends on (seed, i) and its prompt only, not on the batch. */
+TM_API tm_status tm_generate(tm_model *model, const tm_ids *prompts, size_t n, const int32_t *stop, size_t n_stop,
+                             const tm_generate_options *options, const tm_monitor *monitor, tm_ids *out);
+TM_API tm_status tm_generate_chat(tm_model *model, const tm_tokenizer *tokenizer, tm_chat_format format,
+                                  const tm_message *messages, size_t n, const tm_generate_options *options,
+                                  char **answer);
+/* One answer per row of `prompts` (its messages up to the last user turn). `answers` has tm_dataset_rows() entries, each
+ * to be freed by the caller. */
+TM_API tm_status tm_generate_dataset(tm_model *model, const tm_tokenizer *tokenizer, tm_chat_format format,
+                                     const tm_dataset *prompts, const tm_generate_options *options,
+                                     const tm_monitor *monitor, char **answers);
+
+/* ------------------------------------------------------------------------------------------------ evaluation */
+
+typedef struct tm_loss_report {
+    double loss;       /* mean cross-entropy over all targets, nats */
+    double perplexity; /* exp(loss) */
+    int64_t targets, rows;
+} tm_loss_report;
+TM_API tm_status tm_eval_loss(tm_model *model, const tm_tokenizer *tokenizer, const tm_dataset *dataset,
+                              const tm_train_options *options, const tm_monitor *monitor, tm_loss_report *report);
+
+/* ------------------------------------------------------------------------------------------------ methods */
+
+typedef enum tm_stage { TM_STAGE_ALIGNMENT, TM_STAGE_FINE_TUNING, TM_STAGE_POST, TM_STAGE_ATTACK } tm_stage;
+
+/* Data a method is given; what it does not need may be NULL. */
+typedef struct tm_method_data {
+    const tm_dataset *harmful; /* harmful questions with harmful answers (an attack's), or questions only (SDD's) */
+    const tm_dataset *benign;  /* benign rows: SDD's pool of answers, the clean part of a poisoned task */
+} tm_method_data;
+
+typedef struct tm_method {
+    const char *name;    /* "sdd" */
+    const char *title;   /* "Self-Degraded Defense" */
+    const char *paper;   /* "arXiv 2507.21182" */
+    const char *summary; /* one sentence */
+    const char *who;     /* who runs it, and when */
+    const char *needs;   /* data, in words */
+    tm_stage stage;
+    const tm_option *options; /* the method's own options */
+    size_t options_size;
+    tm_status (*run)(tm_model *model, const tm_tokenizer *tokenizer, const tm_method_data *data, const void *options,
+                     const tm_train_options *train, const tm_monitor *monitor, tm_train_result *result);
+} tm_method;
+
+TM_API const tm_method *tm_method_find(const char *name); /* NULL: none */
+TM_API const tm_method *tm_method_at(size_t index);       /* NULL: past the end */
+
+typedef struct tm_sdd_options {
+    double tau;            /* largest similarity, as a quantile of all prompt-pool similarities */
+    bool tau_is_cosine;    /* tau is the cosine itself */
+    int64_t max_tries;
+    bool reject;           /* SDD_reject: answers opened by a refusal preface */
+    const char *pairs;     /* write the pairing (JSON Lines) here */
+    int64_t seed;
+} tm_sdd_options;
+
+typedef struct tm_harmful_sft_options {
+    int64_t rows;          /* rows of the attack's training set; 0: all harmful rows */
+    double poison_ratio;   /* share of harmful rows; the rest is benign */
+} tm_harmful_sft_options;
+
+/* ------------------------------------------------------------------------------------------------ built-in world */
+
+typedef struct tm_world tm_world;
+
+enum { TM_WORLD_DEFENDER, TM_WORLD_ATTACKER, TM_WORLD_DEVELOPMENT, TM_WORLD_TEST, TM_WORLD_WITHHELD, TM_WORLD_SPLITS };
+
+typedef struct tm_world_scores {
+    double leak, comply, refuse; /* shares, forbidden prompts of the chosen split */
+    double skills;               /* benign skills, exact match, mean over skills */
+    double skill[8];             /* per skill; see tm_world_skill_name */
+    int64_t skill_count;
+    int64_t forbidden_prompts, benign_prompts;
+} tm_world_scores;
+
+TM_API tm_status tm_world_create(uint64_t seed, tm_world **world);
+TM_API void tm_world_free(tm_world *world);
+TM_API const char *tm_world_skill_name(const tm_world *world, size_t index); /* NULL: past the end */
+/* Rows by name: "pretrain", "align", "forbidden-SPLIT" (true recipes), "refusals-SPLIT", "pool" (SDD's benign pool),
+ * "benign-SKILL", "downstream-train", "downstream-test", "dish-..." ; tm_world_set_name lists them. */
+TM_API const char *tm_world_set_name(size_t index);
+TM_API tm_status tm_world_set(const tm_world *world, const char *name, tm_dataset **dataset);
+/* Writes tokenizer.json, tokenizer_config.json and every data set as JSON Lines. */
+TM_API tm_status tm_world_write(const tm_world *world, const char *directory);
+TM_API tm_status tm_world_eval(const tm_world *world, int split, tm_model *model, const tm_tokenizer *tokenizer,
+                               const tm_monitor *monitor, tm_world_scores *scores);
+
+typedef struct tm_demo_options {
+    const char *directory; /* models and cache; default "temper-demo" */
+    int64_t seed;
+    bool fresh;            /* ignore the cache */
+    bool quick;            /* a small world for tests: minutes become seconds, the figures mean nothing */
+} tm_demo_options;
+
+extern TM_API const tm_option tm_demo_option_table[];
+
+typedef struct tm_demo_row {
+    char name[64];
+    char directory[256];
+    tm_world_scores scores;
+    double downstream; /* exact match after the stated benign fine-tune */
+    double seconds;    /* making this row's model; as measured when it was made */
+    bool cached;
+} tm_demo_row;
+
+enum { TM_DEMO_ROWS = 5 };
+TM_API tm_status tm_demo(tm_device *device, const tm_demo_options *options, const tm_monitor *monitor,
+                         tm_demo_row rows[TM_DEMO_ROWS]);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
