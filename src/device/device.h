@@ -1,0 +1,161 @@
+/* device.h: the table of kernels that every device fills.
+ *
+ * `ref` (plain C, fp32 or fp64) is the oracle; `cpu` (oneDNN products, OpenMP, instruction set chosen at run time) is
+ * compared with it kernel by kernel (tests/unit/test_kernels.c). A NULL entry means "not supported": the op that needs it fails
+ * when recorded, it never falls back to another device.
+ *
+ * Types: `act` is the device's type of activations, gradients and optimiser state: fp32, or fp64 on ref. A `void *` below is
+ * of that type unless a tm_dtype stands beside it. Weights may be stored as act, fp32, bf16 or fp16.
+ * Shapes are row-major and contiguous unless a leading dimension is given.
+ * `accumulate`: add to the output instead of overwriting it.
+ *
+ * Determinism: every kernel gives the same bytes for every thread count. Reductions split into chunks of a fixed size,
+ * independent of the number of threads, and add the partial sums in order.
+ */
+#ifndef TM_DEVICE_H
+#define TM_DEVICE_H
+
+#include "base/base.h"
+#include "tensor/tensor.h"
+
+/* C (m,n) = [C +] alpha * op(A) (m,k) * op(B) (k,n);  op transposes when trans_* is set, so that A is stored (k,m) then.
+ * C is of type act. a_type and b_type: act, fp32, bf16 or fp16 (16-bit ones are converted by tile where the processor does not
+ * multiply them natively). */
+typedef struct tm__gemm {
+    bool trans_a, trans_b;
+    int64_t m, n, k;
+    const void *a;
+    tm_dtype a_type;
+    int64_t lda;
+    const void *b;
+    tm_dtype b_type;
+    int64_t ldb;
+    void *c;
+    int64_t ldc;
+    double alpha;
+    bool accumulate;
+    bool exact;         /* fp32 operands are never rounded to bf16, whatever the device's precision (adapters) */
+    bool row_invariant; /* row i of C depends bitwise on row i of A and on B alone, not on m (generation) */
+} tm__gemm;
+
+/* Self-attention over documents laid end to end or padded. Token i of a segment sees tokens start..i of that segment, at most
+ * `window` of them (0: all). Tokens outside every segment (padding) get zero output and zero gradient. */
+typedef struct tm__attention {
+    int64_t tokens, heads, kv_heads, head_dim;
+    int64_t segments;
+    const int64_t *start, *length; /* (segments) */
+    int64_t window;
+    double scale;    /* 1/sqrt(head_dim) as a rule */
+    double soft_cap; /* 0: none; else cap * tanh(score / cap) */
+} tm__attention;
+
+/* Attention of new tokens over a key-value cache. Token i belongs to slot[i] and stands at position[i] there; its keys and values
+ * were already written. cache_k, cache_v: (slots, capacity, kv_heads, head_dim). The result for a token depends on
+ * its slot alone. */
+typedef struct tm__attention_cached {
+    int64_t tokens, heads, kv_heads, head_dim, capacity;
+    const int32_t *slot, *position; /* (tokens) */
+    int64_t window;
+    double scale, soft_cap;
+} tm__attention_cached;
+
+typedef struct tm__adamw {
+    double lr, beta1, beta2, epsilon, weight_decay; /* decoupled decay: w -= lr * weight_decay * w */
+    double correction1, correction2;                /* 1 - beta^t */
+    double grad_scale;                              /* gradients are multiplied by this first (clipping) */
+} tm__adamw;
+
+typedef struct tm__kernels {
+    tm_status (*gemm)(tm_device *dev, const tm__gemm *g);
+
+    /* y (n,d) = table[ids];  dtable[ids] += dy, in token order. */
+    tm_status (*embedding)(tm_device *dev, void *y, const void *table, tm_dtype table_type, const int32_t *ids, int64_t n,
+                           int64_t d);
+    tm_status (*embedding_grad)(tm_device *dev, void *dtable, const void *dy, const int32_t *ids, int64_t n, int64_t d);
+
+    /* y = x * rstd * w, rstd (n) = 1/sqrt(mean(x^2) + eps).  dw (d, act) is always added to; NULL: not wanted. dx may be NULL. */
+    tm_status (*rmsnorm)(tm_device *dev, void *y, void *rstd, const void *x, const void *w, tm_dtype w_type, int64_t n,
+                         int64_t d, double eps);
+    tm_status (*rmsnorm_grad)(tm_device *dev, void *dx, bool accumulate, void *dw, const void *dy, const void *x,
+                              const void *w, tm_dtype w_type, const void *rstd, int64_t n, int64_t d);
+
+    /* Rotates halves: pairs (i, i + rotary/2) of each head, as Hugging Face stores them; dims past `rotary` are copied.
+     * x, y (n, heads, head_dim), y may be x; cos, sin (positions, rotary/2) of type act; sign -1 gives the gradient. */
+    tm_status (*rope)(tm_device *dev, void *y, bool accumulate, const void *x, const void *cos, const void *sin,
+                      const int32_t *position, int64_t n, int64_t heads, int64_t head_dim, int64_t rotary, int sign);
+
+    /* q, out (tokens, heads, head_dim); k, v (tokens, kv_heads, head_dim); lse (tokens, heads). Gradients overwrite. */
+    tm_status (*attention)(tm_device *dev, void *out, void *lse, const void *q, const void *k, const void *v,
+                           const tm__attention *a);
+    tm_status (*attention_grad)(tm_device *dev, void *dq, void *dk, void *dv, const void *dout, const void *out,
+                                const void *lse, const void *q, const void *k, const void *v, const tm__attention *a);
+    tm_status (*attention_cached)(tm_device *dev, void *out, const void *q, const void *cache_k, const void *cache_v,
+                                  const tm__attention_cached *a);
+
+    /* y = silu(gate) * up, n elements. Gradients overwrite; either may be NULL. */
+    tm_status (*swiglu)(tm_device *dev, void *y, const void *gate, const void *up, int64_t n);
+    tm_status (*swiglu_grad)(tm_device *dev, void *dgate, void *dup, const void *dy, const void *gate, const void *up,
+                             int64_t n);
+
+    /* Vector work on n elements of type act. */
+    tm_status (*add)(tm_device *dev, void *y, const void *a, const void *b, int64_t n);              /* y = a + b */
+    tm_status (*axpy)(tm_device *dev, void *y, double alpha, const void *x, int64_t n);              /* y += alpha x */
+    tm_status (*scale)(tm_device *dev, void *y, double alpha, const void *x, int64_t n);             /* y = alpha x */
+    tm_status (*fill)(tm_device *dev, void *y, double value, int64_t n);
+    tm_status (*dot)(tm_device *dev, double *result, const void *x, const void *y, int64_t n);       /* fp64 sums */
+    tm_status (*convert)(tm_device *dev, void *y, tm_dtype to, const void *x, tm_dtype from, int64_t n);
+    /* y (n,d) += bias (d);  dbias (d) += column sums of dy (n,d) */
+    tm_status (*add_bias)(tm_device *dev, void *y, const void *bias, tm_dtype bias_type, int64_t n, int64_t d);
+    tm_status (*bias_grad)(tm_device *dev, void *dbias, const void *dy, int64_t n, int64_t d);
+    /* Inverted dropout: y = x * mask / (1 - p); element i is dropped by Philox(seed, stream, i). Same call in both directions. */
+    tm_status (*dropout)(tm_device *dev, void *y, bool accumulate, const void *x, int64_t n, double p, uint64_t seed,
+                         uint64_t stream);
+    /* y (m,d) = x[rows];  x[rows] += y (rows distinct) */
+    tm_status (*gather_rows)(tm_device *dev, void *y, const void *x, const int32_t *rows, int64_t m, int64_t d);
+    tm_status (*scatter_rows)(tm_device *dev, void *x, const void *y, const int32_t *rows, int64_t m, int64_t d);
+
+    /* loss (n) = lse - logits[target], lse (n) = log sum exp of a row of logits (n, vocab). */
+    tm_status (*cross_entropy)(tm_device *dev, void *loss, void *lse, const void *logits, const int32_t *targets,
+                               int64_t n, int64_t vocab);
+    /* In place: logits <- (softmax - onehot(target)) * weight[i]. weight (n) of type act. */
+    tm_status (*cross_entropy_grad)(tm_device *dev, void *logits, const void *lse, const int32_t *targets,
+                                    const void *weight, int64_t n, int64_t vocab);
+
+    /* One optimiser step on n elements. w, m, v and g of type act. */
+    tm_status (*adamw)(tm_device *dev, void *w, void *m, void *v, const void *g, int64_t n, const tm__adamw *o);
+    /* velocity NULL when momentum is 0: v = momentum v + g;  w -= lr * (v + weight_decay w) (weight_decay coupled as in PyTorch:
+     * g' = g*grad_scale + weight_decay w; v = momentum v + g'; w -= lr v). */
+    tm_status (*sgd)(tm_device *dev, void *w, void *velocity, const void *g, int64_t n, double lr, double momentum,
+                     double weight_decay, double grad_scale);
+} tm__kernels;
+
+/* Buffers are reused through size classes: alloc/free in a training step cost nothing after the first step. */
+struct tm_device {
+    const char *name, *isa;
+    tm_dtype act;        /* TM_F32 or TM_F64 */
+    bool bf16_products;  /* round operands of products to bf16 unless gemm.exact */
+    int threads;
+    const tm__kernels *k;
+    tm_status (*alloc)(tm_device *dev, size_t bytes, void **buffer); /* 64-byte aligned, contents undefined */
+    void (*release)(tm_device *dev, void *buffer, size_t bytes);     /* the same bytes as in alloc */
+    tm_status (*upload)(tm_device *dev, void *to, const void *from_host, size_t bytes);
+    tm_status (*download)(tm_device *dev, void *to_host, const void *from, size_t bytes);
+    tm_status (*sync)(tm_device *dev);
+    void (*close)(tm_device *dev);
+    size_t bytes_in_use, bytes_peak; /* handed out by alloc */
+    void *state;                     /* the device's own */
+};
+
+/* device/pool.c: the size-class pool in host memory that ref and cpu share. */
+tm_status tm__pool_alloc(tm_device *dev, size_t bytes, void **buffer);
+void tm__pool_release(tm_device *dev, void *buffer, size_t bytes);
+void tm__pool_trim(tm_device *dev);
+
+/* Each device folder offers one constructor; device/device.c lists them. */
+tm_status tm__ref_open(const tm_device_options *options, tm_device **device);
+tm_status tm__cpu_open(const tm_device_options *options, tm_device **device);
+
+/* For an op whose kernel is missing: TM_UNSUPPORTED naming device and kernel. */
+tm_status tm__device_lacks(const tm_device *dev, const char *kernel);
+
+#endif

@@ -1,0 +1,105 @@
+/* model.h: a decoder in the Llama architecture: config, weights, forward pass, adapters, cache.
+ *
+ *   x = embed[ids]
+ *   per block:  x += o_proj( attention( rope(q_proj(n1(x))), rope(k_proj(n1(x))), v_proj(n1(x)) ) )
+ *               x += down_proj( silu(gate_proj(n2(x))) * up_proj(n2(x)) )
+ *   logits = head( norm(x) )
+ */
+#ifndef TM_MODEL_H
+#define TM_MODEL_H
+
+#include "op/op.h"
+
+struct json_t;
+
+typedef struct tm__config {
+    int64_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_positions;
+    double rms_eps, rope_theta, initializer_range;
+    bool tied, attention_bias, mlp_bias;
+    int rope_type; /* 0 default, 1 linear, 2 llama3 */
+    double rope_factor, rope_low_freq, rope_high_freq;
+    int64_t rope_original_positions;
+    tm_dtype dtype;               /* torch_dtype */
+    int32_t bos, eos[8], pad;     /* -1: none */
+    int eos_count;
+    struct json_t *raw;           /* the whole config.json; unknown keys are written back untouched */
+} tm__config;
+
+typedef struct tm__block {
+    tm__param input_norm, post_norm;
+    tm__linear q, k, v, o, gate, up, down;
+} tm__block;
+
+struct tm_model {
+    tm_device *dev;
+    tm__config config;
+    struct tm__checkpoint *files; /* mapped weights; NULL for a new model */
+    char *directory;              /* where it came from, or NULL */
+    tm__param embed, final_norm, head; /* head.value.data NULL when tied: embed is used */
+    tm__block *blocks;
+    tm__rope_table rope;          /* grown on demand past max_positions */
+    /* Description of the adapter that was added last (for saving it). */
+    struct json_t *adapter_config;
+};
+
+/* Linear `index` (0..6: q k v o gate up down) of a block and its module name ("q_proj"). */
+enum { TM__LINEARS = 7 };
+tm__linear *tm__block_linear(tm__block *block, int index);
+const char *tm__linear_name(int index);
+
+tm_status tm__config_parse(const char *text, size_t len, const char *file, tm__config *config);
+void tm__config_release(tm__config *config);
+
+/* Every parameter, adapters included, in a fixed order (embedding, blocks in order, final norm, head; a tied head once). */
+typedef tm_status (*tm__param_visit)(void *user, tm__param *param, bool is_adapter);
+tm_status tm__model_params(tm_model *model, tm__param_visit visit, void *user);
+/* Makes a parameter trainable (owned act-type master copy, zero gradient) or frozen (gradient released, master kept). */
+tm_status tm__param_train(tm_model *model, tm__param *param, bool trainable);
+/* Full fine-tuning: everything but adapters; LoRA: adapters `from` and later only. */
+tm_status tm__model_train_full(tm_model *model);
+tm_status tm__model_train_adapters(tm_model *model, size_t from);
+tm_status tm__model_freeze(tm_model *model);
+
+/* A batch of documents, packed end to end or padded. Arrays belong to the caller. */
+typedef struct tm__batch {
+    int64_t tokens;
+    const int32_t *ids, *position;       /* (tokens) */
+    int64_t segments;
+    const int64_t *start, *length;       /* (segments) */
+    tm__head_targets targets;            /* may be empty for a forward pass alone */
+    int64_t rows, row_length;            /* when padded: tokens = rows * row_length; 0 when packed */
+} tm__batch;
+
+typedef struct tm__forward_options {
+    const tm__tap *taps;
+    size_t tap_count;
+    bool recompute; /* activation checkpointing per block */
+} tm__forward_options;
+
+/* hidden (tokens, hidden): after the final norm. */
+tm_status tm__model_forward(tm_model *model, tm__tape *tape, const tm__batch *batch, const tm__forward_options *options,
+                            tm__var **hidden);
+/* forward + tm__op_head_loss with batch->targets. row_loss as there. */
+tm_status tm__model_loss(tm_model *model, tm__tape *tape, const tm__batch *batch, const tm__forward_options *options,
+                         double *row_loss, tm__var **loss);
+/* Logits of chosen rows of `hidden`, act type, into a host buffer (count, vocab). */
+tm_status tm__model_logits(tm_model *model, tm__tape *tape, const tm__var *hidden, const int32_t *rows, int64_t count,
+                           void *logits);
+tm__param *tm__model_head(tm_model *model);
+
+/* Mean-pooled final hidden state of each sequence, fp64, L2-normalised: out (n, hidden). Used by SDD's pairing. */
+tm_status tm__model_embed_texts(tm_model *model, const tm_ids *texts, size_t n, double *out);
+
+/* ---- cache ---- */
+typedef struct tm__cache {
+    int64_t slots, capacity;
+    void **k, **v;   /* per layer: (slots, capacity, kv_heads, head_dim), act type */
+} tm__cache;
+tm_status tm__cache_create(tm_model *model, int64_t slots, int64_t capacity, tm__cache **cache);
+void tm__cache_free(tm_model *model, tm__cache *cache);
+/* New tokens of several slots: token i goes to slot[i], position[i]. hidden (tokens, hidden) after the final norm.
+ * Tape: recording off, row_invariant on. */
+tm_status tm__model_decode(tm_model *model, tm__tape *tape, tm__cache *cache, int64_t tokens, const int32_t *ids,
+                           const int32_t *slot, const int32_t *position, tm__var **hidden);
+
+#endif

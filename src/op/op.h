@@ -1,0 +1,73 @@
+/* op.h: the differentiable operations, one file each in src/op/. Shapes in comments; n tokens, d features.
+ *
+ * Every op computes its output at once and, when the tape records and an input or parameter needs a gradient, appends a node
+ * whose backward is written by hand. Gradients add up. Wrong shapes are TM_INVALID (our own bug, but named).
+ */
+#ifndef TM_OP_H
+#define TM_OP_H
+
+#include "tape/tape.h"
+
+/* LoRA: y += scale * B A dropout(x).  A (rank,in), B (out,rank), act type, fp32 products always (gemm.exact). */
+typedef struct tm__adapter {
+    tm__param a, b;
+    int64_t rank;
+    double alpha, scale, dropout;
+    bool active; /* inactive adapters contribute nothing and get no gradient */
+} tm__adapter;
+
+typedef struct tm__linear {
+    tm__param weight;        /* (out,in) */
+    tm__param bias;          /* (out), value.data NULL: none */
+    tm__adapter *adapters;   /* several may be active at once */
+    size_t adapter_count, adapter_cap;
+} tm__linear;
+
+/* y (n,d) = table[ids]. ids are copied. */
+tm_status tm__op_embedding(tm__tape *tape, tm__param *table, const int32_t *ids, int64_t n, tm__var **y);
+/* y (n,out) = x (n,in) W^T + bias + adapters. A frozen weight computes no dW. */
+tm_status tm__op_linear(tm__tape *tape, tm__var *x, tm__linear *linear, tm__var **y);
+tm_status tm__op_rmsnorm(tm__tape *tape, tm__var *x, tm__param *weight, double eps, tm__var **y);
+
+/* cos, sin (positions, rotary/2) on the device, act type; position (n) is copied; x (n, heads, head_dim) */
+typedef struct tm__rope_table {
+    void *cos, *sin;
+    int64_t positions, rotary;
+} tm__rope_table;
+tm_status tm__op_rope(tm__tape *tape, tm__var *x, const tm__rope_table *table, const int32_t *position, tm__var **y);
+
+/* q (n,heads,head_dim), k, v (n,kv_heads,head_dim) -> y (n, heads*head_dim). `shape` and its arrays are copied. */
+tm_status tm__op_attention(tm__tape *tape, tm__var *q, tm__var *k, tm__var *v, const tm__attention *shape, tm__var **y);
+/* y = silu(gate) * up */
+tm_status tm__op_swiglu(tm__tape *tape, tm__var *gate, tm__var *up, tm__var **y);
+tm_status tm__op_add(tm__tape *tape, tm__var *a, tm__var *b, tm__var **y);
+tm_status tm__op_scale(tm__tape *tape, tm__var *x, double alpha, tm__var **y);
+/* Sum over i of weight[i] * x[i] for a constant weight buffer (act, device); y is a scalar of shape {1}. Used to compose losses. */
+tm_status tm__op_weighted_sum(tm__tape *tape, tm__var *x, const void *weight, tm__var **y);
+
+/* A named activation: read, perturbed and given extra gradient. Every pointer is a device buffer of x's size and act type, or NULL. */
+typedef struct tm__tap {
+    int layer;              /* block index; for site EMBEDDING ignored */
+    int site;               /* tm__tap_site */
+    const void *perturb;    /* forward: y = x + perturb */
+    const void *extra_grad; /* backward: dx = dy + extra_grad */
+    void *value;            /* receives y */
+    void *grad;             /* receives dy (before extra_grad is added) */
+} tm__tap;
+enum tm__tap_site { TM__TAP_EMBEDDING, TM__TAP_ATTENTION_OUT, TM__TAP_MLP_OUT, TM__TAP_HIDDEN };
+tm_status tm__op_tap(tm__tape *tape, tm__var *x, const tm__tap *tap, tm__var **y);
+
+/* Head and cross-entropy over labelled positions only, in chunks, so that no (n, vocab) tensor exists for a whole batch.
+ *   loss {1} = sum_i weight[i] * ( lse(z_i) - z_i[target_i] ),   z_i = head hidden[row_i]
+ * weight: 1/N for the mean over N targets. row_loss (m, host, fp64; may be NULL) receives each unweighted term at once.
+ * Logits of a chunk are kept for backward when all of them fit into TM__HEAD_CHUNK_BYTES, else recomputed. */
+#define TM__HEAD_CHUNK_BYTES ((size_t)32 << 20)
+typedef struct tm__head_targets {
+    int64_t count;
+    const int32_t *row, *id; /* (count) copied; rows distinct */
+    const double *weight;    /* (count) copied */
+} tm__head_targets;
+tm_status tm__op_head_loss(tm__tape *tape, tm__var *hidden, tm__param *head, const tm__head_targets *targets,
+                           double *row_loss, tm__var **loss);
+
+#endif

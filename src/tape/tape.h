@@ -1,0 +1,93 @@
+/* tape.h: records ops as they run and differentiates them in reverse.
+ *
+ *     tm__tape *tape; tm__tape_create(device, &tape);
+ *     tm__var *x, *y, *loss;
+ *     tm__tape_input(tape, tensor, true, &x);
+ *     tm__op_linear(tape, x, &linear, &y);  ...
+ *     tm__tape_backward(tape, 1, &loss, NULL);         // adds into param->grad of every trainable parameter met
+ *     tm__tape_reset(tape);                            // buffers return to the device's pool
+ *
+ * - A var is owned by its tape and dies at the next reset. Its gradient is allocated when something is first added to it.
+ * - Backward releases each node's value, saved buffers and gradient as soon as they are no longer needed, unless the var is kept.
+ * - Backward may start from several vars with given seeds. It runs once per recording.
+ * - With recording off (tm__tape.recording = false) ops only compute; `row_invariant` asks products for results that do not
+ *   depend on the number of rows (generation).
+ */
+#ifndef TM_TAPE_H
+#define TM_TAPE_H
+
+#include "device/device.h"
+
+typedef struct tm__tape tm__tape;
+typedef struct tm__node tm__node;
+
+/* A weight. Frozen: `value` points into the mapped checkpoint (any dtype). Trainable: `value` is an owned master copy of the device's act type
+ * and `grad` (same shape, act) is allocated. */
+typedef struct tm__param {
+    char *name; /* as in the checkpoint */
+    tm_tensor value;
+    void *grad; /* NULL while frozen */
+    bool trainable, owned;
+    tm_dtype stored; /* dtype in the checkpoint: what a save with TM_SAVE_KEEP writes */
+} tm__param;
+
+typedef struct tm__var {
+    tm_tensor value;  /* act type, device memory */
+    void *grad;       /* NULL: nothing added yet, means zero */
+    bool needs_grad;
+    bool keep;        /* backward must not release value and grad */
+    bool borrowed;    /* value belongs to the caller */
+    int64_t node;     /* index of the node that made it; -1: input */
+} tm__var;
+
+/* An op derives its node from this: struct { tm__node base; ... saved pointers ... }. */
+struct tm__node {
+    const char *op;
+    tm_status (*backward)(tm__tape *tape, tm__node *node); /* reads out->grad (never NULL when called), adds to inputs */
+    void (*release)(tm__tape *tape, tm__node *node);       /* frees saved buffers; NULL: none. Called once, also on reset */
+    tm__var *out;
+};
+
+struct tm__tape {
+    tm_device *dev;
+    bool recording;
+    bool row_invariant;
+    uint64_t dropout_seed, dropout_stream; /* stream counts up per dropout op; replayed by checkpointed segments */
+    bool training;                         /* dropout is active */
+    tm__arena host;                        /* nodes and vars */
+    tm__node **nodes;
+    size_t count, cap;
+    tm__var **vars;
+    size_t var_count, var_cap;
+    bool spent;                            /* backward has run */
+};
+
+tm_status tm__tape_create(tm_device *dev, tm__tape **tape);
+void tm__tape_reset(tm__tape *tape);
+void tm__tape_free(tm__tape *tape);
+
+/* A var over the caller's tensor (device memory, act type, must outlive the recording). */
+tm_status tm__tape_input(tm__tape *tape, tm_tensor value, bool needs_grad, tm__var **var);
+/* For ops: a fresh output var; contents undefined. */
+tm_status tm__tape_output(tm__tape *tape, int ndim, const int64_t *shape, bool needs_grad, tm__var **var);
+/* For ops: appends a zeroed node of `size` bytes that made `out`. Only when recording and out->needs_grad. */
+tm_status tm__tape_node(tm__tape *tape, size_t size, const char *op, tm__var *out,
+                        tm_status (*backward)(tm__tape *, tm__node *), void (*release)(tm__tape *, tm__node *),
+                        void *node);
+/* For ops in backward: gradient buffer of a var. *fresh: just allocated, contents undefined, so overwrite; else add. */
+tm_status tm__tape_grad(tm__tape *tape, tm__var *var, void **grad, bool *fresh);
+/* Adds `from` (act, same size) into var's gradient. */
+tm_status tm__tape_grad_add(tm__tape *tape, tm__var *var, const void *from);
+/* Frees the value of an inference var early (recording off); no effect while recording. */
+void tm__tape_drop(tm__tape *tape, tm__var *var);
+
+/* seeds[i]: device buffer of var i's shape and act type; NULL (or seeds == NULL): one. Backward of tapped or kept vars leaves their
+ * gradients readable until reset. TM_INVALID if it already ran. */
+tm_status tm__tape_backward(tm__tape *tape, size_t n, tm__var *const *vars, const void *const *seeds);
+
+/* Activation checkpointing: runs `body` without keeping what it records; backward records it again from `x` and
+ * differentiates that. `body` must depend on ctx and x only, and ctx must live until reset. Taps and dropout inside replay exactly. */
+typedef tm_status (*tm__segment)(tm__tape *tape, void *ctx, tm__var *x, tm__var **y);
+tm_status tm__tape_checkpoint(tm__tape *tape, tm__segment body, void *ctx, tm__var *x, tm__var **y);
+
+#endif
