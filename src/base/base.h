@@ -19,15 +19,15 @@
 #define TM__PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 /* Returns from the enclosing function on failure. For clean-up, use TM__TRY_GOTO with a label `done`. */
-#define TM__TRY(call)                                                                                                  \
-    do {                                                                                                               \
-        tm_status tm__try_ = (call);                                                                                   \
-        if (tm__try_ != TM_OK) return tm__try_;                                                                        \
+#define TM__TRY(call)                           \
+    do {                                        \
+        tm_status tm__try_ = (call);            \
+        if (tm__try_ != TM_OK) return tm__try_; \
     } while (0)
-#define TM__TRY_GOTO(status, call, label)                                                                              \
-    do {                                                                                                               \
-        (status) = (call);                                                                                             \
-        if ((status) != TM_OK) goto label;                                                                             \
+#define TM__TRY_GOTO(status, call, label)  \
+    do {                                   \
+        (status) = (call);                 \
+        if ((status) != TM_OK) goto label; \
     } while (0)
 
 /* ---- errors (error.c) ------------------------------------------------------------------------------------------ */
@@ -101,16 +101,22 @@ typedef struct tm__rng {
 } tm__rng;
 /* Streams: one per purpose, so that adding a consumer never shifts another. Combine with tm__stream(purpose, index). */
 enum {
-    TM__STREAM_INIT = 1, TM__STREAM_SHUFFLE, TM__STREAM_DROPOUT, TM__STREAM_LORA, TM__STREAM_SAMPLE, TM__STREAM_WORLD,
-    TM__STREAM_PAIRING, TM__STREAM_TEST
+    TM__STREAM_INIT = 1,
+    TM__STREAM_SHUFFLE,
+    TM__STREAM_DROPOUT,
+    TM__STREAM_LORA,
+    TM__STREAM_SAMPLE,
+    TM__STREAM_WORLD,
+    TM__STREAM_PAIRING,
+    TM__STREAM_TEST
 };
 uint64_t tm__stream(uint32_t purpose, uint32_t index);
 void tm__philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 tm__rng tm__rng_make(uint64_t seed, uint64_t stream);
 uint32_t tm__rng_u32(tm__rng *rng);
-uint64_t tm__rng_below(tm__rng *rng, uint64_t n);  /* uniform in [0, n), unbiased; n > 0 */
-double tm__rng_uniform(tm__rng *rng);              /* [0, 1), 53 bits */
-double tm__rng_normal(tm__rng *rng);               /* Box-Muller */
+uint64_t tm__rng_below(tm__rng *rng, uint64_t n); /* uniform in [0, n), unbiased; n > 0 */
+double tm__rng_uniform(tm__rng *rng);             /* [0, 1), 53 bits */
+double tm__rng_normal(tm__rng *rng);              /* Box-Muller */
 void tm__rng_shuffle(tm__rng *rng, size_t *order, size_t n);
 
 /* ---- text (text.c) ----------------------------------------------------------------------------------------------- */
@@ -143,8 +149,9 @@ tm_status tm__file_write(const char *path, const void *data, size_t len);
  * file and directory fsynced, then renamed; an existing target is swapped in one step (renameat2 RENAME_EXCHANGE) and
  * removed after. Left-overs of dead processes beside the target are removed at begin. */
 typedef struct tm__outdir {
-    char *target, *aside;
+    char *target, *aside; /* write below `aside` */
     bool overwrite;
+    int lock; /* descriptor of `aside`, locked while its owner lives */
 } tm__outdir;
 /* TM_EXISTS if target exists and !overwrite; creates missing parents. */
 tm_status tm__outdir_begin(tm__outdir *out, const char *target, bool overwrite);
@@ -165,7 +172,7 @@ tm_status tm__writer_close(tm__writer *writer); /* flush, fsync, close; a short 
 tm_status tm__make_directories(const char *path);
 tm_status tm__remove_tree(const char *path);
 
-/* ---- SHA-256 (sha256.c; FIPS 180-4) ------------------------------------------------------------------------------- */
+/* ---- SHA-256 (sha256.c; FIPS 180-4) ------------------------------------------------------------------------------ */
 
 typedef struct tm__sha256 {
     uint32_t state[8];
@@ -176,7 +183,7 @@ void tm__sha256_init(tm__sha256 *hash);
 void tm__sha256_update(tm__sha256 *hash, const void *data, size_t len);
 void tm__sha256_hex(tm__sha256 *hash, char hex[65]); /* finishes */
 
-/* ---- JSON (json.c, over jansson) ---------------------------------------------------------------------------------- */
+/* ---- JSON (json.c, over jansson) --------------------------------------------------------------------------------- */
 
 /* Parses with a depth limit, duplicate keys and trailing bytes refused. Errors name file, line and column. The result
  * is a json_t * (jansson.h), released with json_decref. */
