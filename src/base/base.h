@@ -168,6 +168,7 @@ typedef struct tm__writer {
 tm_status tm__writer_open(tm__writer *writer, const char *path);
 void tm__writer_put(tm__writer *writer, const void *data, size_t len);
 tm_status tm__writer_close(tm__writer *writer); /* flush, fsync, close; a short write or full disk is TM_IO */
+void tm__writer_abandon(tm__writer *writer);    /* close after a failure elsewhere; the caller removes the file */
 /* Makes directory and parents. */
 tm_status tm__make_directories(const char *path);
 tm_status tm__remove_tree(const char *path);

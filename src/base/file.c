@@ -140,6 +140,12 @@ static void flush(tm__writer *writer) {
     writer->used = 0;
 }
 
+static void release(tm__writer *writer) {
+    free(writer->path);
+    free(writer->buffer);
+    *writer = (tm__writer){.fd = -1};
+}
+
 tm_status tm__writer_open(tm__writer *writer, const char *path) {
     *writer = (tm__writer){.fd = -1};
     tm_status status = TM_OK;
@@ -150,9 +156,7 @@ tm_status tm__writer_open(tm__writer *writer, const char *path) {
     if (writer->fd < 0) TM__TRY_GOTO(status, tm__fail_errno(path, "cannot create"), fail);
     return TM_OK;
 fail:
-    free(writer->path);
-    free(writer->buffer);
-    *writer = (tm__writer){.fd = -1};
+    release(writer);
     return status;
 }
 
@@ -177,10 +181,14 @@ tm_status tm__writer_close(tm__writer *writer) {
         errno = writer->error;
         status = tm__fail_errno(writer->path, "cannot write");
     }
-    free(writer->path);
-    free(writer->buffer);
-    *writer = (tm__writer){.fd = -1};
+    release(writer);
     return status;
+}
+
+void tm__writer_abandon(tm__writer *writer) {
+    if (writer->fd < 0 || !writer->path) return;
+    close(writer->fd);
+    release(writer);
 }
 
 int tm__sync_directory(const char *path) {
