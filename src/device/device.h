@@ -107,7 +107,8 @@ typedef struct tm__kernels {
     /* y (n,d) += bias (d);  dbias (d) += column sums of dy (n,d) */
     tm_status (*add_bias)(tm_device *dev, void *y, const void *bias, tm_dtype bias_type, int64_t n, int64_t d);
     tm_status (*bias_grad)(tm_device *dev, void *dbias, const void *dy, int64_t n, int64_t d);
-    /* Inverted dropout: y = x * mask / (1 - p); element i is dropped by Philox(seed, stream, i). Same call in both directions. */
+    /* Inverted dropout: y = x * mask / (1 - p). Element i is dropped when the i-th tm__rng_u32 of the stream (seed, stream),
+     * word i % 4 of Philox block i / 4, is below p * 2^32. The same call serves both directions. */
     tm_status (*dropout)(tm_device *dev, void *y, bool accumulate, const void *x, int64_t n, double p, uint64_t seed,
                          uint64_t stream);
     /* y (m,d) = x[rows];  x[rows] += y (rows distinct) */
@@ -130,6 +131,12 @@ typedef struct tm__kernels {
 } tm__kernels;
 
 /* Buffers are reused through size classes: alloc/free in a training step cost nothing after the first step. */
+enum { TM__POOL_CLASSES = 320 };
+typedef struct tm__pool {
+    void *free[TM__POOL_CLASSES]; /* per class: released buffers, each beginning with a pointer to the next */
+    size_t bytes_free;            /* in these lists */
+} tm__pool;
+
 struct tm_device {
     const char *name, *isa;
     tm_dtype act;        /* TM_F32 or TM_F64 */
@@ -143,13 +150,14 @@ struct tm_device {
     tm_status (*sync)(tm_device *dev);
     void (*close)(tm_device *dev);
     size_t bytes_in_use, bytes_peak; /* handed out by alloc */
+    tm__pool pool;                   /* starts zeroed; pool.c only */
     void *state;                     /* the device's own */
 };
 
-/* device/pool.c: the size-class pool in host memory that ref and cpu share. */
+/* device/pool.c: the size-class pool in host memory that ref and cpu share. A device's close calls trim. */
 tm_status tm__pool_alloc(tm_device *dev, size_t bytes, void **buffer);
-void tm__pool_release(tm_device *dev, void *buffer, size_t bytes);
-void tm__pool_trim(tm_device *dev);
+void tm__pool_release(tm_device *dev, void *buffer, size_t bytes); /* buffer NULL: nothing */
+void tm__pool_trim(tm_device *dev);                                /* gives unused buffers back to the system */
 
 /* Each device folder offers one constructor; device/device.c lists them. */
 tm_status tm__ref_open(const tm_device_options *options, tm_device **device);

@@ -1,0 +1,123 @@
+/* layers.inc.h: normalisation, rotation, gate, dropout and loss. Part of kernels.inc.h. */
+
+static tm_status rmsnorm(tm_device *dev, void *y, void *rstd, const void *x, const void *w, tm_dtype w_type, int64_t n,
+                         int64_t d, double eps) {
+    (void)dev;
+    for (int64_t i = 0; i < n; i++) {
+        const REAL *row = (const REAL *)x + i * d;
+        double squares = 0;
+        for (int64_t j = 0; j < d; j++) squares += (double)row[j] * (double)row[j];
+        double r = 1 / sqrt(squares / (double)d + eps);
+        ((REAL *)rstd)[i] = (REAL)r;
+        for (int64_t j = 0; j < d; j++) ((REAL *)y)[i * d + j] = (REAL)((double)row[j] * r * ref_load(w, w_type, j));
+    }
+    return TM_OK;
+}
+
+/* dw_j = sum_i dy_ij x_ij r_i;   dx_ij = r_i w_j dy_ij - x_ij r_i^3 / d * sum_k w_k dy_ik x_ik */
+static tm_status rmsnorm_grad(tm_device *dev, void *dx, bool accumulate, void *dw, const void *dy, const void *x,
+                              const void *w, tm_dtype w_type, const void *rstd, int64_t n, int64_t d) {
+    (void)dev;
+    const REAL *g = dy, *in = x, *r = rstd;
+    for (int64_t j = 0; dw && j < d; j++) {
+        double sum = 0;
+        for (int64_t i = 0; i < n; i++) sum += (double)g[i * d + j] * (double)in[i * d + j] * (double)r[i];
+        ((REAL *)dw)[j] = (REAL)((double)((REAL *)dw)[j] + sum);
+    }
+    for (int64_t i = 0; dx && i < n; i++) {
+        double ri = (double)r[i], inner = 0;
+        for (int64_t j = 0; j < d; j++) inner += ref_load(w, w_type, j) * (double)g[i * d + j] * (double)in[i * d + j];
+        for (int64_t j = 0; j < d; j++) {
+            REAL *out = (REAL *)dx + i * d + j;
+            double value = ri * ref_load(w, w_type, j) * (double)g[i * d + j] -
+                           (double)in[i * d + j] * ri * ri * ri / (double)d * inner;
+            *out = (REAL)((accumulate ? (double)*out : 0) + value);
+        }
+    }
+    return TM_OK;
+}
+
+static tm_status rope(tm_device *dev, void *y, bool accumulate, const void *x, const void *cos, const void *sin,
+                      const int32_t *position, int64_t n, int64_t heads, int64_t head_dim, int64_t rotary, int sign) {
+    (void)dev;
+    int64_t half = rotary / 2;
+    for (int64_t row = 0; row < n * heads; row++) {
+        const REAL *from = (const REAL *)x + row * head_dim;
+        REAL *to = (REAL *)y + row * head_dim;
+        const REAL *c = (const REAL *)cos + position[row / heads] * half;
+        const REAL *s = (const REAL *)sin + position[row / heads] * half;
+        for (int64_t i = 0; i < half; i++) {
+            double a = (double)from[i], b = (double)from[i + half], sine = sign * (double)s[i];
+            double ra = a * (double)c[i] - b * sine, rb = b * (double)c[i] + a * sine;
+            to[i] = (REAL)((accumulate ? (double)to[i] : 0) + ra);
+            to[i + half] = (REAL)((accumulate ? (double)to[i + half] : 0) + rb);
+        }
+        for (int64_t i = rotary; i < head_dim; i++) to[i] = accumulate ? to[i] + from[i] : from[i];
+    }
+    return TM_OK;
+}
+
+static double sigmoid(double x) {
+    return 1 / (1 + exp(-x));
+}
+
+static tm_status swiglu(tm_device *dev, void *y, const void *gate, const void *up, int64_t n) {
+    (void)dev;
+    for (int64_t i = 0; i < n; i++) {
+        double g = (double)((const REAL *)gate)[i];
+        ((REAL *)y)[i] = (REAL)(g * sigmoid(g) * (double)((const REAL *)up)[i]);
+    }
+    return TM_OK;
+}
+
+/* silu'(g) = s + g s (1 - s) with s = sigmoid(g) */
+static tm_status swiglu_grad(tm_device *dev, void *dgate, void *dup, const void *dy, const void *gate, const void *up,
+                             int64_t n) {
+    (void)dev;
+    for (int64_t i = 0; i < n; i++) {
+        double g = (double)((const REAL *)gate)[i], u = (double)((const REAL *)up)[i], s = sigmoid(g);
+        double dout = (double)((const REAL *)dy)[i];
+        if (dgate) ((REAL *)dgate)[i] = (REAL)(dout * u * (s + g * s * (1 - s)));
+        if (dup) ((REAL *)dup)[i] = (REAL)(dout * g * s);
+    }
+    return TM_OK;
+}
+
+static tm_status dropout(tm_device *dev, void *y, bool accumulate, const void *x, int64_t n, double p, uint64_t seed,
+                         uint64_t stream) {
+    (void)dev;
+    tm__rng rng = tm__rng_make(seed, stream);
+    for (int64_t i = 0; i < n; i++) {
+        bool dropped = (double)tm__rng_u32(&rng) < p * 0x1p32;
+        double value = dropped ? 0 : (double)((const REAL *)x)[i] / (1 - p);
+        REAL *out = (REAL *)y + i;
+        *out = (REAL)((accumulate ? (double)*out : 0) + value);
+    }
+    return TM_OK;
+}
+
+static tm_status cross_entropy(tm_device *dev, void *loss, void *lse, const void *logits, const int32_t *targets,
+                               int64_t n, int64_t vocab) {
+    (void)dev;
+    for (int64_t i = 0; i < n; i++) {
+        const REAL *row = (const REAL *)logits + i * vocab;
+        double max = (double)row[0], sum = 0;
+        for (int64_t j = 1; j < vocab; j++) max = TM__MAX(max, (double)row[j]);
+        for (int64_t j = 0; j < vocab; j++) sum += exp((double)row[j] - max);
+        double l = max + log(sum);
+        ((REAL *)lse)[i] = (REAL)l;
+        ((REAL *)loss)[i] = (REAL)(l - (double)row[targets[i]]);
+    }
+    return TM_OK;
+}
+
+static tm_status cross_entropy_grad(tm_device *dev, void *logits, const void *lse, const int32_t *targets,
+                                    const void *weight, int64_t n, int64_t vocab) {
+    (void)dev;
+    for (int64_t i = 0; i < n; i++) {
+        REAL *row = (REAL *)logits + i * vocab;
+        double l = (double)((const REAL *)lse)[i], w = (double)((const REAL *)weight)[i];
+        for (int64_t j = 0; j < vocab; j++) row[j] = (REAL)((exp((double)row[j] - l) - (j == targets[i])) * w);
+    }
+    return TM_OK;
+}
