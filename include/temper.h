@@ -304,6 +304,8 @@ typedef struct tm_dataset tm_dataset; /* an ordered list of conversations */
  * `prompt`/`completion`; a `.txt` file gives one row of plain text per blank-line-separated paragraph (prompt empty).
  * The first row decides; a row that does not fit, or has no answer, is an error that names the line. */
 TM_API tm_status tm_dataset_load(const char *path, tm_dataset **dataset);
+/* The same where only prompts are needed: answers are optional, and a `.txt` file gives one prompt per line. */
+TM_API tm_status tm_dataset_load_prompts(const char *path, tm_dataset **dataset);
 TM_API tm_status tm_dataset_create(tm_dataset **dataset);
 TM_API tm_status tm_dataset_add(tm_dataset *dataset, const tm_message *messages, size_t n); /* copies */
 TM_API tm_status tm_dataset_append(tm_dataset *dataset, const tm_dataset *from, size_t first, size_t count);
@@ -337,6 +339,7 @@ typedef struct tm_train_options {
     int64_t seed;
     int64_t save_every; /* steps between resumable checkpoints; 0: none */
     const char *resume_dir; /* where resumable checkpoints live; continued from if one is there */
+    bool force_resume; /* continue although the checkpoint was made with another instruction set or precision */
     int chat;          /* tm_chat_format */
     tm_lora_options lora;
 } tm_train_options;
@@ -422,6 +425,7 @@ typedef struct tm_sdd_options {
     double tau;            /* largest similarity, as a quantile of all prompt-pool similarities */
     bool tau_is_cosine;    /* tau is the cosine itself */
     int64_t max_tries;
+    int64_t prompts;       /* prompts to pair, spread evenly over their categories; 0: all */
     bool reject;           /* SDD_reject: answers opened by a refusal preface */
     const char *pairs;     /* write the pairing (JSON Lines) here */
     int64_t seed;

@@ -80,7 +80,7 @@ tm_status tm__json_parse(const char *text, size_t len, const char *file, struct 
         json_t *parsed = json_loadb(source, source_len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
         if (parsed) {
             *value = parsed;
-        } else if (json_error_code(&error) == json_error_out_of_memory) {
+        } else if (json_error_code(&error) == json_error_out_of_memory || !error.text[0]) { /* it says nothing then */
             status = tm__fail_memory();
         } else {
             char where[64];

@@ -1,0 +1,33 @@
+/* data.h: what other layers may know of a data set beyond the public API. */
+#ifndef TM_DATA_H
+#define TM_DATA_H
+
+#include "base/base.h"
+
+typedef struct tm__dataset_row {
+    tm_message *messages;
+    size_t count;
+    const char *category; /* kind of harm of a prompt, or NULL */
+} tm__dataset_row;
+
+/* Texts live in the arena until the data set is freed, so rows can be moved by their pointers. */
+struct tm_dataset {
+    tm__arena texts;
+    tm__dataset_row *rows;
+    size_t count, cap;
+};
+
+typedef enum tm__dataset_use {
+    TM__ROWS_TO_TRAIN, /* every row ends with an answer */
+    TM__ROWS_TO_ASK    /* answers are optional; a line of a .txt file is one prompt */
+} tm__dataset_use;
+
+/* tm_dataset_load on a text in memory; `path` names it in errors, and ".txt" at its end says that it is plain text. */
+tm_status tm__dataset_parse(const char *text, size_t len, const char *path, tm__dataset_use use, tm_dataset **dataset);
+/* tm_dataset_add with a category (may be NULL). */
+tm_status tm__dataset_add(tm_dataset *dataset, const tm_message *messages, size_t n, const char *category);
+const char *tm__dataset_category(const tm_dataset *dataset, size_t row);
+/* Checks roles, their order and UTF-8. TM_INVALID names "messages[i].role" or the like. */
+tm_status tm__messages_check(const tm_message *messages, size_t n);
+
+#endif
