@@ -76,7 +76,9 @@ static tm_status fail_value(const tm_option *option, const char *value, const ch
 
 static void number_text(double number, char *out, size_t size) {
     locale_t old = uselocale(c_locale());
-    for (int digits = 1; digits <= 17; digits++) {
+    bool whole = fabs(number) < 1e9 && number == floor(number);
+    if (whole) snprintf(out, size, "%.0f", number);
+    for (int digits = 1; !whole && digits <= 17; digits++) {
         snprintf(out, size, "%.*g", digits, number);
         if (strtod(out, NULL) == number) break;
     }
