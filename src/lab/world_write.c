@@ -1,0 +1,48 @@
+/* world_write.c: the built-in world as files: its tokenizer and every data set, one JSON Lines file each. */
+#include "lab/world.h"
+
+#include <stdlib.h>
+
+static tm_status write_text(const char *directory, const char *name, const char *text, size_t len) {
+    char *path = tm__path_join(directory, name);
+    if (!path) return tm__fail_memory();
+    tm_status status = tm__file_write(path, text, len);
+    free(path);
+    return status;
+}
+
+static tm_status write_set(const tm_world *world, const char *directory, const char *name) {
+    tm_dataset *set = NULL;
+    TM__TRY(tm_world_set(world, name, &set));
+    tm__string file = {0};
+    char *path = NULL;
+    tm_status status = TM_OK;
+    if (tm__string_printf(&file, "%s.jsonl", name)) path = tm__path_join(directory, file.data);
+    status = path ? tm_dataset_save(set, path) : tm__fail_memory();
+    free(path);
+    tm__string_free(&file);
+    tm_dataset_free(set);
+    return status;
+}
+
+tm_status tm__world_write_tokenizer(const tm_world *world, const char *directory) {
+    tm__string json = {0};
+    tm_status status = tm__world_tokenizer_json(world, &json);
+    if (status == TM_OK) status = write_text(directory, "tokenizer.json", json.data, json.len);
+    tm__string_free(&json);
+    TM__TRY(status);
+    const char *config = tm__world_tokenizer_config();
+    return write_text(directory, "tokenizer_config.json", config, strlen(config));
+}
+
+tm_status tm_world_write(const tm_world *world, const char *directory) {
+    tm__outdir out = {0};
+    TM__TRY(tm__outdir_begin(&out, directory, true));
+    tm_status status = tm__world_write_tokenizer(world, out.aside);
+    const char *name;
+    for (size_t i = 0; (name = tm_world_set_name(i)) && status == TM_OK; i++)
+        status = write_set(world, out.aside, name);
+    if (status == TM_OK) status = tm__outdir_commit(&out);
+    tm__outdir_abandon(&out);
+    return status;
+}
