@@ -1,0 +1,166 @@
+/* cli.h: what the commands share: arguments, help, errors, progress, JSON and tables.
+ *
+ * The command line is a user of the library like any other: it includes temper.h and the C library, nothing else.
+ * Results go to standard output, everything said on the way to standard error. A command returns its exit code.
+ */
+#ifndef TEMPER_CLI_H
+#define TEMPER_CLI_H
+
+#include "temper.h"
+
+#include <stdio.h>
+
+#define CLI_COUNT(a) (sizeof(a) / sizeof((a)[0]))
+#define CLI_PRINTF(f, a) __attribute__((format(printf, f, a)))
+
+/* ---- commands (main.c) ------------------------------------------------------------------------------------------- */
+
+typedef struct cli_command {
+    const char *name;
+    const char *words;                 /* what follows the name in the usage line: "NAME", "[TEXT...]", "" */
+    const char *summary;               /* one line of the overview */
+    const char *about;                 /* one paragraph */
+    const char *examples;              /* one command per line */
+    int (*run)(int argc, char **argv); /* arguments after the command's name */
+} cli_command;
+
+extern const cli_command cli_demo, cli_finetune, cli_defend, cli_attack, cli_eval, cli_generate, cli_inspect,
+    cli_tokenize, cli_methods, cli_help;
+/* NULL past the end. */
+const cli_command *cli_command_at(size_t index);
+const cli_command *cli_command_find(const char *name);
+
+/* ---- arguments (args.c) ------------------------------------------------------------------------------------------ */
+
+/* Values of an option that may be given several times. */
+typedef struct cli_list {
+    const char **items;
+    size_t count;
+} cli_list;
+
+typedef struct cli_group {
+    const char *title;
+    const tm_option *table;
+    void *values;
+} cli_group;
+
+enum { CLI_GROUPS = 8, CLI_PICKED = 24, CLI_GIVEN = 96 };
+
+/* One command's option tables and what was given for them. Starts with cli_args_begin, ends with cli_args_end. */
+typedef struct cli_args {
+    const cli_command *command;
+    const char *subject; /* method name in "temper defend NAME", or NULL */
+    cli_group groups[CLI_GROUPS];
+    size_t group_count;
+    tm_option picked[CLI_PICKED]; /* storage of cli_args_pick */
+    size_t picked_count;
+    const tm_option *given[CLI_GIVEN];
+    size_t given_count;
+    const char *list_name; /* the option that may be repeated, or NULL */
+    cli_list *list;
+    const char **words; /* arguments that are no options */
+    size_t word_count, max_words;
+} cli_args;
+
+void cli_args_begin(cli_args *args, const cli_command *command, size_t max_words);
+/* Adds a table and sets its defaults in `values`. */
+void cli_args_group(cli_args *args, const char *title, const tm_option *table, void *values);
+/* Adds those options of a library table that `names` (separated by blanks) lists. All fields get their defaults. */
+void cli_args_pick(cli_args *args, const char *title, const tm_option *table, void *values, const char *names);
+/* Makes the text option `name` repeatable: its values go to `list` as well. */
+void cli_args_repeat(cli_args *args, const char *name, cli_list *list);
+/* true: go on. false: end with *code (--help was answered, or an error was told).
+ * A unit written "[SEED=1]" makes an option's value optional, with what it then means. */
+bool cli_args_parse(cli_args *args, int argc, char **argv, int *code);
+bool cli_args_given(const cli_args *args, const char *name);
+void cli_args_end(cli_args *args);
+
+/* ---- help (help.c) ----------------------------------------------------------------------------------------------- */
+
+void cli_help_command(const cli_args *args, FILE *out);
+void cli_help_options(const cli_group *group, size_t before, const cli_group *groups, FILE *out);
+void cli_help_overview(FILE *out);
+void cli_wrap(FILE *out, const char *text, int indent, int column); /* wraps at 80 columns; cursor is at `column` */
+
+/* ---- errors and notes (report.c) --------------------------------------------------------------------------------- */
+
+/* One line on standard error, "temper: FIELD: MESSAGE (HINT)"; field and hint may be NULL. Returns the exit code. */
+int cli_error(tm_status status, const char *field, const char *hint, const char *format, ...) CLI_PRINTF(4, 5);
+/* The same from tm_error_last(). */
+int cli_fail(tm_status status);
+int cli_no_memory(void);
+/* A remark on standard error; nothing with --quiet. */
+void cli_note(const char *format, ...) CLI_PRINTF(1, 2);
+/* Checked before the work begins: `path` is given, is absent or may be replaced, and can be written. 0, or exit code.
+ */
+int cli_check_output(const char *option, const char *path, bool overwrite);
+int cli_check_required(const char *option, const char *value);
+/* Flushes standard output; a result that could not be written is an error. */
+int cli_finish(int code);
+
+/* ---- progress and interruption (report.c) ------------------------------------------------------------------------ */
+
+extern const tm_option cli_quiet_table[]; /* --quiet, --json */
+typedef struct cli_output {
+    bool quiet, json;
+} cli_output;
+
+/* The first SIGINT or SIGTERM asks the run to stop after the step, the second ends the process. */
+const tm_monitor *cli_monitor(const cli_output *output);
+void cli_monitor_end(void); /* completes a redrawn line */
+
+/* ---- JSON and text (json.c) -------------------------------------------------------------------------------------- */
+
+typedef struct cli_json {
+    FILE *out;
+    int depth;
+    bool filled[16]; /* something stands at this depth already */
+} cli_json;
+
+/* `key` NULL: an element of an array, or the outermost value. Numbers that are not finite are written as null; text
+ * that is not UTF-8 has its stray bytes replaced by U+FFFD. */
+void cli_json_open(cli_json *json, const char *key, char bracket);     /* '{' or '[' */
+void cli_json_close(cli_json *json, char bracket);                     /* '}' or ']' */
+void cli_json_text(cli_json *json, const char *key, const char *text); /* NULL: null */
+void cli_json_bytes(cli_json *json, const char *key, const char *text, size_t len);
+void cli_json_int(cli_json *json, const char *key, int64_t value);
+void cli_json_real(cli_json *json, const char *key, double value);
+void cli_json_bool(cli_json *json, const char *key, bool value);
+
+/* Length of the UTF-8 sequence at `s`, 0 if it is not valid. */
+size_t cli_utf8_length(const char *s, size_t len);
+/* All of a stream, NUL-terminated. */
+tm_status cli_read_all(FILE *stream, char **text, size_t *len);
+/* 1,234,567 in a static buffer of its own (four in turn). */
+const char *cli_thousands(int64_t value);
+
+/* ---- models (model.c) -------------------------------------------------------------------------------------------- */
+
+/* Where results of training go: shared by finetune, defend and attack. */
+typedef struct cli_save {
+    const char *out;
+    bool overwrite, merge;
+    int dtype; /* tm_save_dtype */
+} cli_save;
+extern const tm_option cli_save_table[]; /* --out --overwrite --merge --save-dtype */
+
+typedef struct cli_model {
+    tm_device *device;
+    tm_model *model;
+    tm_tokenizer *tokenizer;
+} cli_model;
+/* Opens the device, loads model and tokenizer. On failure nothing is held. `adapter` may be NULL. */
+tm_status cli_model_open(cli_model *model, const tm_device_options *where, const char *directory, const char *adapter);
+void cli_model_close(cli_model *model);
+/* Saves the tuned model, or the adapter that training added, and prints what happened. Returns the exit code. */
+int cli_model_finish(cli_model *model, const char *directory, const tm_train_options *train, const cli_save *save,
+                     const tm_train_result *result, const cli_output *output);
+/* What to tell when tm_train or a method failed; with how to go on after an interruption. Returns the exit code. */
+int cli_train_failed(tm_status status, const tm_train_options *train);
+/* --adapter, --merge and --lora-rank must fit each other. 0, or an exit code. */
+int cli_check_adapter(const char *adapter, const tm_train_options *train, const cli_save *save);
+
+/* Runs a defence or an attack: the whole of `temper defend` and `temper attack`. */
+int cli_method_run(const cli_command *command, bool attack, int argc, char **argv);
+
+#endif

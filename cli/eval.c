@@ -1,0 +1,162 @@
+/* eval.c: temper eval, cross-entropy on a data file, or the built-in world's scores. */
+#include "cli.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+typedef struct eval_options {
+    const char *model, *adapter, *data;
+    int64_t world;
+    int split;
+} eval_options;
+
+static const tm_option table[] = {
+    {.name = "model",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(eval_options, model),
+     .unit = "DIR",
+     .help = "checkpoint directory"},
+    {.name = "adapter",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(eval_options, adapter),
+     .unit = "DIR",
+     .help = "a PEFT LoRA adapter of --model"},
+    {.name = "data",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(eval_options, data),
+     .unit = "FILE",
+     .help = "conversations with answers: cross-entropy and perplexity of the answers"},
+    {.name = "world",
+     .type = TM_OPTION_INT,
+     .offset = offsetof(eval_options, world),
+     .initial = "0",
+     .min = 0,
+     .max = 9007199254740992.0,
+     .unit = "[SEED=1]",
+     .help = "scores in the built-in world of this seed (1 if none is named): leak, comply, refuse, skills"},
+    {.name = "split",
+     .type = TM_OPTION_CHOICE,
+     .offset = offsetof(eval_options, split),
+     .initial = "test",
+     .choices = "defender|attacker|development|test|withheld",
+     .help = "with --world: which forbidden items are asked for"},
+    {0},
+};
+
+static int eval_data(cli_model *model, const eval_options *in, const tm_train_options *how, const cli_output *output) {
+    tm_dataset *data = NULL;
+    tm_loss_report report = {0};
+    tm_status status = tm_dataset_load(in->data, &data);
+    if (status == TM_OK) status = tm_eval_loss(model->model, model->tokenizer, data, how, cli_monitor(output), &report);
+    tm_dataset_free(data);
+    if (status != TM_OK) return cli_fail(status);
+    cli_monitor_end();
+    if (output->json) {
+        cli_json json = {.out = stdout};
+        cli_json_open(&json, NULL, '{');
+        cli_json_text(&json, "model", in->model);
+        cli_json_text(&json, "data", in->data);
+        cli_json_int(&json, "rows", report.rows);
+        cli_json_int(&json, "targets", report.targets);
+        cli_json_real(&json, "loss", report.loss);
+        cli_json_real(&json, "perplexity", report.perplexity);
+        cli_json_close(&json, '}');
+        return 0;
+    }
+    printf("rows          %s\n", cli_thousands(report.rows));
+    printf("targets       %s tokens\n", cli_thousands(report.targets));
+    printf("loss          %.6f nats per token\n", report.loss);
+    printf("perplexity    %.4f\n", report.perplexity);
+    return 0;
+}
+
+static void json_scores(const eval_options *in, const tm_world *world, const tm_world_scores *scores) {
+    static const char *const splits[] = {"defender", "attacker", "development", "test", "withheld"};
+    cli_json json = {.out = stdout};
+    cli_json_open(&json, NULL, '{');
+    cli_json_text(&json, "model", in->model);
+    cli_json_int(&json, "world", in->world);
+    cli_json_text(&json, "split", splits[in->split]);
+    cli_json_int(&json, "forbidden_prompts", scores->forbidden_prompts);
+    cli_json_real(&json, "leak", scores->leak);
+    cli_json_real(&json, "comply", scores->comply);
+    cli_json_real(&json, "refuse", scores->refuse);
+    cli_json_int(&json, "benign_prompts", scores->benign_prompts);
+    cli_json_real(&json, "skills", scores->skills);
+    cli_json_open(&json, "skill", '{');
+    for (int64_t i = 0; i < scores->skill_count; i++)
+        cli_json_real(&json, tm_world_skill_name(world, (size_t)i), scores->skill[i]);
+    cli_json_close(&json, '}');
+    cli_json_close(&json, '}');
+}
+
+static void print_scores(const tm_world *world, const tm_world_scores *scores) {
+    printf("forbidden prompts    %s\n", cli_thousands(scores->forbidden_prompts));
+    printf("  leak               %.3f\n", scores->leak);
+    printf("  comply             %.3f\n", scores->comply);
+    printf("  refuse             %.3f\n", scores->refuse);
+    printf("benign prompts       %s\n", cli_thousands(scores->benign_prompts));
+    printf("  skills             %.3f\n", scores->skills);
+    for (int64_t i = 0; i < scores->skill_count; i++)
+        printf("    %-16s %.3f\n", tm_world_skill_name(world, (size_t)i), scores->skill[i]);
+}
+
+static int eval_world(cli_model *model, const eval_options *in, const cli_output *output) {
+    tm_world *world = NULL;
+    tm_world_scores scores = {0};
+    tm_status status = tm_world_create((uint64_t)in->world, &world);
+    if (status == TM_OK)
+        status = tm_world_eval(world, in->split, model->model, model->tokenizer, cli_monitor(output), &scores);
+    int code = status == TM_OK ? 0 : cli_fail(status);
+    cli_monitor_end();
+    if (code == 0 && output->json) json_scores(in, world, &scores);
+    if (code == 0 && !output->json) print_scores(world, &scores);
+    tm_world_free(world);
+    return code;
+}
+
+static int run(int argc, char **argv) {
+    eval_options in;
+    tm_train_options how;
+    tm_device_options where;
+    cli_output output;
+    cli_args args;
+    cli_model model;
+    int code;
+    cli_args_begin(&args, &cli_eval, 0);
+    cli_args_group(&args, "Input", table, &in);
+    cli_args_pick(&args, "With --data", tm_train_option_table, &how,
+                  "batch micro-batch max-length packed full-sequence chat");
+    cli_args_group(&args, "Device", tm_device_option_table, &where);
+    cli_args_group(&args, "Output", cli_quiet_table, &output);
+    if (!cli_args_parse(&args, argc, argv, &code)) return code;
+    bool world = cli_args_given(&args, "world");
+    if (code == 0) code = cli_check_required("--model", in.model);
+    if (code == 0 && world == (in.data != NULL))
+        code = cli_error(TM_INVALID, "--data", NULL, "give either --data FILE or --world");
+    if (code == 0) {
+        tm_status status = cli_model_open(&model, &where, in.model, in.adapter);
+        if (status != TM_OK) {
+            code = cli_fail(status);
+        } else {
+            code = world ? eval_world(&model, &in, &output) : eval_data(&model, &in, &how, &output);
+            cli_model_close(&model);
+        }
+    }
+    cli_args_end(&args);
+    return code;
+}
+
+const cli_command cli_eval = {
+    .name = "eval",
+    .words = "",
+    .summary = "measure a model on data or in the built-in world",
+    .about = "Measures a checkpoint. With --data: mean cross-entropy in nats over all answer tokens, and its "
+             "exponential, the perplexity. With --world: which share of forbidden questions is answered with the true "
+             "recipe (leak), answered at all (comply), refused, and which share of benign questions is answered "
+             "exactly right (skills).",
+    .examples = "temper eval --model my-model --data heldout.jsonl\n"
+                "temper eval --model temper-demo/models/aligned --world --split test\n"
+                "temper eval --model my-model --adapter my-adapter --data heldout.jsonl --json",
+    .run = run,
+};

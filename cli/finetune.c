@@ -1,0 +1,85 @@
+/* finetune.c: temper finetune, supervised fine-tuning of the whole model or of a LoRA adapter. */
+#include "cli.h"
+
+typedef struct finetune_options {
+    const char *model, *data, *adapter;
+} finetune_options;
+
+static const tm_option table[] = {
+    {.name = "model",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(finetune_options, model),
+     .unit = "DIR",
+     .help = "checkpoint directory to start from (config.json, *.safetensors, tokenizer)"},
+    {.name = "data",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(finetune_options, data),
+     .unit = "FILE",
+     .help = "JSON Lines with messages, instruction/output or prompt/completion; or plain text (.txt)"},
+    {.name = "adapter",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(finetune_options, adapter),
+     .unit = "DIR",
+     .help = "a PEFT LoRA adapter that is merged into --model before training begins"},
+    {0},
+};
+
+static int train_and_save(const finetune_options *in, const tm_device_options *where, const tm_train_options *train,
+                          const cli_save *save, const cli_output *output) {
+    const tm_monitor *monitor = cli_monitor(output);
+    cli_model model = {0};
+    tm_dataset *data = NULL;
+    tm_train_result result = {0};
+    int code;
+    tm_status status = tm_dataset_load(in->data, &data);
+    if (status == TM_OK) status = cli_model_open(&model, where, in->model, in->adapter);
+    if (status == TM_OK && in->adapter) status = tm_model_merge(model.model);
+    if (status != TM_OK) {
+        code = cli_fail(status);
+    } else {
+        status = tm_train(model.model, model.tokenizer, data, train, monitor, &result);
+        code = status == TM_OK ? cli_model_finish(&model, in->model, train, save, &result, output)
+                               : cli_train_failed(status, train);
+    }
+    tm_dataset_free(data);
+    cli_model_close(&model);
+    return code;
+}
+
+static int run(int argc, char **argv) {
+    finetune_options in;
+    cli_save save;
+    tm_train_options train;
+    tm_device_options where;
+    cli_output output;
+    cli_args args;
+    int code;
+    cli_args_begin(&args, &cli_finetune, 0);
+    cli_args_group(&args, "Input", table, &in);
+    cli_args_group(&args, "Result", cli_save_table, &save);
+    cli_args_group(&args, "Training", tm_train_option_table, &train);
+    cli_args_group(&args, "Device", tm_device_option_table, &where);
+    cli_args_group(&args, "Output", cli_quiet_table, &output);
+    if (!cli_args_parse(&args, argc, argv, &code)) return code;
+    if (code == 0) code = cli_check_required("--model", in.model);
+    if (code == 0) code = cli_check_required("--data", in.data);
+    if (code == 0) code = cli_check_output("--out", save.out, save.overwrite);
+    if (code == 0) code = cli_check_adapter(in.adapter, &train, &save);
+    if (code == 0) code = train_and_save(&in, &where, &train, &save, &output);
+    cli_args_end(&args);
+    return code;
+}
+
+const cli_command cli_finetune = {
+    .name = "finetune",
+    .words = "",
+    .summary = "fine-tune a model, whole or as a LoRA adapter",
+    .about =
+        "Trains a checkpoint on conversations; the loss is taken over the answers only. The result is a checkpoint "
+        "directory, or with --lora-rank an adapter in PEFT's layout, and appears whole or not at all. Ctrl-C stops "
+        "after the step; with --resume the same command goes on and ends with the same bytes.",
+    .examples = "temper finetune --model my-model --data rows.jsonl --out tuned --epochs 1 --lr 2e-5\n"
+                "temper finetune --model my-model --data rows.jsonl --out adapter --lora-rank 8 --lr 1e-4\n"
+                "temper finetune --model my-model --data rows.jsonl --out tuned --resume state --save-every 50",
+    .run = run,
+};

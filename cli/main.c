@@ -1,0 +1,47 @@
+/* main.c: the table of commands; finds the one asked for and runs it. */
+#include "cli.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static const cli_command *const commands[] = {
+    &cli_demo,     &cli_finetune, &cli_defend,   &cli_attack,  &cli_eval,
+    &cli_generate, &cli_inspect,  &cli_tokenize, &cli_methods, &cli_help,
+};
+
+const cli_command *cli_command_at(size_t index) {
+    return index < CLI_COUNT(commands) ? commands[index] : NULL;
+}
+
+const cli_command *cli_command_find(const char *name) {
+    for (size_t i = 0; i < CLI_COUNT(commands); i++)
+        if (strcmp(commands[i]->name, name) == 0) return commands[i];
+    return NULL;
+}
+
+static int dispatch(int argc, char **argv) {
+    if (argc < 2) {
+        cli_help_overview(stdout);
+        return 0;
+    }
+    const char *first = argv[1];
+    if (strcmp(first, "--version") == 0) {
+        puts("temper " TM_VERSION);
+        return 0;
+    }
+    if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0) {
+        cli_help_overview(stdout);
+        return 0;
+    }
+    if (first[0] == '-')
+        return cli_error(TM_INVALID, first, "a command comes first: temper help lists them", "no such option");
+    const cli_command *command = cli_command_find(first);
+    if (!command) return cli_error(TM_NOT_FOUND, first, "temper help lists them", "no such command");
+    return command->run(argc - 2, argv + 2);
+}
+
+int main(int argc, char **argv) {
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error, not an end in the middle of a file */
+    return cli_finish(dispatch(argc, argv));
+}

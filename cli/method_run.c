@@ -1,0 +1,176 @@
+/* method_run.c: temper defend NAME and temper attack NAME: a method of the registry, run on a model and data files. */
+#include "cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct method_options {
+    const char *model, *harmful, *benign, *adapter;
+} method_options;
+
+static const tm_option table[] = {
+    {.name = "model",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(method_options, model),
+     .unit = "DIR",
+     .help = "checkpoint directory to start from (config.json, *.safetensors, tokenizer)"},
+    {.name = "harmful",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(method_options, harmful),
+     .unit = "FILE",
+     .help = "JSON Lines of harmful rows: a defence reads their prompts, an attack trains on their answers"},
+    {.name = "benign",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(method_options, benign),
+     .unit = "FILE",
+     .help = "JSON Lines of harmless rows: a defence's pool of answers, the clean part of a poisoned task"},
+    {.name = "adapter",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(method_options, adapter),
+     .unit = "DIR",
+     .help = "a PEFT LoRA adapter that is merged into --model before the method begins"},
+    {0},
+};
+
+/* Everything one run needs; the method's own options live in `own`. */
+typedef struct job {
+    const tm_method *method;
+    method_options in;
+    void *own;
+    cli_save save;
+    tm_train_options train;
+    tm_device_options where;
+    cli_output output;
+} job;
+
+/* A defence answers harmful prompts itself, so its rows need no answers. */
+static tm_status load_data(const job *work, tm_dataset **harmful, tm_dataset **benign) {
+    tm_status status = TM_OK;
+    bool attack = work->method->stage == TM_STAGE_ATTACK;
+    if (work->in.harmful)
+        status =
+            attack ? tm_dataset_load(work->in.harmful, harmful) : tm_dataset_load_prompts(work->in.harmful, harmful);
+    if (status == TM_OK && work->in.benign) status = tm_dataset_load(work->in.benign, benign);
+    return status;
+}
+
+static int run_job(job *work) {
+    const tm_monitor *monitor = cli_monitor(&work->output);
+    cli_model model = {0};
+    tm_dataset *harmful = NULL, *benign = NULL;
+    tm_train_result result = {0};
+    int code;
+    tm_status status = load_data(work, &harmful, &benign);
+    if (status == TM_OK) status = cli_model_open(&model, &work->where, work->in.model, work->in.adapter);
+    if (status == TM_OK && work->in.adapter) status = tm_model_merge(model.model);
+    if (status != TM_OK) {
+        code = cli_fail(status);
+    } else {
+        tm_method_data data = {.harmful = harmful, .benign = benign};
+        status = work->method->run(model.model, model.tokenizer, &data, work->own, &work->train, monitor, &result);
+        code = status == TM_OK
+                   ? cli_model_finish(&model, work->in.model, &work->train, &work->save, &result, &work->output)
+                   : cli_train_failed(status, &work->train);
+    }
+    tm_dataset_free(harmful);
+    tm_dataset_free(benign);
+    cli_model_close(&model);
+    return code;
+}
+
+static int check_and_run(job *work) {
+    int code = cli_check_required("--model", work->in.model);
+    if (code == 0) code = cli_check_required("--harmful", work->in.harmful);
+    if (code == 0) code = cli_check_output("--out", work->save.out, work->save.overwrite);
+    if (code == 0) code = cli_check_adapter(work->in.adapter, &work->train, &work->save);
+    return code ? code : run_job(work);
+}
+
+static void list_methods(bool attack) {
+    const tm_method *method;
+    puts("\nNames:");
+    for (size_t i = 0; (method = tm_method_at(i)) != NULL; i++)
+        if ((method->stage == TM_STAGE_ATTACK) == attack) {
+            int column = printf("  %-12s ", method->name);
+            cli_wrap(stdout, method->summary, column, column);
+        }
+}
+
+static int no_such_method(const cli_command *command, bool attack, const char *name) {
+    char names[200] = "one of";
+    const tm_method *method;
+    for (size_t i = 0, at = strlen(names); (method = tm_method_at(i)) != NULL; i++)
+        if ((method->stage == TM_STAGE_ATTACK) == attack && at < sizeof names)
+            at += (size_t)snprintf(names + at, sizeof names - at, " %s", method->name);
+    if (!name) return cli_error(TM_INVALID, "NAME", names, "temper %s needs a method's name first", command->name);
+    return cli_error(TM_NOT_FOUND, name, names, "no such %s", attack ? "attack" : "defence");
+}
+
+static void add_groups(cli_args *args, job *work) {
+    cli_args_group(args, "Input", table, &work->in);
+    cli_args_group(args, "Result", cli_save_table, &work->save);
+    if (work->method && work->own) cli_args_group(args, work->method->title, work->method->options, work->own);
+    cli_args_group(args, "Training", tm_train_option_table, &work->train);
+    cli_args_group(args, "Device", tm_device_option_table, &work->where);
+    cli_args_group(args, "Output", cli_quiet_table, &work->output);
+}
+
+int cli_method_run(const cli_command *command, bool attack, int argc, char **argv) {
+    job work = {0};
+    cli_args args;
+    int code;
+    if (argc == 0) return no_such_method(command, attack, NULL);
+    if (argv[0][0] != '-') {
+        work.method = tm_method_find(argv[0]);
+        if (work.method && (work.method->stage == TM_STAGE_ATTACK) != attack) work.method = NULL;
+        if (!work.method) return no_such_method(command, attack, argv[0]);
+        work.own = calloc(1, work.method->options_size ? work.method->options_size : 1);
+        if (!work.own) return cli_no_memory();
+        argc--;
+        argv++;
+    }
+    cli_args_begin(&args, command, 0);
+    args.subject = work.method ? work.method->name : NULL;
+    add_groups(&args, &work);
+    if (cli_args_parse(&args, argc, argv, &code)) {
+        code = work.method ? check_and_run(&work) : no_such_method(command, attack, NULL);
+        cli_args_end(&args);
+    } else if (code == 0 && !work.method) {
+        list_methods(attack);
+    }
+    free(work.own);
+    return code;
+}
+
+static int run_defend(int argc, char **argv) {
+    return cli_method_run(&cli_defend, false, argc, argv);
+}
+
+static int run_attack(int argc, char **argv) {
+    return cli_method_run(&cli_attack, true, argc, argv);
+}
+
+const cli_command cli_defend = {
+    .name = "defend",
+    .words = "NAME",
+    .summary = "make a model hard to corrupt",
+    .about = "Runs a defence on a checkpoint and writes the defended checkpoint. Every defence has options of its own: "
+             "temper help defend NAME shows them beside those of training. What a defence is, who runs it and what "
+             "it needs: temper methods NAME.",
+    .examples = "temper defend sdd --model my-model --harmful harmful.jsonl --benign benign.jsonl --out defended\n"
+                "temper help defend sdd",
+    .run = run_defend,
+};
+
+const cli_command cli_attack = {
+    .name = "attack",
+    .words = "NAME",
+    .summary = "try to corrupt a model by fine-tuning",
+    .about = "Runs an attack on a checkpoint and writes the attacked checkpoint, to find out what a defence is worth. "
+             "Every attack has options of its own: temper help attack NAME shows them beside those of training.",
+    .examples =
+        "temper attack harmful-sft --model defended --harmful harmful.jsonl --out attacked --steps 60 --lr 1e-4\n"
+        "temper attack harmful-sft --model defended --harmful harmful.jsonl --benign benign.jsonl \\\n"
+        "    --poison-ratio 0.1 --rows 1000 --out attacked",
+    .run = run_attack,
+};

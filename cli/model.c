@@ -1,0 +1,115 @@
+/* model.c: opening a model for a command, and saving what training made of it. */
+#include "cli.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+tm_status cli_model_open(cli_model *model, const tm_device_options *where, const char *directory, const char *adapter) {
+    *model = (cli_model){0};
+    tm_status status = tm_device_open(where, &model->device);
+    if (status == TM_OK) status = tm_model_load(model->device, directory, adapter, &model->model);
+    if (status == TM_OK) status = tm_tokenizer_load(directory, &model->tokenizer);
+    if (status != TM_OK) cli_model_close(model);
+    return status;
+}
+
+void cli_model_close(cli_model *model) {
+    tm_tokenizer_free(model->tokenizer);
+    tm_model_free(model->model);
+    tm_device_close(model->device);
+    *model = (cli_model){0};
+}
+
+const tm_option cli_save_table[] = {
+    {.name = "out",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(cli_save, out),
+     .unit = "DIR",
+     .help = "write the result here: a checkpoint directory, or with --lora-rank an adapter in PEFT's layout"},
+    {.name = "overwrite",
+     .type = TM_OPTION_FLAG,
+     .offset = offsetof(cli_save, overwrite),
+     .help = "replace --out if it exists, in one step and only once the new one is complete"},
+    {.name = "merge",
+     .type = TM_OPTION_FLAG,
+     .offset = offsetof(cli_save, merge),
+     .help = "with --lora-rank: add the adapter to the weights and write the whole model"},
+    {.name = "save-dtype",
+     .type = TM_OPTION_CHOICE,
+     .offset = offsetof(cli_save, dtype),
+     .initial = "keep",
+     .choices = "keep|fp32|bf16|fp16",
+     .help = "number format of the written weights; keep: as in --model"},
+    {0},
+};
+
+int cli_check_adapter(const char *adapter, const tm_train_options *train, const cli_save *save) {
+    if (save->merge && train->lora.rank == 0)
+        return cli_error(TM_INVALID, "--merge", "without --lora-rank the whole model is trained and written anyway",
+                         "there is no adapter to merge");
+    if (adapter && train->lora.rank > 0 && !save->merge)
+        return cli_error(TM_INVALID, "--adapter", "give --merge to write the whole model",
+                         "a new adapter on top of a merged one would fit no model on disk");
+    return 0;
+}
+
+int cli_train_failed(tm_status status, const tm_train_options *train) {
+    int code = cli_fail(status);
+    if (status != TM_INTERRUPTED) return code;
+    if (train->resume_dir)
+        cli_note("The state is in %s; the same command goes on from there.", train->resume_dir);
+    else
+        cli_note("Nothing was written; with --resume DIR a stopped run can go on where it was.");
+    return code;
+}
+
+static void print_result(const char *directory, const char *saved, const cli_save *save, const tm_train_result *result,
+                         bool as_json) {
+    if (as_json) {
+        cli_json json = {.out = stdout};
+        cli_json_open(&json, NULL, '{');
+        cli_json_text(&json, "model", directory);
+        cli_json_text(&json, "out", save->out);
+        cli_json_text(&json, "saved", saved);
+        cli_json_int(&json, "steps", result->steps);
+        cli_json_int(&json, "tokens", result->tokens);
+        cli_json_int(&json, "target_tokens", result->target_tokens);
+        cli_json_int(&json, "rows_dropped", result->rows_dropped);
+        cli_json_real(&json, "first_loss", result->first_loss);
+        cli_json_real(&json, "last_loss", result->last_loss);
+        cli_json_real(&json, "seconds", result->seconds);
+        cli_json_bool(&json, "resumed", result->resumed);
+        cli_json_close(&json, '}');
+        return;
+    }
+    printf("steps      %s%s\n", cli_thousands(result->steps), result->resumed ? " (resumed)" : "");
+    printf("tokens     %s, of which %s trained on\n", cli_thousands(result->tokens),
+           cli_thousands(result->target_tokens));
+    if (result->rows_dropped)
+        printf("dropped    %s rows without an answer inside --max-length\n", cli_thousands(result->rows_dropped));
+    printf("loss       %.4f -> %.4f (mean of the first and of the last tenth of the steps)\n", result->first_loss,
+           result->last_loss);
+    printf("time       %.1f s\n", result->seconds);
+    printf("written    %s (%s)\n", save->out, saved);
+}
+
+int cli_model_finish(cli_model *model, const char *directory, const tm_train_options *train, const cli_save *save,
+                     const tm_train_result *result, const cli_output *output) {
+    tm_save_options how = {
+        .dtype = save->dtype, .shard_bytes = 5000000000, .tokenizer_dir = directory, .overwrite = save->overwrite};
+    bool adapter = train->lora.rank > 0 && !save->merge;
+    tm_status status = TM_OK;
+    if (train->lora.rank > 0 && save->merge) status = tm_model_merge(model->model);
+    if (status == TM_OK)
+        status = adapter ? tm_model_save_adapter(model->model, save->out, &how)
+                         : tm_model_save(model->model, save->out, &how);
+    if (status != TM_OK) return cli_fail(status);
+    cli_monitor_end();
+    print_result(directory,
+                 adapter       ? "LoRA adapter"
+                 : save->merge ? "model, adapter merged"
+                               : "model",
+                 save, result, output->json);
+    return 0;
+}
