@@ -14,6 +14,7 @@ typedef struct tm__adapter {
     int64_t rank;
     double alpha, scale, dropout;
     bool active; /* inactive adapters contribute nothing and get no gradient */
+    size_t number; /* which of the model's adapters this is a part of */
 } tm__adapter;
 
 typedef struct tm__linear {
@@ -45,7 +46,9 @@ tm_status tm__op_scale(tm__tape *tape, tm__var *x, double alpha, tm__var **y);
 /* Sum over i of weight[i] * x[i] for a constant weight buffer (act, device); y is a scalar of shape {1}. Used to compose losses. */
 tm_status tm__op_weighted_sum(tm__tape *tape, tm__var *x, const void *weight, tm__var **y);
 
-/* A named activation: read, perturbed and given extra gradient. Every pointer is a device buffer of x's size and act type, or NULL. */
+/* A named activation: read, perturbed and given extra gradient. Every pointer is a device buffer of x's size and act type, or NULL.
+ * The struct is copied; the buffers are read and written when their turn comes, so extra_grad may be filled between forward and
+ * backward. `grad` receives zeros where no gradient arrives, and is served even if nothing before the tap needs a gradient. */
 typedef struct tm__tap {
     int layer;              /* block index; for site EMBEDDING ignored */
     int site;               /* tm__tap_site */

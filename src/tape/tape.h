@@ -34,7 +34,7 @@ typedef struct tm__param {
 typedef struct tm__var {
     tm_tensor value;  /* act type, device memory */
     void *grad;       /* NULL: nothing added yet, means zero */
-    bool needs_grad;
+    bool needs_grad;  /* a gradient is wanted here or in front of it; set with recording off as well */
     bool keep;        /* backward must not release value and grad */
     bool borrowed;    /* value belongs to the caller */
     int64_t node;     /* index of the node that made it; -1: input */
@@ -46,6 +46,7 @@ struct tm__node {
     tm_status (*backward)(tm__tape *tape, tm__node *node); /* reads out->grad (never NULL when called), adds to inputs */
     void (*release)(tm__tape *tape, tm__node *node);       /* frees saved buffers; NULL: none. Called once, also on reset */
     tm__var *out;
+    bool source; /* backward runs even when no gradient reached `out` (it is then zero): taps */
 };
 
 struct tm__tape {
@@ -54,6 +55,8 @@ struct tm__tape {
     bool row_invariant;
     uint64_t dropout_seed, dropout_stream; /* stream counts up per dropout op; replayed by checkpointed segments */
     bool training;                         /* dropout is active */
+    bool sources;                          /* a node with `source` was met, also with recording off */
+    size_t head_chunk_bytes;               /* 0: TM__HEAD_CHUNK_BYTES */
     tm__arena host;                        /* nodes and vars */
     tm__node **nodes;
     size_t count, cap;
@@ -62,6 +65,7 @@ struct tm__tape {
     bool spent;                            /* backward has run */
 };
 
+/* Recording on, training off, dropout seed and stream 0. reset keeps these settings (the stream goes on counting). */
 tm_status tm__tape_create(tm_device *dev, tm__tape **tape);
 void tm__tape_reset(tm__tape *tape);
 void tm__tape_free(tm__tape *tape);
@@ -70,6 +74,10 @@ void tm__tape_free(tm__tape *tape);
 tm_status tm__tape_input(tm__tape *tape, tm_tensor value, bool needs_grad, tm__var **var);
 /* For ops: a fresh output var; contents undefined. */
 tm_status tm__tape_output(tm__tape *tape, int ndim, const int64_t *shape, bool needs_grad, tm__var **var);
+/* As tm__tape_output, but takes over `buffer` (pool memory of exactly that shape, act type), also on failure. */
+tm_status tm__tape_adopt(tm__tape *tape, int ndim, const int64_t *shape, void *buffer, bool needs_grad, tm__var **var);
+/* Another shape for the same elements; value and gradient stay where they are. */
+tm_status tm__var_reshape(tm__var *var, int ndim, const int64_t *shape);
 /* For ops: appends a zeroed node of `size` bytes that made `out`. Only when recording and out->needs_grad. */
 tm_status tm__tape_node(tm__tape *tape, size_t size, const char *op, tm__var *out,
                         tm_status (*backward)(tm__tape *, tm__node *), void (*release)(tm__tape *, tm__node *),
@@ -82,7 +90,8 @@ tm_status tm__tape_grad_add(tm__tape *tape, tm__var *var, const void *from);
 void tm__tape_drop(tm__tape *tape, tm__var *var);
 
 /* seeds[i]: device buffer of var i's shape and act type; NULL (or seeds == NULL): one. Backward of tapped or kept vars leaves their
- * gradients readable until reset. TM_INVALID if it already ran. */
+ * gradients readable until reset. TM_INVALID if it already ran, or if a var was not recorded or needs no gradient. Values of
+ * vars that are not kept are gone afterwards, the loss included. n == 0: gradient comes from taps alone. */
 tm_status tm__tape_backward(tm__tape *tape, size_t n, tm__var *const *vars, const void *const *seeds);
 
 /* Activation checkpointing: runs `body` without keeping what it records; backward records it again from `x` and

@@ -1,0 +1,46 @@
+/* common.h: what the ops share: scratch buffers, gradients that a kernel overwrites, scalars, shape errors. */
+#ifndef TM_OP_COMMON_H
+#define TM_OP_COMMON_H
+
+#include "op/op.h"
+
+/* Fails with TM_UNSUPPORTED if the tape's device lacks the kernel. */
+#define TM__NEEDS(tape, kernel)                                                     \
+    do {                                                                            \
+        if (!(tape)->dev->k->kernel) return tm__device_lacks((tape)->dev, #kernel); \
+    } while (0)
+
+/* Our own mistake, but named: TM_INVALID with the op as field. */
+#define TM__SHAPE_ERROR(op, ...) tm__fail(TM_INVALID, NULL, op, NULL, __VA_ARGS__)
+
+/* Device memory of an op. Starts as {0}; freeing twice is allowed. */
+typedef struct tm__scratch {
+    void *data;
+    size_t bytes;
+} tm__scratch;
+tm_status tm__scratch_alloc(tm_device *dev, int64_t count, tm__scratch *scratch); /* elements of type act */
+tm_status tm__scratch_upload(tm_device *dev, const void *host, size_t bytes, tm__scratch *scratch);
+void tm__scratch_free(tm_device *dev, tm__scratch *scratch);
+
+/* A place for a kernel that overwrites gradients: the var's own buffer if it has no gradient yet, else scratch memory,
+ * which close adds. `wanted` false: data is NULL and close does nothing. */
+typedef struct tm__grad_slot {
+    tm__var *var;
+    void *data;
+    tm__scratch scratch;
+} tm__grad_slot;
+tm_status tm__grad_open(tm__tape *tape, tm__var *var, bool wanted, tm__grad_slot *slot);
+tm_status tm__grad_close(tm__tape *tape, tm__grad_slot *slot); /* after the kernel succeeded */
+void tm__grad_discard(tm__tape *tape, tm__grad_slot *slot);    /* frees what close has not */
+
+/* One element of type act on the device. */
+tm_status tm__scalar_get(tm_device *dev, const void *from, double *value);
+tm_status tm__scalar_set(tm_device *dev, void *to, double value);
+
+/* TM_INVALID for a trainable parameter without gradient buffer or of another type than act. */
+tm_status tm__param_check(const tm__tape *tape, const tm__param *param, const char *op);
+
+/* Product with every leading dimension that of a contiguous matrix. */
+tm_status tm__product(tm__tape *tape, tm__gemm g);
+
+#endif

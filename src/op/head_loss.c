@@ -1,0 +1,242 @@
+/* head_loss.c: language-model head and cross-entropy over labelled positions only.
+ *
+ *   z_i = W h_{row_i};   loss = sum_i w_i (lse(z_i) - z_i[t_i])
+ *   dz_i = dloss w_i (softmax(z_i) - onehot(t_i));   dh_{row_i} += dz_i W;   dW += sum_i dz_i h_{row_i}^T
+ *
+ * Rows are worked through in chunks whose logits fit into a fixed number of bytes, so memory does not grow with the
+ * batch. If one chunk is enough, its logits stay for backward and become dz in place; else they are computed again.
+ */
+#include "op/common.h"
+
+#include <stdlib.h>
+
+typedef struct head_node {
+    tm__node base;
+    tm__var *hidden;
+    tm__param *head;
+    int64_t count, chunk; /* targets, and of these at a time */
+    const double *weight; /* (count) */
+    tm__scratch row, id;  /* (count) int32 */
+    tm__scratch lse;      /* (count) */
+    tm__scratch logits;   /* (count, vocab), one chunk only */
+} head_node;
+
+static void *element(const tm_device *dev, const tm__scratch *scratch, int64_t index) {
+    return (char *)scratch->data + (size_t)index * tm__dtype_size(dev->act);
+}
+
+static const int32_t *integer(const tm__scratch *scratch, int64_t index) {
+    return (const int32_t *)scratch->data + index;
+}
+
+static void free_buffers(tm_device *dev, head_node *node) {
+    tm__scratch_free(dev, &node->row);
+    tm__scratch_free(dev, &node->id);
+    tm__scratch_free(dev, &node->lse);
+    tm__scratch_free(dev, &node->logits);
+}
+
+static void release(tm__tape *tape, tm__node *base) {
+    free_buffers(tape->dev, (head_node *)base);
+}
+
+/* rows (m,d) = hidden rows of targets first .. first+m; logits (m,vocab) of them, if wanted. */
+static tm_status project(tm__tape *tape, const head_node *node, int64_t first, int64_t m, void *rows, void *logits) {
+    tm_device *dev = tape->dev;
+    const tm_tensor *w = &node->head->value;
+    TM__TRY(dev->k->gather_rows(dev, rows, node->hidden->value.data, integer(&node->row, first), m, w->shape[1]));
+    if (!logits) return TM_OK;
+    return tm__product(tape, (tm__gemm){.m = m,
+                                        .n = w->shape[0],
+                                        .k = w->shape[1],
+                                        .a = rows,
+                                        .a_type = dev->act,
+                                        .b = w->data,
+                                        .b_type = w->dtype,
+                                        .trans_b = true,
+                                        .c = logits,
+                                        .alpha = 1,
+                                        .row_invariant = tape->row_invariant});
+}
+
+/* ---- backward ---------------------------------------------------------------------------------------------------- */
+
+/* Turns a chunk's logits into dz: weights of the loss times the gradient that reached it. */
+static tm_status logits_grad(tm__tape *tape, const head_node *node, int64_t first, int64_t m, double upstream,
+                             void *logits) {
+    tm_device *dev = tape->dev;
+    tm__scratch weight = {0};
+    TM__TRY(tm__scratch_alloc(dev, m, &weight));
+    tm_status status = TM_OK;
+    for (int64_t i = 0; i < m && status == TM_OK; i++)
+        status = tm__scalar_set(dev, element(dev, &weight, i), upstream * node->weight[first + i]);
+    if (status == TM_OK)
+        status = dev->k->cross_entropy_grad(dev, logits, element(dev, &node->lse, first), integer(&node->id, first),
+                                            weight.data, m, node->head->value.shape[0]);
+    tm__scratch_free(dev, &weight);
+    return status;
+}
+
+/* rows (m,d): hidden rows on entry, overwritten by their gradient. dhidden NULL: not wanted. */
+static tm_status spread(tm__tape *tape, const head_node *node, int64_t first, int64_t m, const void *dz, void *rows,
+                        void *dhidden) {
+    tm_device *dev = tape->dev;
+    const tm_tensor *w = &node->head->value;
+    int64_t vocab = w->shape[0], d = w->shape[1];
+    if (node->head->trainable)
+        TM__TRY(tm__product(tape, (tm__gemm){.m = vocab,
+                                             .n = d,
+                                             .k = m,
+                                             .a = dz,
+                                             .a_type = dev->act,
+                                             .trans_a = true,
+                                             .b = rows,
+                                             .b_type = dev->act,
+                                             .c = node->head->grad,
+                                             .alpha = 1,
+                                             .accumulate = true}));
+    if (!dhidden) return TM_OK;
+    TM__TRY(tm__product(tape, (tm__gemm){.m = m,
+                                         .n = d,
+                                         .k = vocab,
+                                         .a = dz,
+                                         .a_type = dev->act,
+                                         .b = w->data,
+                                         .b_type = w->dtype,
+                                         .c = rows,
+                                         .alpha = 1}));
+    return dev->k->scatter_rows(dev, dhidden, rows, integer(&node->row, first), m, d);
+}
+
+static tm_status backward_chunks(tm__tape *tape, const head_node *node, double upstream, void *dhidden) {
+    tm_device *dev = tape->dev;
+    tm__scratch rows = {0}, again = {0};
+    bool kept = node->logits.data != NULL;
+    tm_status status;
+    TM__TRY_GOTO(status, tm__scratch_alloc(dev, node->chunk * node->head->value.shape[1], &rows), done);
+    if (!kept) TM__TRY_GOTO(status, tm__scratch_alloc(dev, node->chunk * node->head->value.shape[0], &again), done);
+    void *logits = kept ? node->logits.data : again.data;
+    for (int64_t first = 0; first < node->count; first += node->chunk) {
+        int64_t m = TM__MIN(node->chunk, node->count - first);
+        TM__TRY_GOTO(status, project(tape, node, first, m, rows.data, kept ? NULL : logits), done);
+        TM__TRY_GOTO(status, logits_grad(tape, node, first, m, upstream, logits), done);
+        TM__TRY_GOTO(status, spread(tape, node, first, m, logits, rows.data, dhidden), done);
+    }
+done:
+    tm__scratch_free(dev, &rows);
+    tm__scratch_free(dev, &again);
+    return status;
+}
+
+static tm_status backward(tm__tape *tape, tm__node *base) {
+    head_node *node = (head_node *)base;
+    tm_device *dev = tape->dev;
+    void *dhidden = NULL;
+    if (node->hidden->needs_grad) {
+        bool fresh;
+        TM__TRY(tm__tape_grad(tape, node->hidden, &dhidden, &fresh));
+        if (fresh) TM__TRY(dev->k->fill(dev, dhidden, 0, tm__tensor_count(&node->hidden->value)));
+    }
+    double upstream;
+    TM__TRY(tm__scalar_get(dev, base->out->grad, &upstream));
+    return node->count ? backward_chunks(tape, node, upstream, dhidden) : TM_OK;
+}
+
+/* ---- forward ----------------------------------------------------------------------------------------------------- */
+
+static tm_status check_rows(const tm__head_targets *targets, int64_t tokens, int64_t vocab) {
+    uint8_t *seen = tm__zalloc((size_t)tokens, 1);
+    if (!seen) return tm__fail_memory();
+    int64_t i = 0;
+    for (; i < targets->count; i++) {
+        int32_t row = targets->row[i], id = targets->id[i];
+        if (row < 0 || row >= tokens || id < 0 || id >= vocab || seen[row]) break;
+        seen[row] = 1;
+    }
+    free(seen);
+    if (i == targets->count) return TM_OK;
+    return TM__SHAPE_ERROR("head_loss", "target %lld: row %d or id %d is out of range, or the row came before",
+                           (long long)i, targets->row[i], targets->id[i]);
+}
+
+static tm_status check(tm__tape *tape, const tm__var *hidden, const tm__param *head, const tm__head_targets *targets) {
+    TM__NEEDS(tape, gather_rows);
+    TM__NEEDS(tape, cross_entropy);
+    if (tape->recording) {
+        TM__NEEDS(tape, fill);
+        TM__NEEDS(tape, scatter_rows);
+        TM__NEEDS(tape, cross_entropy_grad);
+    }
+    TM__TRY(tm__param_check(tape, head, "head_loss"));
+    if (head->value.ndim != 2 || hidden->value.ndim != 2 || hidden->value.shape[1] != head->value.shape[1])
+        return TM__SHAPE_ERROR("head_loss", "the hidden state does not fit head %s", head->name);
+    return check_rows(targets, hidden->value.shape[0], head->value.shape[0]);
+}
+
+/* Copies the targets and takes buffers; on failure the caller frees what was taken. */
+static tm_status prepare(tm__tape *tape, head_node *node, const tm__head_targets *targets) {
+    tm_device *dev = tape->dev;
+    size_t n = (size_t)targets->count, limit = tape->head_chunk_bytes ? tape->head_chunk_bytes : TM__HEAD_CHUNK_BYTES;
+    size_t fitting = limit / ((size_t)node->head->value.shape[0] * tm__dtype_size(dev->act));
+    node->count = targets->count;
+    node->chunk = (int64_t)TM__MIN(TM__MAX(fitting, (size_t)1), n);
+    double *weight = tm__arena_alloc(&tape->host, n, sizeof *weight);
+    if (!weight) return tm__fail_memory();
+    memcpy(weight, targets->weight, n * sizeof *weight);
+    node->weight = weight;
+    TM__TRY(tm__scratch_upload(dev, targets->row, n * sizeof *targets->row, &node->row));
+    TM__TRY(tm__scratch_upload(dev, targets->id, n * sizeof *targets->id, &node->id));
+    TM__TRY(tm__scratch_alloc(dev, node->count, &node->lse));
+    return tm__scratch_alloc(dev, node->chunk * node->head->value.shape[0], &node->logits);
+}
+
+static tm_status forward(tm__tape *tape, const head_node *node, double *row_loss, double *total) {
+    tm_device *dev = tape->dev;
+    tm__scratch rows = {0}, losses = {0};
+    tm_status status;
+    TM__TRY_GOTO(status, tm__scratch_alloc(dev, node->chunk * node->head->value.shape[1], &rows), done);
+    TM__TRY_GOTO(status, tm__scratch_alloc(dev, node->chunk, &losses), done);
+    for (int64_t first = 0; first < node->count; first += node->chunk) {
+        int64_t m = TM__MIN(node->chunk, node->count - first);
+        TM__TRY_GOTO(status, project(tape, node, first, m, rows.data, node->logits.data), done);
+        TM__TRY_GOTO(status,
+                     dev->k->cross_entropy(dev, losses.data, element(dev, &node->lse, first), node->logits.data,
+                                           integer(&node->id, first), m, node->head->value.shape[0]),
+                     done);
+        for (int64_t i = 0; i < m; i++) {
+            double loss;
+            TM__TRY_GOTO(status, tm__scalar_get(dev, element(dev, &losses, i), &loss), done);
+            if (row_loss) row_loss[first + i] = loss;
+            *total += node->weight[first + i] * loss;
+        }
+    }
+done:
+    tm__scratch_free(dev, &rows);
+    tm__scratch_free(dev, &losses);
+    return status;
+}
+
+static tm_status run(tm__tape *tape, head_node *node, const tm__head_targets *targets, double *row_loss, tm__var *y) {
+    double total = 0;
+    if (targets->count > 0) {
+        TM__TRY(prepare(tape, node, targets));
+        TM__TRY(forward(tape, node, row_loss, &total));
+        if (node->chunk < node->count) tm__scratch_free(tape->dev, &node->logits);
+    }
+    return tm__scalar_set(tape->dev, y->value.data, total);
+}
+
+tm_status tm__op_head_loss(tm__tape *tape, tm__var *hidden, tm__param *head, const tm__head_targets *targets,
+                           double *row_loss, tm__var **loss) {
+    TM__TRY(check(tape, hidden, head, targets));
+    bool needs_grad = hidden->needs_grad || head->trainable;
+    TM__TRY(tm__tape_output(tape, 1, (int64_t[]){1}, needs_grad, loss));
+    head_node unrecorded = {0}, *node = &unrecorded;
+    if (tape->recording && needs_grad)
+        TM__TRY(tm__tape_node(tape, sizeof *node, "head_loss", *loss, backward, release, &node));
+    node->hidden = hidden;
+    node->head = head;
+    tm_status status = run(tape, node, targets, row_loss, *loss);
+    free_buffers(tape->dev, &unrecorded);
+    return status;
+}

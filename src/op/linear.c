@@ -1,0 +1,306 @@
+/* linear.c: y = x W^T + b + sum over active adapters of s * dropout(x) A^T B^T   (LoRA: Hu et al. 2021).
+ *
+ *   dx = dy W;   dW += dy^T x;   db += column sums of dy
+ *   adapter, with x' = dropout(x), u = x' A^T:   dB += s dy^T u;   du = s dy B;   dA += du^T x';   dx += mask(du A)
+ *
+ * A frozen weight computes no dW. u (n,rank) is kept for dB; x' is computed again from the dropout stream's position,
+ * since it is as large as x. Adapter products are always exact (fp32): an update of theirs is smaller than bf16's
+ * spacing.
+ */
+#include "op/common.h"
+
+typedef struct adapter_use {
+    size_t index; /* into linear->adapters: the array may have moved since */
+    bool drops;
+    uint64_t stream; /* of its dropout */
+    tm__scratch u;   /* (n,rank); only if B is trained */
+} adapter_use;
+
+typedef struct linear_node {
+    tm__node base;
+    tm__var *x;
+    tm__linear *linear;
+    int64_t n;
+    uint64_t seed;
+    adapter_use *uses;
+    size_t use_count;
+} linear_node;
+
+/* ---- adapters ---------------------------------------------------------------------------------------------------- */
+
+/* `*masked` is x itself without dropout, else scratch memory. */
+static tm_status masked_input(tm__tape *tape, const tm__var *x, const tm__adapter *adapter, const adapter_use *use,
+                              uint64_t seed, tm__scratch *scratch, const void **masked) {
+    tm_device *dev = tape->dev;
+    int64_t count = tm__tensor_count(&x->value);
+    *masked = x->value.data;
+    if (!use->drops) return TM_OK;
+    TM__NEEDS(tape, dropout);
+    TM__TRY(tm__scratch_alloc(dev, count, scratch));
+    *masked = scratch->data;
+    return dev->k->dropout(dev, scratch->data, false, x->value.data, count, adapter->dropout, seed, use->stream);
+}
+
+/* y += s x' A^T B^T; leaves u in `use`. */
+static tm_status adapter_forward(tm__tape *tape, const tm__var *x, const tm__adapter *adapter, adapter_use *use,
+                                 int64_t n, int64_t in, int64_t out, void *y) {
+    tm_device *dev = tape->dev;
+    tm_dtype act = dev->act;
+    tm__scratch dropped = {0};
+    const void *masked;
+    tm_status status;
+    TM__TRY_GOTO(status, masked_input(tape, x, adapter, use, tape->dropout_seed, &dropped, &masked), done);
+    TM__TRY_GOTO(status, tm__scratch_alloc(dev, n * adapter->rank, &use->u), done);
+    tm__gemm down = {.m = n,
+                     .n = adapter->rank,
+                     .k = in,
+                     .a = masked,
+                     .a_type = act,
+                     .b = adapter->a.value.data,
+                     .b_type = adapter->a.value.dtype,
+                     .trans_b = true,
+                     .c = use->u.data,
+                     .alpha = 1,
+                     .exact = true,
+                     .row_invariant = tape->row_invariant};
+    TM__TRY_GOTO(status, tm__product(tape, down), done);
+    tm__gemm up = {.m = n,
+                   .n = out,
+                   .k = adapter->rank,
+                   .a = use->u.data,
+                   .a_type = act,
+                   .b = adapter->b.value.data,
+                   .b_type = adapter->b.value.dtype,
+                   .trans_b = true,
+                   .c = y,
+                   .alpha = adapter->scale,
+                   .accumulate = true,
+                   .exact = true,
+                   .row_invariant = tape->row_invariant};
+    status = tm__product(tape, up);
+done:
+    tm__scratch_free(dev, &dropped);
+    return status;
+}
+
+/* dA (rank,in) += du^T x' */
+static tm_status adapter_grad_a(tm__tape *tape, const linear_node *node, tm__adapter *adapter, const adapter_use *use,
+                                const void *du, int64_t in) {
+    tm__scratch dropped = {0};
+    const void *masked;
+    tm_status status = masked_input(tape, node->x, adapter, use, node->seed, &dropped, &masked);
+    if (status == TM_OK)
+        status = tm__product(tape, (tm__gemm){.m = adapter->rank,
+                                              .n = in,
+                                              .k = node->n,
+                                              .a = du,
+                                              .a_type = tape->dev->act,
+                                              .trans_a = true,
+                                              .b = masked,
+                                              .b_type = tape->dev->act,
+                                              .c = adapter->a.grad,
+                                              .alpha = 1,
+                                              .accumulate = true,
+                                              .exact = true});
+    tm__scratch_free(tape->dev, &dropped);
+    return status;
+}
+
+/* dx (n,in) += mask(du A); dx holds the weight's share already. */
+static tm_status adapter_grad_x(tm__tape *tape, const linear_node *node, const tm__adapter *adapter,
+                                const adapter_use *use, const void *du, int64_t in) {
+    tm_device *dev = tape->dev;
+    tm__scratch dense = {0};
+    tm_status status = TM_OK;
+    if (use->drops) TM__TRY(tm__scratch_alloc(dev, node->n * in, &dense));
+    status = tm__product(tape, (tm__gemm){.m = node->n,
+                                          .n = in,
+                                          .k = adapter->rank,
+                                          .a = du,
+                                          .a_type = dev->act,
+                                          .b = adapter->a.value.data,
+                                          .b_type = adapter->a.value.dtype,
+                                          .c = use->drops ? dense.data : node->x->grad,
+                                          .alpha = 1,
+                                          .accumulate = !use->drops,
+                                          .exact = true});
+    if (status == TM_OK && use->drops)
+        status = dev->k->dropout(dev, node->x->grad, true, dense.data, node->n * in, adapter->dropout, node->seed,
+                                 use->stream);
+    tm__scratch_free(dev, &dense);
+    return status;
+}
+
+static tm_status adapter_backward(tm__tape *tape, const linear_node *node, const adapter_use *use, const void *dy,
+                                  int64_t in, int64_t out) {
+    tm_device *dev = tape->dev;
+    tm__adapter *adapter = &node->linear->adapters[use->index];
+    if (adapter->b.trainable)
+        TM__TRY(tm__product(tape, (tm__gemm){.m = out,
+                                             .n = adapter->rank,
+                                             .k = node->n,
+                                             .a = dy,
+                                             .a_type = dev->act,
+                                             .trans_a = true,
+                                             .b = use->u.data,
+                                             .b_type = dev->act,
+                                             .c = adapter->b.grad,
+                                             .alpha = adapter->scale,
+                                             .accumulate = true,
+                                             .exact = true}));
+    if (!adapter->a.trainable && !node->x->needs_grad) return TM_OK;
+    tm__scratch du = {0};
+    TM__TRY(tm__scratch_alloc(dev, node->n * adapter->rank, &du));
+    tm_status status = tm__product(tape, (tm__gemm){.m = node->n,
+                                                    .n = adapter->rank,
+                                                    .k = out,
+                                                    .a = dy,
+                                                    .a_type = dev->act,
+                                                    .b = adapter->b.value.data,
+                                                    .b_type = adapter->b.value.dtype,
+                                                    .c = du.data,
+                                                    .alpha = adapter->scale,
+                                                    .exact = true});
+    if (status == TM_OK && adapter->a.trainable) status = adapter_grad_a(tape, node, adapter, use, du.data, in);
+    if (status == TM_OK && node->x->needs_grad) status = adapter_grad_x(tape, node, adapter, use, du.data, in);
+    tm__scratch_free(dev, &du);
+    return status;
+}
+
+/* ---- the op ------------------------------------------------------------------------------------------------------ */
+
+static tm_status backward(tm__tape *tape, tm__node *base) {
+    linear_node *node = (linear_node *)base;
+    tm_device *dev = tape->dev;
+    const tm__linear *linear = node->linear;
+    int64_t out = linear->weight.value.shape[0], in = linear->weight.value.shape[1];
+    const void *dy = base->out->grad;
+    if (node->x->needs_grad) {
+        void *dx;
+        bool fresh;
+        TM__TRY(tm__tape_grad(tape, node->x, &dx, &fresh));
+        TM__TRY(tm__product(tape, (tm__gemm){.m = node->n,
+                                             .n = in,
+                                             .k = out,
+                                             .a = dy,
+                                             .a_type = dev->act,
+                                             .b = linear->weight.value.data,
+                                             .b_type = linear->weight.value.dtype,
+                                             .c = dx,
+                                             .alpha = 1,
+                                             .accumulate = !fresh}));
+    }
+    if (linear->weight.trainable)
+        TM__TRY(tm__product(tape, (tm__gemm){.m = out,
+                                             .n = in,
+                                             .k = node->n,
+                                             .a = dy,
+                                             .a_type = dev->act,
+                                             .trans_a = true,
+                                             .b = node->x->value.data,
+                                             .b_type = dev->act,
+                                             .c = linear->weight.grad,
+                                             .alpha = 1,
+                                             .accumulate = true}));
+    if (linear->bias.value.data && linear->bias.trainable) {
+        TM__NEEDS(tape, bias_grad);
+        TM__TRY(dev->k->bias_grad(dev, linear->bias.grad, dy, node->n, out));
+    }
+    for (size_t i = 0; i < node->use_count; i++) TM__TRY(adapter_backward(tape, node, &node->uses[i], dy, in, out));
+    return TM_OK;
+}
+
+static void release(tm__tape *tape, tm__node *base) {
+    linear_node *node = (linear_node *)base;
+    for (size_t i = 0; i < node->use_count; i++) tm__scratch_free(tape->dev, &node->uses[i].u);
+}
+
+static tm_status check_adapter(const tm__tape *tape, const tm__adapter *adapter, int64_t in, int64_t out) {
+    const tm_tensor *a = &adapter->a.value, *b = &adapter->b.value;
+    TM__TRY(tm__param_check(tape, &adapter->a, "linear"));
+    TM__TRY(tm__param_check(tape, &adapter->b, "linear"));
+    if (a->ndim != 2 || b->ndim != 2 || a->shape[0] != adapter->rank || b->shape[1] != adapter->rank ||
+        a->shape[1] != in || b->shape[0] != out)
+        return TM__SHAPE_ERROR("linear", "adapter %s does not fit a weight of %lld x %lld", adapter->a.name,
+                               (long long)out, (long long)in);
+    if (!(adapter->dropout >= 0 && adapter->dropout < 1))
+        return TM__SHAPE_ERROR("linear", "adapter %s: a dropout of %g", adapter->a.name, adapter->dropout);
+    return TM_OK;
+}
+
+/* Checks shapes; counts active adapters; tells whether anything needs a gradient. */
+static tm_status check(const tm__tape *tape, const tm__var *x, const tm__linear *linear, size_t *active, bool *grad) {
+    const tm_tensor *w = &linear->weight.value;
+    TM__TRY(tm__param_check(tape, &linear->weight, "linear"));
+    if (w->ndim != 2 || x->value.ndim < 1 || tm__tensor_count(&x->value) != x->value.shape[0] * w->shape[1])
+        return TM__SHAPE_ERROR("linear", "the input does not fit weight %s", linear->weight.name);
+    *active = 0;
+    *grad = x->needs_grad || linear->weight.trainable;
+    if (linear->bias.value.data) {
+        TM__TRY(tm__param_check(tape, &linear->bias, "linear"));
+        if (tm__tensor_count(&linear->bias.value) != w->shape[0])
+            return TM__SHAPE_ERROR("linear", "bias %s does not fit its weight", linear->bias.name);
+        *grad |= linear->bias.trainable;
+    }
+    for (size_t i = 0; i < linear->adapter_count; i++) {
+        const tm__adapter *adapter = &linear->adapters[i];
+        if (!adapter->active) continue;
+        TM__TRY(check_adapter(tape, adapter, w->shape[1], w->shape[0]));
+        *grad |= adapter->a.trainable || adapter->b.trainable;
+        ++*active;
+    }
+    return TM_OK;
+}
+
+/* `node` NULL: nothing is kept. */
+static tm_status run_adapters(tm__tape *tape, tm__var *x, tm__linear *linear, linear_node *node, int64_t n, void *y) {
+    int64_t out = linear->weight.value.shape[0], in = linear->weight.value.shape[1];
+    for (size_t i = 0; i < linear->adapter_count; i++) {
+        const tm__adapter *adapter = &linear->adapters[i];
+        if (!adapter->active) continue;
+        adapter_use use = {.index = i, .drops = tape->training && adapter->dropout > 0};
+        if (use.drops) use.stream = tape->dropout_stream++;
+        tm_status status = adapter_forward(tape, x, adapter, &use, n, in, out, y);
+        if (status != TM_OK || !node || !adapter->b.trainable) tm__scratch_free(tape->dev, &use.u);
+        TM__TRY(status);
+        if (node) node->uses[node->use_count++] = use;
+    }
+    return TM_OK;
+}
+
+tm_status tm__op_linear(tm__tape *tape, tm__var *x, tm__linear *linear, tm__var **y) {
+    tm_device *dev = tape->dev;
+    size_t active = 0;
+    bool needs_grad = false;
+    TM__TRY(check(tape, x, linear, &active, &needs_grad));
+    const tm_tensor *w = &linear->weight.value;
+    int64_t n = x->value.shape[0], out = w->shape[0];
+    TM__TRY(tm__tape_output(tape, 2, (int64_t[]){n, out}, needs_grad, y));
+    void *to = (*y)->value.data;
+    TM__TRY(tm__product(tape, (tm__gemm){.m = n,
+                                         .n = out,
+                                         .k = w->shape[1],
+                                         .a = x->value.data,
+                                         .a_type = dev->act,
+                                         .b = w->data,
+                                         .b_type = w->dtype,
+                                         .trans_b = true,
+                                         .c = to,
+                                         .alpha = 1,
+                                         .row_invariant = tape->row_invariant}));
+    if (linear->bias.value.data) {
+        TM__NEEDS(tape, add_bias);
+        TM__TRY(dev->k->add_bias(dev, to, linear->bias.value.data, linear->bias.value.dtype, n, out));
+    }
+    linear_node *node = NULL;
+    if (tape->recording && needs_grad) {
+        TM__TRY(tm__tape_node(tape, sizeof *node, "linear", *y, backward, release, &node));
+        node->x = x;
+        node->linear = linear;
+        node->n = n;
+        node->seed = tape->dropout_seed;
+        if (active > 0 && !(node->uses = tm__arena_alloc(&tape->host, active, sizeof *node->uses)))
+            return tm__fail_memory();
+    }
+    return run_adapters(tape, x, linear, node, n, to);
+}

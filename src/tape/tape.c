@@ -1,0 +1,213 @@
+/* tape.c: the recording: vars, nodes, and the walk back.
+ *
+ * Vars and nodes live in the tape's arena and die together; what they point to on the device comes from its pool.
+ * Nodes stand in the order in which they ran, which is a topological order, so backward is one loop from the last to
+ * the first. A value is read by nodes behind its own only: once its node has run backward nothing can ask for it any
+ * more, and value, gradient and saved buffers go back to the pool at once.
+ */
+#include "tape/tape.h"
+
+#include <stdlib.h>
+
+tm_status tm__tape_create(tm_device *dev, tm__tape **tape) {
+    tm__tape *made = tm__zalloc(1, sizeof *made);
+    if (!made) return tm__fail_memory();
+    made->dev = dev;
+    made->recording = true;
+    *tape = made;
+    return TM_OK;
+}
+
+/* ---- releasing --------------------------------------------------------------------------------------------------- */
+
+static void release_value(tm__tape *tape, tm__var *var) {
+    if (!var->borrowed) tape->dev->release(tape->dev, var->value.data, tm__tensor_bytes(&var->value));
+    var->value.data = NULL;
+}
+
+static void release_grad(tm__tape *tape, tm__var *var) {
+    if (var->grad) tape->dev->release(tape->dev, var->grad, tm__tensor_bytes(&var->value));
+    var->grad = NULL;
+}
+
+static void release_saved(tm__tape *tape, tm__node *node) {
+    if (node->release) node->release(tape, node);
+    node->release = NULL;
+}
+
+void tm__tape_reset(tm__tape *tape) {
+    for (size_t i = 0; i < tape->count; i++) release_saved(tape, tape->nodes[i]);
+    for (size_t i = 0; i < tape->var_count; i++) {
+        if (tape->vars[i]->value.data) release_value(tape, tape->vars[i]);
+        release_grad(tape, tape->vars[i]);
+    }
+    tape->count = tape->var_count = 0;
+    tape->spent = tape->sources = false;
+    tm__arena_reset(&tape->host);
+}
+
+void tm__tape_free(tm__tape *tape) {
+    if (!tape) return;
+    tm__tape_reset(tape);
+    tm__arena_release(&tape->host);
+    free(tape->nodes);
+    free(tape->vars);
+    free(tape);
+}
+
+void tm__tape_drop(tm__tape *tape, tm__var *var) {
+    if (!tape->recording && !var->borrowed && var->value.data) release_value(tape, var);
+}
+
+/* ---- vars and nodes ---------------------------------------------------------------------------------------------- */
+
+static tm_status add_var(tm__tape *tape, const tm_tensor *value, bool needs_grad, tm__var **var) {
+    if (!tm__grow((void **)&tape->vars, &tape->var_cap, tape->var_count + 1, sizeof *tape->vars))
+        return tm__fail_memory();
+    tm__var *made = tm__arena_alloc(&tape->host, 1, sizeof *made);
+    if (!made) return tm__fail_memory();
+    made->value = *value;
+    made->needs_grad = needs_grad;
+    made->node = -1;
+    tape->vars[tape->var_count++] = made;
+    *var = made;
+    return TM_OK;
+}
+
+tm_status tm__tape_input(tm__tape *tape, tm_tensor value, bool needs_grad, tm__var **var) {
+    if (value.dtype != tape->dev->act)
+        return tm__fail(TM_INVALID, NULL, "input", NULL, "a var is of type %s, not %s", tm__dtype_name(tape->dev->act),
+                        tm__dtype_name(value.dtype));
+    TM__TRY(add_var(tape, &value, needs_grad, var));
+    (*var)->borrowed = true;
+    return TM_OK;
+}
+
+static tm_status describe(tm_device *dev, int ndim, const int64_t *shape, tm_tensor *value) {
+    int64_t count;
+    if (ndim < 0 || ndim > TM__MAX_DIMS || !tm__shape_count(shape, ndim, &count) || count > PTRDIFF_MAX / 8)
+        return tm__fail(TM_INVALID, NULL, "shape", NULL, "a var of %d dimensions or too many elements", ndim);
+    *value = (tm_tensor){.dtype = dev->act, .ndim = ndim};
+    for (int i = 0; i < ndim; i++) value->shape[i] = shape[i];
+    return TM_OK;
+}
+
+tm_status tm__tape_adopt(tm__tape *tape, int ndim, const int64_t *shape, void *buffer, bool needs_grad, tm__var **var) {
+    tm_tensor value;
+    TM__TRY(describe(tape->dev, ndim, shape, &value)); /* cannot fail for a buffer that exists */
+    value.data = buffer;
+    tm_status status = add_var(tape, &value, needs_grad, var);
+    if (status != TM_OK) tape->dev->release(tape->dev, buffer, tm__tensor_bytes(&value));
+    return status;
+}
+
+tm_status tm__tape_output(tm__tape *tape, int ndim, const int64_t *shape, bool needs_grad, tm__var **var) {
+    tm_tensor value;
+    TM__TRY(describe(tape->dev, ndim, shape, &value));
+    TM__TRY(tape->dev->alloc(tape->dev, tm__tensor_bytes(&value), &value.data));
+    return tm__tape_adopt(tape, ndim, shape, value.data, needs_grad, var);
+}
+
+tm_status tm__var_reshape(tm__var *var, int ndim, const int64_t *shape) {
+    int64_t count;
+    if (ndim < 0 || ndim > TM__MAX_DIMS || !tm__shape_count(shape, ndim, &count) ||
+        count != tm__tensor_count(&var->value))
+        return tm__fail(TM_INVALID, NULL, "reshape", NULL, "the new shape has another number of elements");
+    var->value.ndim = ndim;
+    for (int i = 0; i < ndim; i++) var->value.shape[i] = shape[i];
+    return TM_OK;
+}
+
+tm_status tm__tape_node(tm__tape *tape, size_t size, const char *op, tm__var *out,
+                        tm_status (*backward)(tm__tape *, tm__node *), void (*release)(tm__tape *, tm__node *),
+                        void *node) {
+    assert(tape->recording && out->needs_grad && size >= sizeof(tm__node));
+    if (tape->spent) return tm__fail(TM_INVALID, NULL, op, "reset the tape first", "recorded after backward has run");
+    if (!tm__grow((void **)&tape->nodes, &tape->cap, tape->count + 1, sizeof *tape->nodes)) return tm__fail_memory();
+    tm__node *made = tm__arena_alloc(&tape->host, 1, size);
+    if (!made) return tm__fail_memory();
+    made->op = op;
+    made->backward = backward;
+    made->release = release;
+    made->out = out;
+    out->node = (int64_t)tape->count;
+    tape->nodes[tape->count++] = made;
+    memcpy(node, &made, sizeof made); /* the caller's pointer is to its own node type */
+    return TM_OK;
+}
+
+/* ---- gradients --------------------------------------------------------------------------------------------------- */
+
+tm_status tm__tape_grad(tm__tape *tape, tm__var *var, void **grad, bool *fresh) {
+    *fresh = var->grad == NULL;
+    if (*fresh) TM__TRY(tape->dev->alloc(tape->dev, tm__tensor_bytes(&var->value), &var->grad));
+    *grad = var->grad;
+    return TM_OK;
+}
+
+tm_status tm__tape_grad_add(tm__tape *tape, tm__var *var, const void *from) {
+    const tm__kernels *k = tape->dev->k;
+    int64_t n = tm__tensor_count(&var->value);
+    void *grad;
+    bool fresh;
+    if (!k->scale) return tm__device_lacks(tape->dev, "scale");
+    if (!k->axpy) return tm__device_lacks(tape->dev, "axpy");
+    TM__TRY(tm__tape_grad(tape, var, &grad, &fresh));
+    return fresh ? k->scale(tape->dev, grad, 1, from, n) : k->axpy(tape->dev, grad, 1, from, n);
+}
+
+/* Gradient `value` everywhere, where there is none yet; else adds it. */
+static tm_status grad_constant(tm__tape *tape, tm__var *var, double value) {
+    tm_device *dev = tape->dev;
+    size_t bytes = tm__tensor_bytes(&var->value);
+    int64_t n = tm__tensor_count(&var->value);
+    if (!dev->k->fill) return tm__device_lacks(dev, "fill");
+    if (!var->grad) {
+        TM__TRY(dev->alloc(dev, bytes, &var->grad));
+        return dev->k->fill(dev, var->grad, value, n);
+    }
+    void *constant;
+    TM__TRY(dev->alloc(dev, bytes, &constant));
+    tm_status status = dev->k->fill(dev, constant, value, n);
+    if (status == TM_OK) status = tm__tape_grad_add(tape, var, constant);
+    dev->release(dev, constant, bytes);
+    return status;
+}
+
+static tm_status check_seeds(size_t n, tm__var *const *vars) {
+    for (size_t i = 0; i < n; i++) {
+        if (!vars[i]->needs_grad)
+            return tm__fail(TM_INVALID, NULL, "backward", "train a parameter, or ask for an input's gradient",
+                            "nothing in front of var %zu needs a gradient", i);
+        if (vars[i]->node < 0 && !vars[i]->borrowed)
+            return tm__fail(TM_INVALID, NULL, "backward", NULL, "var %zu was computed with recording off", i);
+    }
+    return TM_OK;
+}
+
+/* Runs one node backward if a gradient reached it, and lets go of what nobody needs any more. */
+static tm_status step_back(tm__tape *tape, tm__node *node) {
+    tm__var *out = node->out;
+    if (!out->grad && node->source) TM__TRY(grad_constant(tape, out, 0));
+    if (out->grad) TM__TRY(node->backward(tape, node));
+    release_saved(tape, node);
+    if (!out->keep) {
+        release_value(tape, out);
+        release_grad(tape, out);
+    }
+    return TM_OK;
+}
+
+tm_status tm__tape_backward(tm__tape *tape, size_t n, tm__var *const *vars, const void *const *seeds) {
+    if (tape->spent) return tm__fail(TM_INVALID, NULL, "backward", "record again", "backward runs once per recording");
+    TM__TRY(check_seeds(n, vars));
+    tape->spent = true;
+    for (size_t i = 0; i < n; i++) {
+        if (seeds && seeds[i])
+            TM__TRY(tm__tape_grad_add(tape, vars[i], seeds[i]));
+        else
+            TM__TRY(grad_constant(tape, vars[i], 1));
+    }
+    for (size_t i = tape->count; i-- > 0;) TM__TRY(step_back(tape, tape->nodes[i]));
+    return TM_OK;
+}
