@@ -1,0 +1,59 @@
+# Front door of the build. CMake and Ninja do the work; `make` alone says what there is to do.
+BUILD_TYPE ?= Release
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 60
+
+.PHONY: help packages configure build demo test test-sanitize fuzz format install clean
+
+help:
+	@echo 'make demo            build, then the whole story in a few minutes: train, align, attack, defend'
+	@echo 'make test            build, then every test'
+	@echo 'make build           build/temper, the command line, and build/libtemper.a'
+	@echo 'make test-sanitize   the tests again under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make fuzz            fuzz the readers with libFuzzer, FUZZ_SECONDS=60 for each (needs clang)'
+	@echo 'make install         install below PREFIX=/usr/local'
+	@echo 'make format          clang-format every source file'
+	@echo 'make packages        install the Debian packages that the build needs and that are missing'
+	@echo 'make clean           remove the build directories'
+	@echo
+	@echo 'make demo and make test work on a fresh Debian 12: they install missing packages first.'
+
+packages:
+	@tools/install-packages
+
+configure: packages
+	@cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=$(BUILD_TYPE) --log-level=NOTICE
+
+build: configure
+	cmake --build build -j $(JOBS)
+
+# The demo needs the program alone, not the tests.
+demo: configure
+	cmake --build build -j $(JOBS) --target temper_cli
+	build/temper demo $(DEMO)
+
+test: build
+	ctest --test-dir build --output-on-failure -j $(JOBS)
+
+test-sanitize: packages
+	cmake -S . -B build-sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTEMPER_SANITIZE=ON
+	cmake --build build-sanitize -j $(JOBS)
+	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  ctest --test-dir build-sanitize --output-on-failure -j $(JOBS) -LE slow
+
+fuzz:
+	@tools/install-packages clang
+	CC=clang cmake -S . -B build-fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTEMPER_FUZZ=ON -DTEMPER_SANITIZE=ON
+	cmake --build build-fuzz -j $(JOBS)
+	tools/fuzz build-fuzz $(FUZZ_SECONDS)
+
+format:
+	@tools/install-packages clang-format
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+install: build
+	cmake --install build --prefix $(PREFIX)
+
+clean:
+	rm -rf build build-sanitize build-fuzz
