@@ -191,6 +191,12 @@ void tm__sha256_hex(tm__sha256 *hash, char hex[65]); /* finishes */
 struct json_t;
 tm_status tm__json_parse(const char *text, size_t len, const char *file, struct json_t **value);
 tm_status tm__json_load(const char *path, struct json_t **value);
+/* Text of an object or array, `flags` as for json_dumps; a failed allocation is always noticed (json_dumps may drop
+ * characters then). The text belongs to the caller; `len` may be NULL. */
+tm_status tm__json_dump(const struct json_t *value, size_t flags, char **text, size_t *len);
+/* Lets jansson allocate through tm__alloc, once, unless the program has set an allocator of its own. Parsing does it.
+ */
+void tm__json_watch(void);
 /* Field access with typed errors that name file and field. `fallback` NULL: the field is required. */
 tm_status tm__json_int(const struct json_t *object, const char *file, const char *key, int64_t min, int64_t max,
                        const int64_t *fallback, int64_t *value);

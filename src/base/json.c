@@ -3,14 +3,39 @@
  * A scan before parsing does what jansson cannot: it bounds the nesting (jansson and json_decref recurse), and it gives
  * integers beyond 64 bits a ".0", so that they are read as reals. Real checkpoints hold such numbers: transformers
  * writes an unlimited model_max_length as 1000000000000000019884624838656.
+ *
+ * jansson 2.14 ignores some failed allocations and then lacks a character (lex_save, when reading; also when writing),
+ * so its allocator is watched: a call during which one failed is out of memory, whatever it returned.
  */
 #include "base/base.h"
 
 #include <jansson.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 enum { MAX_DEPTH = 200 };
 static const size_t max_file = (size_t)1 << 30;
+
+static _Thread_local bool allocation_failed;
+
+static void *watched_malloc(size_t size) {
+    void *memory = tm__alloc(1, size);
+    if (!memory) allocation_failed = true;
+    return memory;
+}
+
+/* A program that has given jansson an allocator of its own keeps it. */
+static void watch(void) {
+    json_malloc_t allocate;
+    json_free_t release;
+    json_get_alloc_funcs(&allocate, &release);
+    if (allocate == malloc && release == free) json_set_alloc_funcs(watched_malloc, free);
+}
+
+void tm__json_watch(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch);
+}
 
 static tm_status fail_at(const char *text, size_t at, const char *file, const char *what) {
     char where[64];
@@ -70,24 +95,31 @@ static tm_status scan(const char *text, size_t len, const char *file, tm__string
     return TM_OK;
 }
 
+static tm_status parse(const char *text, size_t len, const char *file, json_t **value) {
+    json_error_t error;
+    tm__json_watch();
+    allocation_failed = false;
+    json_t *parsed = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    if (allocation_failed || (!parsed && json_error_code(&error) == json_error_out_of_memory)) {
+        json_decref(parsed);
+        return tm__fail_memory();
+    }
+    if (!parsed) {
+        char where[64];
+        snprintf(where, sizeof where, "line %d, column %d", error.line, error.column);
+        return tm__fail(TM_FORMAT, file, where, NULL, "%s", error.text);
+    }
+    *value = parsed;
+    return TM_OK;
+}
+
 tm_status tm__json_parse(const char *text, size_t len, const char *file, struct json_t **value) {
     tm__string rewritten = {0};
-    json_error_t error;
     tm_status status = scan(text, len, file, &rewritten);
-    if (status == TM_OK) {
-        const char *source = rewritten.len ? rewritten.data : text;
-        size_t source_len = rewritten.len ? rewritten.len : len;
-        json_t *parsed = json_loadb(source, source_len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
-        if (parsed) {
-            *value = parsed;
-        } else if (json_error_code(&error) == json_error_out_of_memory || !error.text[0]) { /* it says nothing then */
-            status = tm__fail_memory();
-        } else {
-            char where[64];
-            snprintf(where, sizeof where, "line %d, column %d", error.line, error.column);
-            status = tm__fail(TM_FORMAT, file, where, NULL, "%s", error.text);
-        }
-    }
+    if (status == TM_OK && rewritten.len)
+        status = parse(rewritten.data, rewritten.len, file, value);
+    else if (status == TM_OK)
+        status = parse(text, len, file, value);
     tm__string_free(&rewritten);
     return status;
 }
@@ -99,6 +131,30 @@ tm_status tm__json_load(const char *path, struct json_t **value) {
     tm_status status = tm__json_parse(text, len, path, value);
     free(text);
     return status;
+}
+
+typedef struct sink {
+    tm__string text;
+    bool failed;
+} sink;
+
+static int append_dumped(const char *bytes, size_t len, void *user) {
+    sink *to = user;
+    to->failed |= !tm__string_append(&to->text, bytes, len);
+    return to->failed ? -1 : 0;
+}
+
+tm_status tm__json_dump(const struct json_t *value, size_t flags, char **text, size_t *len) {
+    sink to = {0};
+    tm__json_watch();
+    allocation_failed = false;
+    if (json_dump_callback(value, append_dumped, &to, flags) != 0 || to.failed || allocation_failed) {
+        tm__string_free(&to.text);
+        return tm__fail_memory();
+    }
+    *text = to.text.data;
+    if (len) *len = to.text.len;
+    return TM_OK;
 }
 
 /* ---- fields ------------------------------------------------------------------------------------------------------ */

@@ -1,12 +1,10 @@
 /* memory.c: the allocator all layers share, arenas, growing arrays and strings, and the hash map.
  *
  * One counter stands in front of malloc so that a test can make the n-th allocation fail; outside tests it costs one
- * relaxed load. jansson's allocator is switched to the same counter only when a test asks for failures: a program that
- * uses jansson itself never finds its settings changed.
+ * relaxed load.
  */
 #include "base/base.h"
 
-#include <jansson.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -24,17 +22,10 @@ static bool must_fail(void) {
     return true;
 }
 
-static void *malloc_for_jansson(size_t size) {
-    return tm__alloc(1, size);
-}
-
 void tm__alloc_fail_at(long n, bool sticky) {
+    tm__json_watch();
     atomic_store(&fail_sticky, sticky);
     atomic_store(&fail_countdown, n > 0 ? n : 0);
-    if (n > 0)
-        json_set_alloc_funcs(malloc_for_jansson, free);
-    else
-        json_set_alloc_funcs(malloc, free);
 }
 
 /* An empty request still gets a block of its own, so that NULL always means failure. */

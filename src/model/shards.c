@@ -196,13 +196,13 @@ static size_t shard_length(const tm__safetensors_entry *entries, size_t n, int64
 
 static tm_status write_index(const char *directory, const char *stem, json_t *weight_map, int64_t total) {
     tm_status status = TM_OK;
+    size_t len;
     char *text = NULL, *path = tm__format("%s/%s.safetensors.index.json", directory, stem);
     json_t *index = json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total, "weight_map", weight_map);
-    if (index) text = json_dumps(index, JSON_INDENT(2) | JSON_SORT_KEYS);
-    if (!path || !text)
-        status = tm__fail_memory();
-    else
-        status = tm__file_write(path, text, strlen(text));
+    if (!path || !index) TM__TRY_GOTO(status, tm__fail_memory(), done);
+    TM__TRY_GOTO(status, tm__json_dump(index, JSON_INDENT(2) | JSON_SORT_KEYS, &text, &len), done);
+    status = tm__file_write(path, text, len);
+done:
     free(text);
     free(path);
     json_decref(index);

@@ -122,16 +122,39 @@ static void load(void **state) {
         tm_status status = tm__json_load(path, &value);
         tm__alloc_fail_at(0, false);
         loaded = status == TM_OK;
+        assert_true(loaded || status == TM_NO_MEMORY);
         assert_true(n < 1000);
         if (loaded) json_decref(value);
     }
     free(path);
 }
 
+static void dump(void **state) {
+    (void)state;
+    const char *source = "{\"b\": [1, 0.5, \"\u00e9\\n\"], \"a\": {}}";
+    json_t *value;
+    char *text = NULL;
+    size_t len;
+    assert_ok(tm__json_parse(source, strlen(source), "f.json", &value));
+    assert_ok(tm__json_dump(value, JSON_SORT_KEYS, &text, &len));
+    assert_string_equal(text, "{\"a\": {}, \"b\": [1, 0.5, \"\u00e9\\n\"]}");
+    assert_int_equal(len, strlen(text));
+    free(text);
+    tm_status status = TM_NO_MEMORY;
+    for (long n = 1; status != TM_OK; n++) {
+        tm__alloc_fail_at(n, false);
+        status = tm__json_dump(value, JSON_SORT_KEYS | JSON_INDENT(2), &text, NULL);
+        tm__alloc_fail_at(0, false);
+        assert_true(status == TM_OK || status == TM_NO_MEMORY);
+    }
+    free(text);
+    json_decref(value);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refused), cmocka_unit_test(depth), cmocka_unit_test(big_integers),
-        cmocka_unit_test(fields),  cmocka_unit_test(load),
+        cmocka_unit_test(fields),  cmocka_unit_test(load),  cmocka_unit_test(dump),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
