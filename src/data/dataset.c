@@ -159,7 +159,7 @@ done:
 
 static json_t *row_json(const tm__dataset_row *row) {
     json_t *object = json_object(), *messages = json_array();
-    bool ok = object && json_object_set_new(object, "messages", messages) == 0;
+    bool ok = json_object_set_new(object, "messages", messages) == 0; /* takes `messages` over also when it fails */
     for (size_t i = 0; ok && i < row->count; i++)
         ok = json_array_append_new(messages, json_pack("{s:s, s:s}", "role", row->messages[i].role, "content",
                                                        row->messages[i].content)) == 0;

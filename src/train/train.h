@@ -1,8 +1,9 @@
 /* train.h: batches, parameter sets, the optimiser and the loop that every method shares.
  *
- * A method that is not plain SFT gives its own step function: it runs as many forward-backward passes as its mathematics needs, moves
- * parameters with the parameter-set calls, and leaves the composed gradient in param->grad. It never steps the optimiser: the loop clips
- * and steps. State beyond parameters (RNG streams are counters) must live in the trainer for kill and resume to be exact.
+ * A method that is not plain SFT gives its own step function: it runs as many forward-backward passes as its
+ * mathematics needs, moves parameters with the parameter-set calls, and leaves the composed gradient in param->grad. It
+ * never steps the optimiser: the loop clips and steps. State beyond parameters (RNG streams are counters) must live in
+ * the trainer for kill and resume to be exact.
  */
 #ifndef TM_TRAIN_H
 #define TM_TRAIN_H
@@ -16,18 +17,33 @@ typedef struct tm__examples {
     tm_ids *ids, *labels; /* per row, same length; -100: not trained on */
     size_t dropped;       /* rows without any label after truncation */
 } tm__examples;
+/* Truncates right. Rows of which nothing is left to predict are dropped, counted and noted; TM_INVALID if all are. */
 tm_status tm__examples_encode(const tm_tokenizer *tokenizer, const tm_dataset *dataset, tm_chat_format format,
-                              int64_t max_length, bool full_sequence, const tm_monitor *monitor, tm__examples *examples);
+                              int64_t max_length, bool full_sequence, const tm_monitor *monitor,
+                              tm__examples *examples);
 void tm__examples_release(tm__examples *examples);
+/* TM_MISMATCH if an id lies outside the model's vocabulary. */
+tm_status tm__examples_fit(const tm__examples *examples, const tm_model *model);
+/* Number of positions of a row that are predicted: labels but the first, which nothing precedes. */
+int64_t tm__example_targets(const tm__examples *examples, size_t row);
 
-/* Order of rows: epoch e is a Philox shuffle by (seed, e); step s takes rows s*batch .. of that endless stream. */
-void tm__order_row(const tm__examples *examples, uint64_t seed, int64_t index, size_t *row, tm__arena *scratch);
+/* Order of rows: epoch e is a Philox shuffle by (seed, e); position i of the endless stream is row i mod count of epoch
+ * i / count. Holds the epoch that was asked for last. Starts as {0}. */
+typedef struct tm__order {
+    size_t *rows, count;
+    uint64_t seed;
+    int64_t epoch;
+} tm__order;
+tm_status tm__order_row(tm__order *order, uint64_t seed, size_t count, int64_t index, size_t *row);
+void tm__order_release(tm__order *order);
 
 /* Builds a batch of the named rows; targets weigh 1/total_targets each. Owns its arrays. */
 typedef struct tm__batch_store tm__batch_store;
 tm_status tm__batch_build(const tm__examples *examples, const size_t *rows, size_t n, bool packed, int32_t pad,
                           int64_t total_targets, tm__batch_store **store, const tm__batch **batch);
 void tm__batch_free(tm__batch_store *store);
+/* The id that fills padding; its choice changes nothing. */
+int32_t tm__pad_id(const tm_tokenizer *tokenizer);
 
 /* ---- parameter sets (paramset.c) ---- */
 
@@ -45,33 +61,37 @@ tm_status tm__paramset_collect(tm_model *model, tm__paramset *set); /* all train
 void tm__paramset_release(tm__paramset *set);
 tm_status tm__vector_create(const tm__paramset *set, tm__vector *vector); /* zeros */
 void tm__vector_release(const tm__paramset *set, tm__vector *vector);
-tm_status tm__paramset_save(const tm__paramset *set, tm__vector *to);            /* to = w, bitwise */
-tm_status tm__paramset_restore(const tm__paramset *set, const tm__vector *from); /* w = from, bitwise */
+tm_status tm__paramset_save(const tm__paramset *set, tm__vector *to);                    /* to = w, bitwise */
+tm_status tm__paramset_restore(const tm__paramset *set, const tm__vector *from);         /* w = from, bitwise */
 tm_status tm__paramset_axpy(const tm__paramset *set, double alpha, const tm__vector *x); /* w += alpha x */
 tm_status tm__grads_zero(const tm__paramset *set);
 tm_status tm__grads_save(const tm__paramset *set, tm__vector *to);
 tm_status tm__grads_axpy(const tm__paramset *set, double alpha, const tm__vector *x); /* grad += alpha x */
 tm_status tm__grads_scale(const tm__paramset *set, double alpha);
-tm_status tm__grads_norm(const tm__paramset *set, double *norm);                      /* global L2 */
+tm_status tm__grads_norm(const tm__paramset *set, double *norm); /* global L2 */
 tm_status tm__vector_dot(const tm__paramset *set, const tm__vector *x, const tm__vector *y, double *dot);
 
 /* ---- optimiser (optimiser.c) and schedule (schedule.c) ---- */
 
 typedef struct tm__optimiser {
-    int kind;          /* 0 adamw, 1 sgd */
-    tm__vector m, v;   /* adamw; sgd uses m when momentum > 0 */
-    int64_t step;      /* steps taken */
+    int kind;        /* 0 adamw, 1 sgd */
+    tm__vector m, v; /* adamw; sgd uses m when momentum > 0 */
+    int64_t step;    /* steps taken */
 } tm__optimiser;
 tm_status tm__optimiser_create(const tm__paramset *set, const tm_train_options *options, tm__optimiser *optimiser);
 void tm__optimiser_release(const tm__paramset *set, tm__optimiser *optimiser);
-/* One step with the gradients in param->grad; clips to options->clip by the global norm (as torch: scale = clip/(norm + 1e-6) if < 1). */
+/* One step with the gradients in param->grad; clips to options->clip by the global norm (as torch: scale = clip/(norm +
+ * 1e-6) if < 1). Weight decay acts on matrices only. TM_NUMERIC, before any weight is touched, if the norm is not
+ * finite. */
 tm_status tm__optimiser_step(const tm__paramset *set, tm__optimiser *optimiser, const tm_train_options *options,
                              double lr, double *grad_norm);
-/* Learning-rate factor of 0-based `step` of `total`, as Hugging Face: linear warm-up over ceil(warmup*total) steps (constant ignores
- * it), then 1, linear to 0, or 0.5 (1 + cos pi progress). */
+/* Learning-rate factor of 0-based `step` of `total`, as Hugging Face: linear warm-up over ceil(warmup*total) steps
+ * (constant ignores it), then 1, linear to 0, or 0.5 (1 + cos pi progress). */
 double tm__schedule_factor(int schedule, double warmup, int64_t step, int64_t total);
 
 /* ---- the loop (trainer.c) ---- */
+
+enum { TM__ORDERS = 4 };
 
 typedef struct tm__trainer {
     tm_model *model;
@@ -82,19 +102,47 @@ typedef struct tm__trainer {
     const tm_monitor *monitor;
     const tm__examples *examples;
     int64_t step, total_steps;
+    int64_t tokens, targets; /* processed in all steps so far */
+    double seconds;          /* spent in runs before this one */
+    double *losses;          /* (total_steps), filled as far as `step` */
     int32_t pad;
+    tm__order orders[TM__ORDERS];
+    size_t next_order;
+    const char *tag;
 } tm__trainer;
 
 /* Leaves the composed gradient of step trainer->step in param->grad (zeroed before the call) and its loss in *loss.
  * NULL: SFT, that is tm__trainer_sft_gradient on this step's rows. */
 typedef tm_status (*tm__step)(tm__trainer *trainer, void *user, double *loss, int64_t *tokens, int64_t *targets);
 
-/* Adds the gradient of the mean response loss over rows [first, first+n) of the endless shuffled stream of `examples`. */
-tm_status tm__trainer_gradient(tm__trainer *trainer, const tm__examples *examples, uint64_t seed, int64_t first, int64_t n,
-                               double *loss, int64_t *tokens, int64_t *targets);
-/* Runs the loop: steps, schedule, clipping, resumable checkpoints (options->resume_dir), interruption. Parameters must already be
- * marked trainable. `tag` names method and data in the checkpoint (a digest of options and data): resuming with another is TM_MISMATCH. */
+/* Adds the gradient of the mean response loss over rows [first, first+n) of the endless shuffled stream of `examples`.
+ */
+tm_status tm__trainer_gradient(tm__trainer *trainer, const tm__examples *examples, uint64_t seed, int64_t first,
+                               int64_t n, double *loss, int64_t *tokens, int64_t *targets);
+/* Runs the loop: steps, schedule, clipping, resumable checkpoints (options->resume_dir), interruption. Parameters must
+ * already be marked trainable. `tag` names method and data in the checkpoint (a digest of options and data): resuming
+ * with another is TM_MISMATCH. */
 tm_status tm__trainer_run(tm_model *model, const tm__examples *examples, int32_t pad, const tm_train_options *options,
-                          const tm_monitor *monitor, tm__step step, void *user, const char *tag, tm_train_result *result);
+                          const tm_monitor *monitor, tm__step step, void *user, const char *tag,
+                          tm_train_result *result);
+
+/* SHA-256 over everything that decides the result of a run: `method` (its name and options in words), the options of
+ * training but not those of saving, the rows, and samples of every weight. */
+tm_status tm__train_tag(const char *method, tm_model *model, const tm__examples *examples,
+                        const tm_train_options *options, char tag[65]);
+/* tm_train on behalf of a method; `method` goes into the tag. */
+tm_status tm__train_sft(tm_model *model, const tm_tokenizer *tokenizer, const tm_dataset *dataset, const char *method,
+                        const tm_train_options *options, const tm_monitor *monitor, tm_train_result *result);
+
+/* ---- options (options.c) ---- */
+
+/* A checked copy of the caller's options; NULL: the defaults. TM_INVALID names the option that is out of range. */
+tm_status tm__train_options_resolve(const tm_train_options *given, tm_train_options *options);
+
+/* ---- resumable checkpoints (checkpoint.c) ---- */
+
+tm_status tm__trainer_save(const tm__trainer *trainer, const char *directory);
+/* Continues where the checkpoint in `directory` stopped; nothing is changed if there is none, or on failure. */
+tm_status tm__trainer_resume(tm__trainer *trainer, const char *directory, bool *resumed);
 
 #endif

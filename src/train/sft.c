@@ -1,0 +1,113 @@
+/* sft.c: tm_train: supervised fine-tuning of all weights or of a new LoRA adapter, and the tag of a run. */
+#include "train/train.h"
+
+#include <stdlib.h>
+
+/* ---- tag --------------------------------------------------------------------------------------------------------- */
+
+static void hash_text(tm__sha256 *hash, const char *text) {
+    tm__sha256_update(hash, text, strlen(text) + 1);
+}
+
+/* Options that do not touch the result. */
+static bool only_about_saving(const char *name) {
+    return strcmp(name, "save-every") == 0 || strcmp(name, "resume") == 0 || strcmp(name, "force") == 0;
+}
+
+static void hash_options(tm__sha256 *hash, const tm_train_options *options) {
+    for (const tm_option *option = tm_train_option_table; option->name; option++) {
+        char text[1024];
+        if (only_about_saving(option->name)) continue;
+        tm_options_text(option, options, text, sizeof text);
+        hash_text(hash, option->name);
+        hash_text(hash, text);
+    }
+}
+
+enum { SAMPLES = 8, SAMPLE_BYTES = 512 };
+
+typedef struct sampling {
+    tm_device *dev;
+    tm__sha256 *hash;
+} sampling;
+
+/* Samples spread over a weight tell one model from another without reading all of either. */
+static tm_status hash_param(void *user, tm__param *param, bool is_adapter) {
+    (void)is_adapter;
+    const sampling *s = user;
+    uint8_t sample[SAMPLE_BYTES];
+    size_t bytes = tm__tensor_bytes(&param->value), step = bytes / SAMPLES;
+    hash_text(s->hash, param->name ? param->name : "");
+    tm__sha256_update(s->hash, param->value.shape, (size_t)param->value.ndim * sizeof *param->value.shape);
+    for (size_t i = 0; i < SAMPLES; i++) {
+        size_t n = TM__MIN(bytes - i * step, (size_t)SAMPLE_BYTES);
+        const uint8_t *from = (const uint8_t *)param->value.data + i * step;
+        if (param->owned)
+            TM__TRY(s->dev->download(s->dev, sample, from, n));
+        else
+            memcpy(sample, from, n);
+        tm__sha256_update(s->hash, sample, n);
+    }
+    return TM_OK;
+}
+
+tm_status tm__train_tag(const char *method, tm_model *model, const tm__examples *examples,
+                        const tm_train_options *options, char tag[65]) {
+    tm__sha256 hash;
+    tm__sha256_init(&hash);
+    hash_text(&hash, method);
+    hash_options(&hash, options);
+    for (size_t i = 0; i < examples->count; i++) {
+        const tm_ids *ids = &examples->ids[i], *labels = &examples->labels[i];
+        uint64_t len = ids->len;
+        tm__sha256_update(&hash, &len, sizeof len);
+        tm__sha256_update(&hash, ids->data, ids->len * sizeof *ids->data);
+        tm__sha256_update(&hash, labels->data, labels->len * sizeof *labels->data);
+    }
+    sampling s = {model->dev, &hash};
+    TM__TRY(tm__model_params(model, hash_param, &s));
+    tm__sha256_hex(&hash, tag);
+    return TM_OK;
+}
+
+/* ---- training ---------------------------------------------------------------------------------------------------- */
+
+static tm_status prepare(tm_model *model, const tm_train_options *options) {
+    if (options->lora.rank == 0) return tm__model_train_full(model);
+    tm_model_info info;
+    tm_model_describe(model, &info);
+    TM__TRY(tm_model_add_lora(model, &options->lora, (uint64_t)options->seed));
+    return tm__model_train_adapters(model, (size_t)info.adapters);
+}
+
+static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm__examples *examples, const char *method,
+                     const tm_train_options *options, const tm_monitor *monitor, tm_train_result *result) {
+    char tag[65];
+    TM__TRY(tm__examples_fit(examples, model));
+    TM__TRY(tm__train_tag(method, model, examples, options, tag));
+    tm_status status = prepare(model, options);
+    if (status == TM_OK)
+        status = tm__trainer_run(model, examples, tm__pad_id(tokenizer), options, monitor, NULL, NULL, tag, result);
+    if (status == TM_OK) return tm__model_freeze(model);
+    tm_error kept = *tm_error_last(); /* giving gradients back must not hide why */
+    if (tm__model_freeze(model) != TM_OK) tm__fail(kept.status, kept.file, kept.field, kept.hint, "%s", kept.message);
+    return status;
+}
+
+tm_status tm__train_sft(tm_model *model, const tm_tokenizer *tokenizer, const tm_dataset *dataset, const char *method,
+                        const tm_train_options *options, const tm_monitor *monitor, tm_train_result *result) {
+    tm_train_options checked;
+    tm__examples examples;
+    TM__TRY(tm__train_options_resolve(options, &checked));
+    if (tm_dataset_rows(dataset) == 0) return tm__fail(TM_INVALID, NULL, "data", NULL, "holds no rows");
+    TM__TRY(tm__examples_encode(tokenizer, dataset, (tm_chat_format)checked.chat, checked.max_length,
+                                checked.full_sequence, monitor, &examples));
+    tm_status status = run(model, tokenizer, &examples, method, &checked, monitor, result);
+    tm__examples_release(&examples);
+    return status;
+}
+
+tm_status tm_train(tm_model *model, const tm_tokenizer *tokenizer, const tm_dataset *dataset,
+                   const tm_train_options *options, const tm_monitor *monitor, tm_train_result *result) {
+    return tm__train_sft(model, tokenizer, dataset, "sft", options, monitor, result);
+}

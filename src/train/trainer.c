@@ -1,0 +1,208 @@
+/* trainer.c: the loop that every method shares.
+ *
+ *   for each step: gradient (the method's, or plain SFT), checks, clipping, optimiser, progress, checkpoint
+ *
+ * SFT's gradient is that of the mean cross-entropy over all targets of the step. It is accumulated over micro-batches
+ * whose targets all weigh 1 / (targets of the step), so the split changes nothing but rounding (test C5).
+ */
+#include "train/train.h"
+
+#include <stdlib.h>
+
+/* ---- gradient of plain SFT --------------------------------------------------------------------------------------- */
+
+static tm_status stream_row(tm__trainer *trainer, uint64_t seed, size_t count, int64_t index, size_t *row) {
+    for (size_t i = 0; i < TM__ORDERS; i++) {
+        tm__order *order = &trainer->orders[i];
+        if (order->rows && order->seed == seed && order->count == count)
+            return tm__order_row(order, seed, count, index, row);
+    }
+    tm__order *order = &trainer->orders[trainer->next_order++ % TM__ORDERS];
+    return tm__order_row(order, seed, count, index, row);
+}
+
+/* One forward and backward pass; adds the summed cross-entropy of its targets to *sum. */
+static tm_status micro_batch(tm__trainer *trainer, const tm__examples *examples, const size_t *rows, size_t n,
+                             int64_t total_targets, double *sum) {
+    const tm__batch *batch;
+    tm__batch_store *store;
+    tm__var *loss;
+    const tm__forward_options forward = {.recompute = trainer->options->recompute};
+    TM__TRY(tm__batch_build(examples, rows, n, trainer->options->packed, trainer->pad, total_targets, &store, &batch));
+    double *terms = tm__alloc((size_t)batch->targets.count, sizeof *terms);
+    tm_status status = terms ? TM_OK : tm__fail_memory();
+    if (status == TM_OK) status = tm__model_loss(trainer->model, trainer->tape, batch, &forward, terms, &loss);
+    if (status == TM_OK) status = tm__tape_backward(trainer->tape, 1, &loss, NULL);
+    for (int64_t i = 0; status == TM_OK && i < batch->targets.count; i++) *sum += terms[i];
+    tm__tape_reset(trainer->tape);
+    free(terms);
+    tm__batch_free(store);
+    return status;
+}
+
+tm_status tm__trainer_gradient(tm__trainer *trainer, const tm__examples *examples, uint64_t seed, int64_t first,
+                               int64_t n, double *loss, int64_t *tokens, int64_t *targets) {
+    size_t *rows = tm__alloc((size_t)n, sizeof *rows);
+    if (!rows) return tm__fail_memory();
+    int64_t micro = trainer->options->micro ? TM__MIN(trainer->options->micro, n) : n, total = 0, length = 0;
+    double sum = 0;
+    tm_status status = TM_OK;
+    for (int64_t i = 0; i < n && status == TM_OK; i++) {
+        status = stream_row(trainer, seed, examples->count, first + i, &rows[i]);
+        if (status != TM_OK) break;
+        total += tm__example_targets(examples, rows[i]);
+        length += (int64_t)examples->ids[rows[i]].len;
+    }
+    for (int64_t at = 0; at < n && status == TM_OK; at += micro)
+        status = micro_batch(trainer, examples, rows + at, (size_t)TM__MIN(micro, n - at), total, &sum);
+    free(rows);
+    if (status != TM_OK) return status;
+    *loss = sum / (double)total;
+    *tokens = length;
+    *targets = total;
+    return TM_OK;
+}
+
+static tm_status sft_step(tm__trainer *trainer, void *user, double *loss, int64_t *tokens, int64_t *targets) {
+    (void)user;
+    int64_t batch = trainer->options->batch;
+    return tm__trainer_gradient(trainer, trainer->examples, (uint64_t)trainer->options->seed, trainer->step * batch,
+                                batch, loss, tokens, targets);
+}
+
+/* ---- the loop ---------------------------------------------------------------------------------------------------- */
+
+static int64_t steps_of(const tm_train_options *options, const tm__examples *examples) {
+    if (options->steps) return options->steps;
+    double steps = ceil(options->epochs * (double)examples->count / (double)options->batch);
+    return (int64_t)fmin(fmax(steps, 1), 1e12);
+}
+
+static void trainer_release(tm__trainer *trainer) {
+    for (size_t i = 0; i < TM__ORDERS; i++) tm__order_release(&trainer->orders[i]);
+    tm__tape_free(trainer->tape);
+    tm__optimiser_release(&trainer->set, &trainer->optimiser);
+    tm__paramset_release(&trainer->set);
+    free(trainer->losses);
+}
+
+static tm_status trainer_init(tm__trainer *trainer) {
+    TM__TRY(tm__paramset_collect(trainer->model, &trainer->set));
+    TM__TRY(tm__optimiser_create(&trainer->set, trainer->options, &trainer->optimiser));
+    TM__TRY(tm__tape_create(trainer->model->dev, &trainer->tape));
+    trainer->tape->recording = true;
+    trainer->tape->training = true;
+    trainer->tape->dropout_seed = (uint64_t)trainer->options->seed;
+    trainer->tape->dropout_stream = tm__stream(TM__STREAM_DROPOUT, 0);
+    trainer->losses = tm__zalloc((size_t)trainer->total_steps, sizeof *trainer->losses);
+    return trainer->losses ? TM_OK : tm__fail_memory();
+}
+
+static void report(const tm__trainer *trainer, double lr, double began, int64_t tokens_before) {
+    if (!trainer->monitor || !trainer->monitor->progress) return;
+    const tm_progress progress = {
+        .phase = "train",
+        .done = trainer->step,
+        .total = trainer->total_steps,
+        .unit = "step",
+        .loss = trainer->losses[trainer->step - 1],
+        .lr = lr,
+        .tokens = trainer->tokens - tokens_before,
+        .seconds = tm__now() - began,
+    };
+    trainer->monitor->progress(trainer->monitor->user, &progress);
+}
+
+static tm_status one_step(tm__trainer *trainer, tm__step step, void *user, double lr) {
+    double loss = NAN;
+    int64_t tokens = 0, targets = 0;
+    TM__TRY(tm__grads_zero(&trainer->set));
+    TM__TRY(step(trainer, user, &loss, &tokens, &targets));
+    if (!isfinite(loss)) {
+        char field[48];
+        snprintf(field, sizeof field, "step %lld", (long long)trainer->step + 1);
+        return tm__fail(TM_NUMERIC, NULL, field, "lower the learning rate; no weight was changed in this step",
+                        "the loss is not finite");
+    }
+    TM__TRY(tm__optimiser_step(&trainer->set, &trainer->optimiser, trainer->options, lr, NULL));
+    trainer->losses[trainer->step++] = loss;
+    trainer->tokens += tokens;
+    trainer->targets += targets;
+    return TM_OK;
+}
+
+/* The clock of the checkpoint includes this run so far. */
+static tm_status save(tm__trainer *trainer, double began) {
+    double before = trainer->seconds;
+    trainer->seconds += tm__now() - began;
+    tm_status status = tm__trainer_save(trainer, trainer->options->resume_dir);
+    trainer->seconds = before;
+    return status;
+}
+
+static tm_status interrupted(tm__trainer *trainer, double began) {
+    const char *directory = trainer->options->resume_dir;
+    if (directory) TM__TRY(save(trainer, began));
+    return tm__fail(TM_INTERRUPTED, directory, NULL,
+                    directory ? "the same command continues it" : "with resume and a directory, a run can be continued",
+                    "stopped after step %lld of %lld", (long long)trainer->step, (long long)trainer->total_steps);
+}
+
+static tm_status loop(tm__trainer *trainer, tm__step step, void *user, double began) {
+    const tm_train_options *options = trainer->options;
+    int64_t tokens_before = trainer->tokens;
+    while (trainer->step < trainer->total_steps) {
+        if (tm__stop(trainer->monitor)) return interrupted(trainer, began);
+        double lr =
+            options->lr * tm__schedule_factor(options->schedule, options->warmup, trainer->step, trainer->total_steps);
+        TM__TRY(one_step(trainer, step, user, lr));
+        report(trainer, lr, began, tokens_before);
+        bool due =
+            options->save_every && (trainer->step % options->save_every == 0 || trainer->step == trainer->total_steps);
+        if (due) TM__TRY(save(trainer, began));
+    }
+    return TM_OK;
+}
+
+static double mean(const double *values, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += values[i];
+    return sum / (double)n;
+}
+
+tm_status tm__trainer_run(tm_model *model, const tm__examples *examples, int32_t pad, const tm_train_options *options,
+                          const tm_monitor *monitor, tm__step step, void *user, const char *tag,
+                          tm_train_result *result) {
+    tm__trainer trainer = {
+        .model = model,
+        .options = options,
+        .monitor = monitor,
+        .examples = examples,
+        .total_steps = steps_of(options, examples),
+        .pad = pad,
+        .tag = tag,
+    };
+    bool resumed = false;
+    double began = tm__now();
+    tm_status status = trainer_init(&trainer);
+    if (status == TM_OK && options->resume_dir) status = tm__trainer_resume(&trainer, options->resume_dir, &resumed);
+    if (status == TM_OK && resumed)
+        tm__note(monitor, "%s: continuing after step %lld of %lld", options->resume_dir, (long long)trainer.step,
+                 (long long)trainer.total_steps);
+    if (status == TM_OK) status = loop(&trainer, step ? step : sft_step, user, began);
+    if (status == TM_OK && result) {
+        int64_t total = trainer.total_steps, tenth = TM__MAX(total / 10, (int64_t)1);
+        *result = (tm_train_result){
+            .steps = total,
+            .tokens = trainer.tokens,
+            .target_tokens = trainer.targets,
+            .rows_dropped = (int64_t)examples->dropped,
+            .first_loss = mean(trainer.losses, tenth),
+            .last_loss = mean(trainer.losses + total - tenth, tenth),
+            .seconds = trainer.seconds + tm__now() - began,
+            .resumed = resumed,
+        };
+    }
+    trainer_release(&trainer);
+    return status;
+}
