@@ -26,7 +26,6 @@ static tm_status open_grad(tm__tape *tape, tm__var *var, tm__grad_slot *slot) {
 
 static tm_status backward(tm__tape *tape, tm__node *base) {
     attention_node *node = (attention_node *)base;
-    TM__NEEDS(tape, attention_grad);
     tm__var *vars[3] = {node->q, node->k, node->v};
     tm__grad_slot slots[3] = {{0}};
     tm_status status;
@@ -94,6 +93,7 @@ tm_status tm__op_attention(tm__tape *tape, tm__var *q, tm__var *k, tm__var *v, c
                            tm__var **y) {
     tm_device *dev = tape->dev;
     TM__NEEDS(tape, attention);
+    TM__NEEDS_BACKWARD(tape, attention_grad);
     TM__TRY(check(q, k, v, shape));
     bool needs_grad = q->needs_grad || k->needs_grad || v->needs_grad;
     TM__TRY(tm__tape_output(tape, 2, (int64_t[]){shape->tokens, shape->heads * shape->head_dim}, needs_grad, y));

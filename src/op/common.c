@@ -68,10 +68,37 @@ tm_status tm__param_check(const tm__tape *tape, const tm__param *param, const ch
     return TM_OK;
 }
 
-tm_status tm__product(tm__tape *tape, tm__gemm g) {
+tm__factor tm__plain(const tm__tape *tape, const void *data) {
+    return (tm__factor){data, tape->dev->act, false};
+}
+
+tm__factor tm__transposed(const tm__tape *tape, const void *data) {
+    return (tm__factor){data, tape->dev->act, true};
+}
+
+tm__factor tm__weight(const tm__param *param) {
+    return (tm__factor){param->value.data, param->value.dtype, false};
+}
+
+tm__factor tm__weight_transposed(const tm__param *param) {
+    return (tm__factor){param->value.data, param->value.dtype, true};
+}
+
+tm_status tm__product(tm__tape *tape, int64_t m, int64_t n, int64_t k, tm__factor a, tm__factor b, void *c,
+                      double alpha, unsigned flags) {
     TM__NEEDS(tape, gemm);
-    g.lda = g.trans_a ? g.m : g.k;
-    g.ldb = g.trans_b ? g.k : g.n;
-    g.ldc = g.n;
+    tm__gemm g = {.trans_a = a.transposed, .trans_b = b.transposed, .m = m, .n = n, .k = k};
+    g.a = a.data;
+    g.a_type = a.type;
+    g.lda = a.transposed ? m : k;
+    g.b = b.data;
+    g.b_type = b.type;
+    g.ldb = b.transposed ? k : n;
+    g.c = c;
+    g.ldc = n;
+    g.alpha = alpha;
+    g.accumulate = flags & TM__PRODUCT_ADD;
+    g.exact = flags & TM__PRODUCT_EXACT;
+    g.row_invariant = (flags & TM__PRODUCT_FORWARD) && tape->row_invariant;
     return tape->dev->k->gemm(tape->dev, &g);
 }

@@ -10,6 +10,11 @@
         if (!(tape)->dev->k->kernel) return tm__device_lacks((tape)->dev, #kernel); \
     } while (0)
 
+#define TM__NEEDS_BACKWARD(tape, kernel)                \
+    do {                                                \
+        if ((tape)->recording) TM__NEEDS(tape, kernel); \
+    } while (0)
+
 /* Our own mistake, but named: TM_INVALID with the op as field. */
 #define TM__SHAPE_ERROR(op, ...) tm__fail(TM_INVALID, NULL, op, NULL, __VA_ARGS__)
 
@@ -40,7 +45,23 @@ tm_status tm__scalar_set(tm_device *dev, void *to, double value);
 /* TM_INVALID for a trainable parameter without gradient buffer or of another type than act. */
 tm_status tm__param_check(const tm__tape *tape, const tm__param *param, const char *op);
 
-/* Product with every leading dimension that of a contiguous matrix. */
-tm_status tm__product(tm__tape *tape, tm__gemm g);
+/* C (m,n) = [C +] alpha * A (m,k) * B (k,n), everything contiguous. A transposed factor is stored the other way round.
+ */
+typedef struct tm__factor {
+    const void *data;
+    tm_dtype type;
+    bool transposed;
+} tm__factor;
+enum {
+    TM__PRODUCT_ADD = 1,    /* accumulate */
+    TM__PRODUCT_EXACT = 2,  /* never rounded to bf16 */
+    TM__PRODUCT_FORWARD = 4 /* row_invariant where the tape asks for it */
+};
+tm__factor tm__plain(const tm__tape *tape, const void *data);      /* activations or gradients */
+tm__factor tm__transposed(const tm__tape *tape, const void *data); /* the same, transposed */
+tm__factor tm__weight(const tm__param *param);
+tm__factor tm__weight_transposed(const tm__param *param);
+tm_status tm__product(tm__tape *tape, int64_t m, int64_t n, int64_t k, tm__factor a, tm__factor b, void *c,
+                      double alpha, unsigned flags);
 
 #endif

@@ -10,7 +10,6 @@ typedef struct embedding_node {
 
 static tm_status backward(tm__tape *tape, tm__node *base) {
     embedding_node *node = (embedding_node *)base;
-    TM__NEEDS(tape, embedding_grad);
     return tape->dev->k->embedding_grad(tape->dev, node->table->grad, base->out->grad, node->ids.data, node->n,
                                         node->table->value.shape[1]);
 }
@@ -31,6 +30,7 @@ static tm_status check(const tm__tape *tape, const tm__param *table, const int32
 
 tm_status tm__op_embedding(tm__tape *tape, tm__param *table, const int32_t *ids, int64_t n, tm__var **y) {
     TM__NEEDS(tape, embedding);
+    TM__NEEDS_BACKWARD(tape, embedding_grad);
     TM__TRY(check(tape, table, ids, n));
     tm_device *dev = tape->dev;
     int64_t d = table->value.shape[1];

@@ -46,17 +46,8 @@ static tm_status project(tm__tape *tape, const head_node *node, int64_t first, i
     const tm_tensor *w = &node->head->value;
     TM__TRY(dev->k->gather_rows(dev, rows, node->hidden->value.data, integer(&node->row, first), m, w->shape[1]));
     if (!logits) return TM_OK;
-    return tm__product(tape, (tm__gemm){.m = m,
-                                        .n = w->shape[0],
-                                        .k = w->shape[1],
-                                        .a = rows,
-                                        .a_type = dev->act,
-                                        .b = w->data,
-                                        .b_type = w->dtype,
-                                        .trans_b = true,
-                                        .c = logits,
-                                        .alpha = 1,
-                                        .row_invariant = tape->row_invariant});
+    return tm__product(tape, m, w->shape[0], w->shape[1], tm__plain(tape, rows), tm__weight_transposed(node->head),
+                       logits, 1, TM__PRODUCT_FORWARD);
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------------------- */
@@ -84,27 +75,10 @@ static tm_status spread(tm__tape *tape, const head_node *node, int64_t first, in
     const tm_tensor *w = &node->head->value;
     int64_t vocab = w->shape[0], d = w->shape[1];
     if (node->head->trainable)
-        TM__TRY(tm__product(tape, (tm__gemm){.m = vocab,
-                                             .n = d,
-                                             .k = m,
-                                             .a = dz,
-                                             .a_type = dev->act,
-                                             .trans_a = true,
-                                             .b = rows,
-                                             .b_type = dev->act,
-                                             .c = node->head->grad,
-                                             .alpha = 1,
-                                             .accumulate = true}));
+        TM__TRY(tm__product(tape, vocab, d, m, tm__transposed(tape, dz), tm__plain(tape, rows), node->head->grad, 1,
+                            TM__PRODUCT_ADD));
     if (!dhidden) return TM_OK;
-    TM__TRY(tm__product(tape, (tm__gemm){.m = m,
-                                         .n = d,
-                                         .k = vocab,
-                                         .a = dz,
-                                         .a_type = dev->act,
-                                         .b = w->data,
-                                         .b_type = w->dtype,
-                                         .c = rows,
-                                         .alpha = 1}));
+    TM__TRY(tm__product(tape, m, d, vocab, tm__plain(tape, dz), tm__weight(node->head), rows, 1, 0));
     return dev->k->scatter_rows(dev, dhidden, rows, integer(&node->row, first), m, d);
 }
 
@@ -162,11 +136,9 @@ static tm_status check_rows(const tm__head_targets *targets, int64_t tokens, int
 static tm_status check(tm__tape *tape, const tm__var *hidden, const tm__param *head, const tm__head_targets *targets) {
     TM__NEEDS(tape, gather_rows);
     TM__NEEDS(tape, cross_entropy);
-    if (tape->recording) {
-        TM__NEEDS(tape, fill);
-        TM__NEEDS(tape, scatter_rows);
-        TM__NEEDS(tape, cross_entropy_grad);
-    }
+    TM__NEEDS_BACKWARD(tape, fill);
+    TM__NEEDS_BACKWARD(tape, scatter_rows);
+    TM__NEEDS_BACKWARD(tape, cross_entropy_grad);
     TM__TRY(tm__param_check(tape, head, "head_loss"));
     if (head->value.ndim != 2 || hidden->value.ndim != 2 || hidden->value.shape[1] != head->value.shape[1])
         return TM__SHAPE_ERROR("head_loss", "the hidden state does not fit head %s", head->name);

@@ -45,39 +45,17 @@ static tm_status masked_input(tm__tape *tape, const tm__var *x, const tm__adapte
 static tm_status adapter_forward(tm__tape *tape, const tm__var *x, const tm__adapter *adapter, adapter_use *use,
                                  int64_t n, int64_t in, int64_t out, void *y) {
     tm_device *dev = tape->dev;
-    tm_dtype act = dev->act;
     tm__scratch dropped = {0};
     const void *masked;
     tm_status status;
     TM__TRY_GOTO(status, masked_input(tape, x, adapter, use, tape->dropout_seed, &dropped, &masked), done);
     TM__TRY_GOTO(status, tm__scratch_alloc(dev, n * adapter->rank, &use->u), done);
-    tm__gemm down = {.m = n,
-                     .n = adapter->rank,
-                     .k = in,
-                     .a = masked,
-                     .a_type = act,
-                     .b = adapter->a.value.data,
-                     .b_type = adapter->a.value.dtype,
-                     .trans_b = true,
-                     .c = use->u.data,
-                     .alpha = 1,
-                     .exact = true,
-                     .row_invariant = tape->row_invariant};
-    TM__TRY_GOTO(status, tm__product(tape, down), done);
-    tm__gemm up = {.m = n,
-                   .n = out,
-                   .k = adapter->rank,
-                   .a = use->u.data,
-                   .a_type = act,
-                   .b = adapter->b.value.data,
-                   .b_type = adapter->b.value.dtype,
-                   .trans_b = true,
-                   .c = y,
-                   .alpha = adapter->scale,
-                   .accumulate = true,
-                   .exact = true,
-                   .row_invariant = tape->row_invariant};
-    status = tm__product(tape, up);
+    TM__TRY_GOTO(status,
+                 tm__product(tape, n, adapter->rank, in, tm__plain(tape, masked), tm__weight_transposed(&adapter->a),
+                             use->u.data, 1, TM__PRODUCT_EXACT | TM__PRODUCT_FORWARD),
+                 done);
+    status = tm__product(tape, n, out, adapter->rank, tm__plain(tape, use->u.data), tm__weight_transposed(&adapter->b),
+                         y, adapter->scale, TM__PRODUCT_ADD | TM__PRODUCT_EXACT | TM__PRODUCT_FORWARD);
 done:
     tm__scratch_free(dev, &dropped);
     return status;
@@ -90,18 +68,8 @@ static tm_status adapter_grad_a(tm__tape *tape, const linear_node *node, tm__ada
     const void *masked;
     tm_status status = masked_input(tape, node->x, adapter, use, node->seed, &dropped, &masked);
     if (status == TM_OK)
-        status = tm__product(tape, (tm__gemm){.m = adapter->rank,
-                                              .n = in,
-                                              .k = node->n,
-                                              .a = du,
-                                              .a_type = tape->dev->act,
-                                              .trans_a = true,
-                                              .b = masked,
-                                              .b_type = tape->dev->act,
-                                              .c = adapter->a.grad,
-                                              .alpha = 1,
-                                              .accumulate = true,
-                                              .exact = true});
+        status = tm__product(tape, adapter->rank, in, node->n, tm__transposed(tape, du), tm__plain(tape, masked),
+                             adapter->a.grad, 1, TM__PRODUCT_ADD | TM__PRODUCT_EXACT);
     tm__scratch_free(tape->dev, &dropped);
     return status;
 }
@@ -113,17 +81,9 @@ static tm_status adapter_grad_x(tm__tape *tape, const linear_node *node, const t
     tm__scratch dense = {0};
     tm_status status = TM_OK;
     if (use->drops) TM__TRY(tm__scratch_alloc(dev, node->n * in, &dense));
-    status = tm__product(tape, (tm__gemm){.m = node->n,
-                                          .n = in,
-                                          .k = adapter->rank,
-                                          .a = du,
-                                          .a_type = dev->act,
-                                          .b = adapter->a.value.data,
-                                          .b_type = adapter->a.value.dtype,
-                                          .c = use->drops ? dense.data : node->x->grad,
-                                          .alpha = 1,
-                                          .accumulate = !use->drops,
-                                          .exact = true});
+    status =
+        tm__product(tape, node->n, in, adapter->rank, tm__plain(tape, du), tm__weight(&adapter->a),
+                    use->drops ? dense.data : node->x->grad, 1, (use->drops ? 0 : TM__PRODUCT_ADD) | TM__PRODUCT_EXACT);
     if (status == TM_OK && use->drops)
         status = dev->k->dropout(dev, node->x->grad, true, dense.data, node->n * in, adapter->dropout, node->seed,
                                  use->stream);
@@ -136,31 +96,13 @@ static tm_status adapter_backward(tm__tape *tape, const linear_node *node, const
     tm_device *dev = tape->dev;
     tm__adapter *adapter = &node->linear->adapters[use->index];
     if (adapter->b.trainable)
-        TM__TRY(tm__product(tape, (tm__gemm){.m = out,
-                                             .n = adapter->rank,
-                                             .k = node->n,
-                                             .a = dy,
-                                             .a_type = dev->act,
-                                             .trans_a = true,
-                                             .b = use->u.data,
-                                             .b_type = dev->act,
-                                             .c = adapter->b.grad,
-                                             .alpha = adapter->scale,
-                                             .accumulate = true,
-                                             .exact = true}));
+        TM__TRY(tm__product(tape, out, adapter->rank, node->n, tm__transposed(tape, dy), tm__plain(tape, use->u.data),
+                            adapter->b.grad, adapter->scale, TM__PRODUCT_ADD | TM__PRODUCT_EXACT));
     if (!adapter->a.trainable && !node->x->needs_grad) return TM_OK;
     tm__scratch du = {0};
     TM__TRY(tm__scratch_alloc(dev, node->n * adapter->rank, &du));
-    tm_status status = tm__product(tape, (tm__gemm){.m = node->n,
-                                                    .n = adapter->rank,
-                                                    .k = out,
-                                                    .a = dy,
-                                                    .a_type = dev->act,
-                                                    .b = adapter->b.value.data,
-                                                    .b_type = adapter->b.value.dtype,
-                                                    .c = du.data,
-                                                    .alpha = adapter->scale,
-                                                    .exact = true});
+    tm_status status = tm__product(tape, node->n, adapter->rank, out, tm__plain(tape, dy), tm__weight(&adapter->b),
+                                   du.data, adapter->scale, TM__PRODUCT_EXACT);
     if (status == TM_OK && adapter->a.trainable) status = adapter_grad_a(tape, node, adapter, use, du.data, in);
     if (status == TM_OK && node->x->needs_grad) status = adapter_grad_x(tape, node, adapter, use, du.data, in);
     tm__scratch_free(dev, &du);
@@ -179,31 +121,13 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
         void *dx;
         bool fresh;
         TM__TRY(tm__tape_grad(tape, node->x, &dx, &fresh));
-        TM__TRY(tm__product(tape, (tm__gemm){.m = node->n,
-                                             .n = in,
-                                             .k = out,
-                                             .a = dy,
-                                             .a_type = dev->act,
-                                             .b = linear->weight.value.data,
-                                             .b_type = linear->weight.value.dtype,
-                                             .c = dx,
-                                             .alpha = 1,
-                                             .accumulate = !fresh}));
+        TM__TRY(tm__product(tape, node->n, in, out, tm__plain(tape, dy), tm__weight(&linear->weight), dx, 1,
+                            (fresh ? 0 : TM__PRODUCT_ADD)));
     }
     if (linear->weight.trainable)
-        TM__TRY(tm__product(tape, (tm__gemm){.m = out,
-                                             .n = in,
-                                             .k = node->n,
-                                             .a = dy,
-                                             .a_type = dev->act,
-                                             .trans_a = true,
-                                             .b = node->x->value.data,
-                                             .b_type = dev->act,
-                                             .c = linear->weight.grad,
-                                             .alpha = 1,
-                                             .accumulate = true}));
+        TM__TRY(tm__product(tape, out, in, node->n, tm__transposed(tape, dy), tm__plain(tape, node->x->value.data),
+                            linear->weight.grad, 1, TM__PRODUCT_ADD));
     if (linear->bias.value.data && linear->bias.trainable) {
-        TM__NEEDS(tape, bias_grad);
         TM__TRY(dev->k->bias_grad(dev, linear->bias.grad, dy, node->n, out));
     }
     for (size_t i = 0; i < node->use_count; i++) TM__TRY(adapter_backward(tape, node, &node->uses[i], dy, in, out));
@@ -277,19 +201,11 @@ tm_status tm__op_linear(tm__tape *tape, tm__var *x, tm__linear *linear, tm__var 
     int64_t n = x->value.shape[0], out = w->shape[0];
     TM__TRY(tm__tape_output(tape, 2, (int64_t[]){n, out}, needs_grad, y));
     void *to = (*y)->value.data;
-    TM__TRY(tm__product(tape, (tm__gemm){.m = n,
-                                         .n = out,
-                                         .k = w->shape[1],
-                                         .a = x->value.data,
-                                         .a_type = dev->act,
-                                         .b = w->data,
-                                         .b_type = w->dtype,
-                                         .trans_b = true,
-                                         .c = to,
-                                         .alpha = 1,
-                                         .row_invariant = tape->row_invariant}));
+    TM__TRY(tm__product(tape, n, out, w->shape[1], tm__plain(tape, x->value.data),
+                        tm__weight_transposed(&linear->weight), to, 1, TM__PRODUCT_FORWARD));
     if (linear->bias.value.data) {
         TM__NEEDS(tape, add_bias);
+        TM__NEEDS_BACKWARD(tape, bias_grad);
         TM__TRY(dev->k->add_bias(dev, to, linear->bias.value.data, linear->bias.value.dtype, n, out));
     }
     linear_node *node = NULL;

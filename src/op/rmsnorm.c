@@ -15,7 +15,6 @@ typedef struct rmsnorm_node {
 static tm_status backward(tm__tape *tape, tm__node *base) {
     rmsnorm_node *node = (rmsnorm_node *)base;
     const tm__param *w = node->weight;
-    TM__NEEDS(tape, rmsnorm_grad);
     void *dx = NULL;
     bool fresh = true;
     if (node->x->needs_grad) TM__TRY(tm__tape_grad(tape, node->x, &dx, &fresh));
@@ -31,6 +30,7 @@ static void release(tm__tape *tape, tm__node *base) {
 tm_status tm__op_rmsnorm(tm__tape *tape, tm__var *x, tm__param *weight, double eps, tm__var **y) {
     tm_device *dev = tape->dev;
     TM__NEEDS(tape, rmsnorm);
+    TM__NEEDS_BACKWARD(tape, rmsnorm_grad);
     TM__TRY(tm__param_check(tape, weight, "rmsnorm"));
     int64_t count = tm__tensor_count(&x->value), d = tm__tensor_count(&weight->value);
     if (d == 0 || count % d != 0) return TM__SHAPE_ERROR("rmsnorm", "the input does not fit weight %s", weight->name);

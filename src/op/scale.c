@@ -11,7 +11,6 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
     scale_node *node = (scale_node *)base;
     tm_device *dev = tape->dev;
     int64_t count = tm__tensor_count(&node->x->value);
-    TM__NEEDS(tape, axpy);
     void *dx;
     bool fresh;
     TM__TRY(tm__tape_grad(tape, node->x, &dx, &fresh));
@@ -21,6 +20,7 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
 
 tm_status tm__op_scale(tm__tape *tape, tm__var *x, double alpha, tm__var **y) {
     TM__NEEDS(tape, scale);
+    TM__NEEDS_BACKWARD(tape, axpy);
     TM__TRY(tm__tape_output(tape, x->value.ndim, x->value.shape, x->needs_grad, y));
     TM__TRY(tape->dev->k->scale(tape->dev, (*y)->value.data, alpha, x->value.data, tm__tensor_count(&x->value)));
     if (!tape->recording || !x->needs_grad) return TM_OK;

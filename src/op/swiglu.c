@@ -11,7 +11,6 @@ typedef struct swiglu_node {
 
 static tm_status backward(tm__tape *tape, tm__node *base) {
     swiglu_node *node = (swiglu_node *)base;
-    TM__NEEDS(tape, swiglu_grad);
     tm__grad_slot gate = {0}, up = {0};
     tm_status status;
     TM__TRY_GOTO(status, tm__grad_open(tape, node->gate, node->gate->needs_grad, &gate), done);
@@ -30,6 +29,7 @@ done:
 
 tm_status tm__op_swiglu(tm__tape *tape, tm__var *gate, tm__var *up, tm__var **y) {
     TM__NEEDS(tape, swiglu);
+    TM__NEEDS_BACKWARD(tape, swiglu_grad);
     int64_t count = tm__tensor_count(&gate->value);
     if (count != tm__tensor_count(&up->value)) return TM__SHAPE_ERROR("swiglu", "gate and up differ in size");
     bool needs_grad = gate->needs_grad || up->needs_grad;

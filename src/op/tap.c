@@ -14,7 +14,6 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
     tap_node *node = (tap_node *)base;
     tm_device *dev = tape->dev;
     int64_t count = tm__tensor_count(&node->x->value);
-    TM__NEEDS(tape, scale);
     if (node->tap.grad) TM__TRY(dev->k->scale(dev, node->tap.grad, 1, base->out->grad, count));
     if (!node->x->needs_grad) return TM_OK;
     TM__TRY(tm__tape_grad_add(tape, node->x, base->out->grad));

@@ -11,8 +11,6 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
     weighted_sum_node *node = (weighted_sum_node *)base;
     tm_device *dev = tape->dev;
     int64_t count = tm__tensor_count(&node->x->value);
-    TM__NEEDS(tape, scale);
-    TM__NEEDS(tape, axpy);
     double upstream;
     void *dx;
     bool fresh;
@@ -25,6 +23,8 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
 tm_status tm__op_weighted_sum(tm__tape *tape, tm__var *x, const void *weight, tm__var **y) {
     tm_device *dev = tape->dev;
     TM__NEEDS(tape, dot);
+    TM__NEEDS_BACKWARD(tape, scale);
+    TM__NEEDS_BACKWARD(tape, axpy);
     double sum;
     TM__TRY(tm__tape_output(tape, 1, (int64_t[]){1}, x->needs_grad, y));
     TM__TRY(dev->k->dot(dev, &sum, weight, x->value.data, tm__tensor_count(&x->value)));
