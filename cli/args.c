@@ -47,7 +47,7 @@ void cli_args_repeat(cli_args *args, const char *name, cli_list *list) {
 /* ---- the nearest name -------------------------------------------------------------------------------------------- */
 
 /* Edit distance of names of at most 63 bytes. */
-static int distance(const char *a, const char *b) {
+int cli_distance(const char *a, const char *b) {
     int row[64], n = (int)strnlen(b, 63);
     for (int j = 0; j <= n; j++) row[j] = j;
     for (int i = 1; a[i - 1] && i < 64; i++) {
@@ -66,10 +66,10 @@ static int distance(const char *a, const char *b) {
 
 static int unknown_option(const cli_args *args, const char *name) {
     const char *nearest = "help";
-    int least = distance(name, nearest);
+    int least = cli_distance(name, nearest);
     for (size_t g = 0; g < args->group_count; g++)
         for (const tm_option *option = args->groups[g].table; option->name; option++) {
-            int d = distance(name, option->name);
+            int d = cli_distance(name, option->name);
             /* An option that only begins as the one meant is nearer than its length says. */
             if (d > 2 && strlen(name) >= 3 && strncmp(name, option->name, strlen(name)) == 0) d = 2;
             if (d < least) {

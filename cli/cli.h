@@ -29,6 +29,8 @@ extern const cli_command cli_demo, cli_finetune, cli_defend, cli_attack, cli_eva
 /* NULL past the end. */
 const cli_command *cli_command_at(size_t index);
 const cli_command *cli_command_find(const char *name);
+/* Tells that there is no such command, and which one is near. Returns the exit code. */
+int cli_no_command(const char *name);
 
 /* ---- arguments (args.c) ------------------------------------------------------------------------------------------ */
 
@@ -74,6 +76,7 @@ void cli_args_repeat(cli_args *args, const char *name, cli_list *list);
 bool cli_args_parse(cli_args *args, int argc, char **argv, int *code);
 bool cli_args_given(const cli_args *args, const char *name);
 void cli_args_end(cli_args *args);
+int cli_distance(const char *a, const char *b); /* edit distance of two names */
 
 /* ---- help (help.c) ----------------------------------------------------------------------------------------------- */
 

@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { WIDTH = 80, OPTION_COLUMN = 28 };
@@ -45,6 +46,17 @@ static void placeholder(const tm_option *option, char *out, size_t size) {
         snprintf(out, size, " %s", option->type == TM_OPTION_INT ? "N" : option->type == TM_OPTION_REAL ? "X" : "TEXT");
 }
 
+/* A bound as people write it: 512, 0.99, 1e9, 1e-8. */
+static const char *bound(double value, char out[32]) {
+    snprintf(out, 32, fabs(value) < 1e6 ? "%.12g" : "%.6e", value);
+    char *e = strchr(out, 'e');
+    if (!e) return out;
+    int exponent = (int)strtol(e + 1, NULL, 10);
+    while (e > out && (e[-1] == '0' || e[-1] == '.') && memchr(out, '.', (size_t)(e - out))) e--;
+    snprintf(e, (size_t)(out + 32 - e), "e%d", exponent);
+    return out;
+}
+
 static size_t add(char *out, size_t at, size_t size, const char *text) {
     if (at >= size) return at;
     int n = snprintf(out + at, size - at, "%s%s", at ? "; " : "", text);
@@ -57,7 +69,8 @@ static void remarks(const tm_option *option, char *out, size_t size) {
     size_t at = 0;
     bool number = option->type == TM_OPTION_INT || option->type == TM_OPTION_REAL;
     out[0] = 0;
-    if (number && option->unit && option->unit[0] >= 'a' && option->unit[0] <= 'z')
+    if (number && option->unit && option->unit[0] >= 'a' && option->unit[0] <= 'z' &&
+        strcmp(option->unit, option->name) != 0)
         at = add(out, at, size, option->unit);
     if (option->type == TM_OPTION_CHOICE && strlen(option->choices) >= 24) at = add(out, at, size, option->choices);
     if (option->type == TM_OPTION_FLAG) {
@@ -67,12 +80,16 @@ static void remarks(const tm_option *option, char *out, size_t size) {
         at = add(out, at, size, part);
     } else if (number) {
         at = add(out, at, size, "default 0");
+    } else if (option->type == TM_OPTION_CHOICE) {
+        snprintf(part, sizeof part, "default %.*s", (int)strcspn(option->choices, "|"), option->choices);
+        at = add(out, at, size, part);
     }
     if (number && option->min <= option->max) {
+        char min[32], max[32];
         if (isinf(option->max) || option->max >= 9e15)
-            snprintf(part, sizeof part, "at least %.12g", option->min);
+            snprintf(part, sizeof part, "at least %s", bound(option->min, min));
         else
-            snprintf(part, sizeof part, "%.12g to %.12g", option->min, option->max);
+            snprintf(part, sizeof part, "%s to %s", bound(option->min, min), bound(option->max, max));
         add(out, at, size, part);
     }
 }
@@ -121,16 +138,24 @@ void cli_help_command(const cli_args *args, FILE *out) {
 }
 
 void cli_help_overview(FILE *out) {
-    fputs("temper " TM_VERSION
-          ": make open-weight language models hard to corrupt by fine-tuning, and find out how well it\n"
-          "worked. A Hugging Face checkpoint directory goes in, a Hugging Face checkpoint directory comes out.\n"
-          "\nUsage: temper COMMAND [OPTIONS]\n\nCommands:\n",
+    fputs("temper " TM_VERSION ": make open-weight language models hard to corrupt by fine-tuning,
+          "
+          "and find out how well it worked. A Hugging Face checkpoint directory goes in, a
+          "
+          "Hugging Face checkpoint directory comes out.
+          "
+          "
+          Usage
+          : temper COMMAND[OPTIONS]
+
+          Commands
+          : ",
           out);
     const cli_command *command;
     for (size_t i = 0; (command = cli_command_at(i)) != NULL; i++)
         fprintf(out, "  %-10s %s\n", command->name, command->summary);
-    fputs("\nStart with: temper demo        (the whole story in a few minutes, without downloads)\n"
-          "Then:       temper help COMMAND (options, defaults, examples)\n",
+    fputs("\nStart with temper demo: the whole story in a few minutes, without downloads.\n"
+          "temper help COMMAND shows options, defaults and examples.\n",
           out);
 }
 
@@ -146,7 +171,7 @@ static int run(int argc, char **argv) {
         char help[] = "--help";
         char *words[2] = {(char *)args.words[args.word_count - 1], help}; /* a method's name, or nothing, and --help */
         if (!command)
-            code = cli_error(TM_NOT_FOUND, args.words[0], "temper help lists them", "no such command");
+            code = cli_no_command(args.words[0]);
         else
             code = args.word_count == 2 ? command->run(2, words) : command->run(1, words + 1);
     }

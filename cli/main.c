@@ -20,6 +20,15 @@ const cli_command *cli_command_find(const char *name) {
     return NULL;
 }
 
+int cli_no_command(const char *name) {
+    const char *nearest = commands[0]->name;
+    for (size_t i = 1; i < CLI_COUNT(commands); i++)
+        if (cli_distance(name, commands[i]->name) < cli_distance(name, nearest)) nearest = commands[i]->name;
+    char hint[64] = "temper help lists them";
+    if (cli_distance(name, nearest) <= 2) snprintf(hint, sizeof hint, "did you mean %s?", nearest);
+    return cli_error(TM_NOT_FOUND, name, hint, "no such command");
+}
+
 static int dispatch(int argc, char **argv) {
     if (argc < 2) {
         cli_help_overview(stdout);
@@ -37,7 +46,7 @@ static int dispatch(int argc, char **argv) {
     if (first[0] == '-')
         return cli_error(TM_INVALID, first, "a command comes first: temper help lists them", "no such option");
     const cli_command *command = cli_command_find(first);
-    if (!command) return cli_error(TM_NOT_FOUND, first, "temper help lists them", "no such command");
+    if (!command) return cli_no_command(first);
     return command->run(argc - 2, argv + 2);
 }
 
