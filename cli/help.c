@@ -138,18 +138,10 @@ void cli_help_command(const cli_args *args, FILE *out) {
 }
 
 void cli_help_overview(FILE *out) {
-    fputs("temper " TM_VERSION ": make open-weight language models hard to corrupt by fine-tuning,
-          "
-          "and find out how well it worked. A Hugging Face checkpoint directory goes in, a
-          "
-          "Hugging Face checkpoint directory comes out.
-          "
-          "
-          Usage
-          : temper COMMAND[OPTIONS]
-
-          Commands
-          : ",
+    fputs("temper " TM_VERSION ": make open-weight language models hard to corrupt by fine-tuning,\n"
+          "and find out how well it worked. A Hugging Face checkpoint directory goes in, a\n"
+          "Hugging Face checkpoint directory comes out.\n"
+          "\nUsage: temper COMMAND [OPTIONS]\n\nCommands:\n",
           out);
     const cli_command *command;
     for (size_t i = 0; (command = cli_command_at(i)) != NULL; i++)
