@@ -38,6 +38,8 @@ struct tm_model {
     tm__param embed, final_norm, head; /* head.value.data NULL when tied: embed is used */
     tm__block *blocks;
     tm__rope_table rope;          /* grown on demand past max_positions */
+    /* Adapters are numbered in the order they were added; an adapter has a part {A, B} in each linear it targets. */
+    size_t adapter_count;
     /* Description of the adapter that was added last (for saving it). */
     struct json_t *adapter_config;
 };
@@ -47,8 +49,17 @@ enum { TM__LINEARS = 7 };
 tm__linear *tm__block_linear(tm__block *block, int index);
 const char *tm__linear_name(int index);
 
+/* `file` names the text in errors; may be NULL. On failure *config is untouched. */
 tm_status tm__config_parse(const char *text, size_t len, const char *file, tm__config *config);
+/* Adds the ids under "eos_token_id" (a number or a list) of config.json or generation_config.json. */
+tm_status tm__config_eos(const struct json_t *object, const char *file, tm__config *config);
 void tm__config_release(tm__config *config);
+
+/* Inverse frequencies (head_dim/2) after scaling. */
+void tm__rope_frequencies(const tm__config *config, double *frequency);
+/* Makes the rotary tables reach at least `positions`. */
+tm_status tm__rope_reserve(tm_model *model, int64_t positions);
+void tm__rope_release(tm_device *dev, tm__rope_table *table);
 
 /* Every parameter, adapters included, in a fixed order (embedding, blocks in order, final norm, head; a tied head once). */
 typedef tm_status (*tm__param_visit)(void *user, tm__param *param, bool is_adapter);
@@ -59,6 +70,9 @@ tm_status tm__param_train(tm_model *model, tm__param *param, bool trainable);
 tm_status tm__model_train_full(tm_model *model);
 tm_status tm__model_train_adapters(tm_model *model, size_t from);
 tm_status tm__model_freeze(tm_model *model);
+/* Of the entries of weights that differ from the checkpoint, the share whose change is lost when they are saved as `dtype`
+ * (rounding gives what the unchanged entry would have given). 0 where nothing has changed. */
+tm_status tm__model_rounding_loss(const tm_model *model, tm_dtype dtype, double *share);
 
 /* A batch of documents, packed end to end or padded. Arrays belong to the caller. */
 typedef struct tm__batch {
@@ -96,10 +110,22 @@ typedef struct tm__cache {
     void **k, **v;   /* per layer: (slots, capacity, kv_heads, head_dim), act type */
 } tm__cache;
 tm_status tm__cache_create(tm_model *model, int64_t slots, int64_t capacity, tm__cache **cache);
+/* Raises the capacity to at least `capacity`, contents kept; on failure the cache is unchanged. */
+tm_status tm__cache_grow(tm_model *model, tm__cache *cache, int64_t capacity);
 void tm__cache_free(tm_model *model, tm__cache *cache);
 /* New tokens of several slots: token i goes to slot[i], position[i]. hidden (tokens, hidden) after the final norm.
  * Tape: recording off, row_invariant on. */
 tm_status tm__model_decode(tm_model *model, tm__tape *tape, tm__cache *cache, int64_t tokens, const int32_t *ids,
                            const int32_t *slot, const int32_t *position, tm__var **hidden);
+
+/* ---- sampling (sample.c) ---- */
+typedef struct tm__sampler tm__sampler;
+tm_status tm__sampler_create(int64_t vocab, const tm_generate_options *options, tm__sampler **sampler);
+void tm__sampler_free(tm__sampler *sampler);
+/* Next id from logits (vocab) of type `act`. Greedy (temperature 0) takes the lowest id among the largest and draws nothing;
+ * else one number is drawn from `rng`. */
+int32_t tm__sampler_pick(tm__sampler *sampler, const void *logits, tm_dtype act, tm__rng *rng);
+/* What is drawn from: `*probs` (vocab), belongs to the sampler; temperature above 0. */
+void tm__sampler_probs(tm__sampler *sampler, const void *logits, tm_dtype act, const double **probs);
 
 #endif
