@@ -52,15 +52,20 @@ const tm_option tm_train_option_table[] = {
 };
 
 /* A struct filled in C may hold anything, so every value takes the way of the command line once. */
-tm_status tm__train_options_resolve(const tm_train_options *given, tm_train_options *options) {
-    tm_train_options checked;
-    tm_options_default(tm_train_option_table, &checked);
-    for (const tm_option *option = tm_train_option_table; given && option->name; option++) {
+tm_status tm__options_check(const tm_option *table, const void *given, void *scratch) {
+    tm_options_default(table, scratch);
+    for (const tm_option *option = table; given && option->name; option++) {
         char text[64];
         if (option->type == TM_OPTION_TEXT) continue;
         tm_options_text(option, given, text, sizeof text);
-        TM__TRY(tm_options_set(tm_train_option_table, &checked, option->name, text));
+        TM__TRY(tm_options_set(table, scratch, option->name, text));
     }
+    return TM_OK;
+}
+
+tm_status tm__train_options_resolve(const tm_train_options *given, tm_train_options *options) {
+    tm_train_options checked;
+    TM__TRY(tm__options_check(tm_train_option_table, given, &checked));
     if (given) checked = *given;
     if (!checked.lora.targets) checked.lora.targets = tm_options_find(tm_train_option_table, "lora-targets")->initial;
     if (checked.save_every && !checked.resume_dir)

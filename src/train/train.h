@@ -136,6 +136,9 @@ tm_status tm__train_sft(tm_model *model, const tm_tokenizer *tokenizer, const tm
 
 /* ---- options (options.c) ---- */
 
+/* Checks the numbers, choices and flags of an options struct filled in C. `scratch` is another struct of the same type
+ * and receives the defaults where `given` is NULL. */
+tm_status tm__options_check(const tm_option *table, const void *given, void *scratch);
 /* A checked copy of the caller's options; NULL: the defaults. TM_INVALID names the option that is out of range. */
 tm_status tm__train_options_resolve(const tm_train_options *given, tm_train_options *options);
 

@@ -1,0 +1,34 @@
+/* method.h: the methods behind the registry, and the parts of them that tests call directly. */
+#ifndef TM_METHOD_H
+#define TM_METHOD_H
+
+#include "train/train.h"
+
+extern const tm_method tm__method_sdd, tm__method_harmful_sft;
+
+/* ---- pairing of SDD (sdd_pairing.c) ---- */
+
+/* Rows of `harmful` to pair: the first of each distinct prompt; `wanted` of them (0: all), as many from every category
+ * as all can give, the rest from the shuffled remainder. `*rows` is the caller's. */
+tm_status tm__sdd_select(const tm_dataset *harmful, size_t wanted, uint64_t seed, size_t **rows, size_t *count);
+/* The last user message of a row and its input ("" where it has none). false: the row asks nothing. */
+bool tm__sdd_prompt(const tm_dataset *harmful, size_t row, const tm_message **system, const tm_message **user,
+                    const tm_message **input);
+
+typedef struct tm__sdd_pair {
+    size_t answer; /* index into the pool */
+    double cosine;
+    int64_t tries; /* answers drawn, 1 to max_tries */
+    bool accepted; /* cosine <= threshold; else the best of the answers drawn */
+} tm__sdd_pair;
+
+/* The q-quantile of all prompt-pool cosines: element floor(q (count - 1)) in rising order, of all pairs or, where there
+ * are more than TM__SDD_SAMPLE, of so many drawn at random. q = 1 is cosine 1, which accepts everything. */
+enum { TM__SDD_SAMPLE = 200000 };
+tm_status tm__sdd_threshold(const double *prompts, size_t n, const double *pool, size_t m, size_t d, double q,
+                            uint64_t seed, double *threshold);
+/* prompts (n,d) and pool (m,d) are L2-normalised, m > 0; pairs (n). */
+void tm__sdd_pair_all(const double *prompts, size_t n, const double *pool, size_t m, size_t d, double threshold,
+                      int64_t max_tries, uint64_t seed, tm__sdd_pair *pairs);
+
+#endif

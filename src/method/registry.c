@@ -1,0 +1,17 @@
+/* registry.c: the one table of methods. A new method is one file and one line here. */
+#include "method/method.h"
+
+static const tm_method *const methods[] = {
+    &tm__method_sdd,
+    &tm__method_harmful_sft,
+};
+
+const tm_method *tm_method_at(size_t index) {
+    return index < TM__COUNT(methods) ? methods[index] : NULL;
+}
+
+const tm_method *tm_method_find(const char *name) {
+    for (size_t i = 0; i < TM__COUNT(methods); i++)
+        if (strcmp(methods[i]->name, name) == 0) return methods[i];
+    return NULL;
+}
