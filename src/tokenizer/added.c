@@ -1,0 +1,116 @@
+/* added.c: added tokens: registering them and finding them in text.
+ *
+ * The leftmost match wins, of those the longest. Tokens with normalized = false are sought in the raw text, the others
+ * in the normalized text, where their own normalized content stands. For untrusted text the special ones are not
+ * sought.
+ */
+#include "tokenizer/tokenizer.h"
+
+#include <stdlib.h>
+#include <utf8proc.h>
+
+static tm_status flag_piece(tm_tokenizer *tok, int32_t id, bool special) {
+    tm__piece *piece = &tok->vocab.pieces[id];
+    piece->flags |= TM__PIECE_ADDED | (special ? TM__PIECE_SPECIAL : 0u);
+    return TM_OK;
+}
+
+tm_status tm__added_put(tm_tokenizer *tok, const char *file, const char *text, size_t len, int32_t id,
+                        const tm__added *flags) {
+    if (len == 0) return tm__fail(TM_FORMAT, file, "added_tokens", NULL, "token %d is empty", (int)id);
+    int32_t known = tm__vocab_id(&tok->vocab, text, len);
+    if (known >= 0 && known != id)
+        return tm__fail(TM_FORMAT, file, "added_tokens", NULL, "token \"%.*s\" has id %d here and %d in the vocabulary",
+                        (int)TM__MIN(len, (size_t)40), text, (int)id, (int)known);
+    if (known < 0) TM__TRY(tm__vocab_add(&tok->vocab, file, text, len, id, 0));
+    size_t at = 0;
+    while (at < tok->added_len && tok->added[at].id != id) at++;
+    if (at == tok->added_len) {
+        if (!tm__grow((void **)&tok->added, &tok->added_cap, at + 1, sizeof *tok->added)) return tm__fail_memory();
+        tok->added_len++;
+    }
+    tok->added[at] = *flags;
+    tok->added[at].id = id;
+    return flag_piece(tok, id, flags->special);
+}
+
+/* ---- tries ------------------------------------------------------------------------------------------------------- */
+
+static tm_status add_to_tries(tm_tokenizer *tok, tm__scratch *scratch, size_t index) {
+    const tm__added *added = &tok->added[index];
+    const tm__piece *piece = &tok->vocab.pieces[added->id];
+    const char *text = piece->text;
+    size_t len = piece->len;
+    tm__trie *tries = added->normalized ? tok->added_set.normalized : tok->added_set.raw;
+    if (added->normalized && !(piece->flags & TM__PIECE_USER))
+        TM__TRY(tm__normalize(tok, scratch, text, len, true, &text, &len));
+    if (!tm__trie_add(&tries[1], text, len, (int32_t)index)) return tm__fail_memory();
+    if (!added->special && !tm__trie_add(&tries[0], text, len, (int32_t)index)) return tm__fail_memory();
+    return TM_OK;
+}
+
+tm_status tm__added_build(tm_tokenizer *tok) {
+    tm__scratch scratch = {.match_data = tm__regex_match_data()};
+    tm_status status = scratch.match_data ? TM_OK : tm__fail_memory();
+    for (size_t i = 0; i < tok->added_len && status == TM_OK; i++) status = add_to_tries(tok, &scratch, i);
+    for (int i = 0; i < 2; i++) tm__string_free(&scratch.normal[i]);
+    tm__regex_match_data_free(scratch.match_data);
+    return status;
+}
+
+/* ---- search ------------------------------------------------------------------------------------------------------ */
+
+/* \w of the reference: alphabetic, marks, decimal digits, connectors, joiners. */
+static bool is_word(uint32_t code) {
+    if (code == 0x200c || code == 0x200d) return true;
+    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)code);
+    return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) || category == UTF8PROC_CATEGORY_PC;
+}
+
+/* The character that ends at `end` > 0; its start. */
+static size_t character_before(const char *text, size_t end, uint32_t *code) {
+    size_t start = end - 1;
+    while (start > 0 && ((uint8_t)text[start] & 0xc0) == 0x80) start--;
+    tm__utf8_decode(text + start, end - start, code);
+    return start;
+}
+
+static bool stands_alone(const char *text, size_t len, size_t start, size_t end) {
+    uint32_t code;
+    if (start > 0) {
+        character_before(text, start, &code);
+        if (is_word(code)) return false;
+    }
+    return end == len || !tm__utf8_decode(text + end, len - end, &code) || !is_word(code);
+}
+
+bool tm__added_find(const tm_tokenizer *tok, const tm__trie *trie, const char *text, size_t len, size_t from,
+                    size_t *start, size_t *end, int32_t *id) {
+    uint32_t code;
+    if (!trie->nodes) return false;
+    for (size_t at = from; at < len; at++) {
+        int32_t index;
+        if (!trie->root[(uint8_t)text[at]]) continue;
+        size_t match = tm__trie_longest(trie, text + at, len - at, &index);
+        if (!match) continue;
+        const tm__added *added = &tok->added[index];
+        *start = at;
+        *end = at + match;
+        *id = added->id;
+        if (added->single_word && !stands_alone(text, len, *start, *end)) {
+            at = *end - 1;
+            continue;
+        }
+        for (size_t before; added->lstrip && *start > from; *start = before) {
+            before = character_before(text, *start, &code);
+            if (before < from || !tm__is_space(code)) break;
+        }
+        while (added->rstrip && *end < len) {
+            size_t width = (size_t)tm__utf8_decode(text + *end, len - *end, &code);
+            if (!tm__is_space(code)) break;
+            *end += width;
+        }
+        return true;
+    }
+    return false;
+}

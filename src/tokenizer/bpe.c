@@ -1,0 +1,376 @@
+/* bpe.c: byte-pair encoding: which pairs merge, and the merging of one word (Sennrich et al. 2016).
+ *
+ * A word starts as one symbol per byte (byte-level) or character. The pair of lowest rank merges first, the leftmost of
+ * equals, until no neighbours merge. Short words are scanned for the minimum, which is faster than any queue and needs
+ * no memory of its own; long ones use a binary heap over a linked list, so that a text without blanks costs n log n.
+ * Stale heap entries are recognised by the rank stored for their position. Words seen before come from a cache in the
+ * scratch: fixed size, no allocation.
+ */
+#include "tokenizer/tokenizer.h"
+
+#include <stdlib.h>
+
+#define NO_RANK UINT32_MAX
+#define FREE_SLOT UINT64_MAX
+enum { SHORT_WORD = 64 };
+static const char space_mark[] = "\xe2\x96\x81"; /* U+2581 */
+
+/* ---- merges ------------------------------------------------------------------------------------------------------ */
+
+void tm__bpe_init(tm__bpe *bpe) {
+    memset(bpe, 0, sizeof *bpe);
+    bpe->unknown = -1;
+    for (int i = 0; i < 256; i++) bpe->ascii[i] = bpe->bytes[i] = -1;
+}
+
+void tm__bpe_free(tm__bpe *bpe) {
+    free(bpe->merges);
+    free(bpe->pseudo);
+    tm__map_free(&bpe->characters);
+    tm__map_free(&bpe->words);
+    memset(bpe, 0, sizeof *bpe);
+}
+
+static inline uint64_t pair_of(int32_t left, int32_t right) {
+    return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+}
+
+static inline size_t slot_of(uint64_t pair, size_t mask) {
+    uint64_t hash = pair * 0x9e3779b97f4a7c15u;
+    return (size_t)(hash ^ hash >> 32) & mask;
+}
+
+bool tm__bpe_reserve(tm__bpe *bpe, size_t merges) {
+    size_t cap = 64;
+    while (cap / 2 < merges) cap *= 2;
+    bpe->merges = tm__alloc(cap, sizeof *bpe->merges);
+    if (!bpe->merges) return false;
+    for (size_t i = 0; i < cap; i++) bpe->merges[i].pair = FREE_SLOT;
+    bpe->cap = cap;
+    return true;
+}
+
+static inline tm__merge *find_slot(const tm__bpe *bpe, uint64_t pair) {
+    size_t mask = bpe->cap - 1, i = slot_of(pair, mask);
+    while (bpe->merges[i].pair != pair && bpe->merges[i].pair != FREE_SLOT) i = (i + 1) & mask;
+    return &bpe->merges[i];
+}
+
+bool tm__bpe_add(tm__bpe *bpe, int32_t left, int32_t right, uint32_t rank, int32_t id) {
+    assert(bpe->len < bpe->cap / 2 && rank != NO_RANK);
+    tm__merge *slot = find_slot(bpe, pair_of(left, right));
+    if (slot->pair != FREE_SLOT) return false;
+    *slot = (tm__merge){.pair = pair_of(left, right), .rank = rank, .id = id};
+    bpe->len++;
+    return true;
+}
+
+const tm__merge *tm__bpe_find(const tm__bpe *bpe, int32_t left, int32_t right) {
+    if (!bpe->cap) return NULL;
+    const tm__merge *slot = find_slot(bpe, pair_of(left, right));
+    return slot->pair == FREE_SLOT || slot->rank == NO_RANK ? NULL : slot;
+}
+
+/* ---- symbols ----------------------------------------------------------------------------------------------------- */
+
+/* No merge makes a special token, so that text alone cannot. */
+static void drop_special_merges(tm_tokenizer *tok) {
+    tm__bpe *bpe = &tok->bpe;
+    for (size_t i = 0; i < bpe->cap; i++) {
+        tm__merge *merge = &bpe->merges[i];
+        if (merge->pair != FREE_SLOT && tok->vocab.pieces[merge->id].flags & TM__PIECE_SPECIAL) merge->rank = NO_RANK;
+    }
+}
+
+/* Whether U+2581 follows another character somewhere in the piece. */
+static bool crosses_space(const tm__piece *piece) {
+    for (uint32_t i = 1; i + 3 <= piece->len; i++) {
+        if (memcmp(piece->text + i, space_mark, 3) != 0) continue;
+        if (i < 3 || memcmp(piece->text + i - 3, space_mark, 3) != 0) return true;
+    }
+    return false;
+}
+
+static bool breaks_at_space(const tm_tokenizer *tok) {
+    const tm__bpe *bpe = &tok->bpe;
+    if (bpe->byte_level || !tm__map_get(&bpe->characters, space_mark, 3, NULL)) return false;
+    for (size_t i = 0; i < bpe->cap; i++) {
+        const tm__merge *merge = &bpe->merges[i];
+        if (merge->pair != FREE_SLOT && crosses_space(&tok->vocab.pieces[merge->id])) return false;
+    }
+    return true;
+}
+
+static bool put_character(tm__bpe *bpe, const char *text, size_t len, int32_t symbol) {
+    if (len == 1) {
+        bpe->ascii[(uint8_t)text[0]] = symbol;
+        return true;
+    }
+    return tm__map_put(&bpe->characters, text, len, symbol);
+}
+
+/* Byte-level: by the raw byte. Otherwise: by the character. */
+static bool put_symbol(tm__bpe *bpe, const tm__piece *piece, int32_t id) {
+    uint32_t code;
+    if (piece->flags & (TM__PIECE_SPECIAL | TM__PIECE_BYTE | TM__PIECE_UNKNOWN)) return true;
+    if (bpe->byte_level) {
+        if (piece->raw == piece->text) return true;
+        if (piece->raw_len == 1) bpe->ascii[(uint8_t)piece->raw[0]] = id;
+        return !bpe->whole_words || tm__map_put(&bpe->words, piece->raw, piece->raw_len, id);
+    }
+    if (bpe->whole_words && !tm__map_put(&bpe->words, piece->text, piece->len, id)) return false;
+    if (piece->len && (uint32_t)tm__utf8_decode(piece->text, piece->len, &code) == piece->len)
+        return put_character(bpe, piece->text, piece->len, id);
+    return true;
+}
+
+tm_status tm__bpe_prepare(tm_tokenizer *tok) {
+    tm__bpe *bpe = &tok->bpe;
+    for (int32_t id = 0; id < tok->vocab.size; id++) {
+        const tm__piece *piece = &tok->vocab.pieces[id];
+        if (piece->text && !put_symbol(bpe, piece, id)) return tm__fail_memory();
+    }
+    for (size_t i = 0; i < bpe->pseudo_len; i++)
+        if (!put_character(bpe, bpe->pseudo[i], strlen(bpe->pseudo[i]), tok->vocab.size + (int32_t)i))
+            return tm__fail_memory();
+    for (int byte = 0; byte < 256 && bpe->byte_fallback; byte++) {
+        char text[8];
+        snprintf(text, sizeof text, "<0x%02X>", byte);
+        bpe->bytes[byte] = tm__vocab_id(&tok->vocab, text, 6);
+    }
+    drop_special_merges(tok);
+    bpe->break_at_space = breaks_at_space(tok);
+    return TM_OK;
+}
+
+/* ---- one word ---------------------------------------------------------------------------------------------------- */
+
+static bool room_for_symbols(tm__scratch *scratch, size_t n) {
+    return tm__grow((void **)&scratch->symbols, &scratch->symbols_cap, n, sizeof(int32_t)) &&
+           tm__grow((void **)&scratch->merged, &scratch->merged_cap, n, sizeof(int32_t)) &&
+           tm__grow((void **)&scratch->ranks, &scratch->ranks_cap, n, sizeof(uint32_t));
+}
+
+/* Pieces of a character's bytes; false: some byte has none. */
+static bool push_bytes(const tm__bpe *bpe, const char *text, size_t len, int32_t *symbols, size_t *n) {
+    for (size_t i = 0; i < len; i++)
+        if (bpe->bytes[(uint8_t)text[i]] < 0) return false;
+    for (size_t i = 0; i < len; i++) symbols[(*n)++] = bpe->bytes[(uint8_t)text[i]];
+    return true;
+}
+
+/* One symbol per byte or character. Unknown ones: bytes, else the unknown token (a run of them is one if fused), else
+ * nothing, as the reference does. Returns the number of symbols, at most len. */
+static size_t first_symbols(const tm__bpe *bpe, const char *word, size_t len, int32_t *symbols) {
+    size_t n = 0, width;
+    bool pending = false;
+    for (size_t i = 0; i < len; i += width) {
+        uint8_t lead = (uint8_t)word[i];
+        int32_t symbol = -1;
+        width = 1;
+        if (bpe->byte_level || lead < 0x80) {
+            symbol = bpe->ascii[lead];
+        } else {
+            width = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+            if (!tm__map_get(&bpe->characters, word + i, width, &symbol)) symbol = -1;
+        }
+        if (symbol < 0) {
+            if (bpe->byte_fallback && push_bytes(bpe, word + i, width, symbols, &n)) continue;
+            if (pending && !bpe->fuse_unknown) symbols[n++] = bpe->unknown;
+            pending = bpe->unknown >= 0;
+            continue;
+        }
+        if (pending) symbols[n++] = bpe->unknown;
+        pending = false;
+        symbols[n++] = symbol;
+    }
+    if (pending) symbols[n++] = bpe->unknown;
+    return n;
+}
+
+static inline void rank_pair(const tm__bpe *bpe, tm__scratch *scratch, size_t i, size_t right) {
+    const tm__merge *merge = tm__bpe_find(bpe, scratch->symbols[i], scratch->symbols[right]);
+    scratch->ranks[i] = merge ? merge->rank : NO_RANK;
+    scratch->merged[i] = merge ? merge->id : -1;
+}
+
+static size_t merge_short(const tm__bpe *bpe, tm__scratch *scratch, size_t n) {
+    int32_t *symbols = scratch->symbols, *merged = scratch->merged;
+    uint32_t *ranks = scratch->ranks;
+    for (size_t i = 0; i + 1 < n; i++) rank_pair(bpe, scratch, i, i + 1);
+    while (n > 1) {
+        size_t best = 0;
+        for (size_t i = 1; i + 1 < n; i++)
+            if (ranks[i] < ranks[best]) best = i;
+        if (ranks[best] == NO_RANK) break;
+        symbols[best] = merged[best];
+        for (size_t i = best + 1; i + 1 < n; i++) {
+            symbols[i] = symbols[i + 1];
+            ranks[i] = ranks[i + 1];
+            merged[i] = merged[i + 1];
+        }
+        n--;
+        if (best > 0) rank_pair(bpe, scratch, best - 1, best);
+        if (best + 1 < n) rank_pair(bpe, scratch, best, best + 1);
+    }
+    return n;
+}
+
+static void heap_push(tm__scratch *scratch, uint64_t entry) {
+    uint64_t *heap = scratch->heap;
+    size_t i = scratch->heap_len++;
+    while (i > 0 && heap[(i - 1) / 2] > entry) {
+        heap[i] = heap[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    heap[i] = entry;
+}
+
+static uint64_t heap_pop(tm__scratch *scratch) {
+    uint64_t *heap = scratch->heap, top = heap[0], last = heap[--scratch->heap_len];
+    size_t i = 0, n = scratch->heap_len;
+    for (size_t child = 1; child < n; child = 2 * i + 1) {
+        if (child + 1 < n && heap[child + 1] < heap[child]) child++;
+        if (heap[child] >= last) break;
+        heap[i] = heap[child];
+        i = child;
+    }
+    heap[i] = last;
+    return top;
+}
+
+static void queue_pair(const tm__bpe *bpe, tm__scratch *scratch, int32_t left) {
+    int32_t right = scratch->next[left];
+    scratch->ranks[left] = NO_RANK;
+    if (right < 0) return;
+    rank_pair(bpe, scratch, (size_t)left, (size_t)right);
+    if (scratch->ranks[left] != NO_RANK) heap_push(scratch, (uint64_t)scratch->ranks[left] << 32 | (uint32_t)left);
+}
+
+static bool merge_long(const tm__bpe *bpe, tm__scratch *scratch, size_t *count) {
+    size_t n = *count;
+    if (!tm__grow((void **)&scratch->next, &scratch->next_cap, n, sizeof(int32_t)) ||
+        !tm__grow((void **)&scratch->previous, &scratch->previous_cap, n, sizeof(int32_t)) ||
+        !tm__grow((void **)&scratch->heap, &scratch->heap_cap, 3 * n, sizeof(uint64_t)))
+        return false;
+    int32_t *next = scratch->next, *previous = scratch->previous;
+    scratch->heap_len = 0;
+    for (size_t i = 0; i < n; i++) {
+        next[i] = i + 1 < n ? (int32_t)i + 1 : -1;
+        previous[i] = (int32_t)i - 1;
+    }
+    for (size_t i = 0; i < n; i++) queue_pair(bpe, scratch, (int32_t)i);
+    while (scratch->heap_len) {
+        uint64_t entry = heap_pop(scratch);
+        int32_t left = (int32_t)(uint32_t)entry;
+        if (scratch->ranks[left] != (uint32_t)(entry >> 32)) continue;
+        int32_t right = next[left];
+        scratch->symbols[left] = scratch->merged[left];
+        scratch->ranks[right] = NO_RANK;
+        next[left] = next[right];
+        if (next[right] >= 0) previous[next[right]] = left;
+        queue_pair(bpe, scratch, left);
+        if (previous[left] >= 0) queue_pair(bpe, scratch, previous[left]);
+    }
+    size_t kept = 0;
+    for (int32_t i = 0; i >= 0; i = next[i]) scratch->symbols[kept++] = scratch->symbols[i];
+    *count = kept;
+    return true;
+}
+
+/* SentencePiece: symbols that are no pieces become bytes or unknown pieces now; unknown pieces in a row are one. */
+static bool push_late(const tm_tokenizer *tok, const int32_t *symbols, size_t n, tm_ids *ids) {
+    const tm__bpe *bpe = &tok->bpe;
+    bool previous_unknown = false;
+    for (size_t i = 0; i < n; i++) {
+        int32_t bytes[4], symbol = symbols[i];
+        size_t len = 0;
+        if (symbol >= tok->vocab.size) {
+            const char *text = bpe->pseudo[symbol - tok->vocab.size];
+            if (!bpe->byte_fallback || !push_bytes(bpe, text, strlen(text), bytes, &len)) symbol = bpe->unknown;
+        }
+        for (size_t k = 0; k < len; k++)
+            if (tm_ids_push(ids, bytes[k]) != TM_OK) return false;
+        bool unknown = len == 0 && symbol == bpe->unknown;
+        if (len == 0 && !(unknown && previous_unknown) && tm_ids_push(ids, symbol) != TM_OK) return false;
+        previous_unknown = unknown;
+    }
+    return true;
+}
+
+static tm_status push_ids(tm_ids *ids, const int32_t *from, size_t n) {
+    if (!tm__grow((void **)&ids->data, &ids->cap, ids->len + n, sizeof *ids->data)) return tm__fail_memory();
+    memcpy(ids->data + ids->len, from, n * sizeof *from);
+    ids->len += n;
+    return TM_OK;
+}
+
+static tm_status encode_word(const tm_tokenizer *tok, tm__scratch *scratch, const char *word, size_t len, tm_ids *ids) {
+    const tm__bpe *bpe = &tok->bpe;
+    int32_t whole;
+    if (bpe->whole_words && tm__map_get(&bpe->words, word, len, &whole)) return tm_ids_push(ids, whole);
+    if (!room_for_symbols(scratch, len)) return tm__fail_memory();
+    size_t n = first_symbols(bpe, word, len, scratch->symbols);
+    if (n <= SHORT_WORD)
+        n = merge_short(bpe, scratch, n);
+    else if (!merge_long(bpe, scratch, &n))
+        return tm__fail_memory();
+    if (!bpe->late_fallback) return n ? push_ids(ids, scratch->symbols, n) : TM_OK;
+    return push_late(tok, scratch->symbols, n, ids) ? TM_OK : tm__fail_memory();
+}
+
+/* ---- cache ------------------------------------------------------------------------------------------------------- */
+
+static inline uint32_t hash_word(const char *word, size_t len) {
+    uint64_t hash = len, block;
+    for (; len >= 8; word += 8, len -= 8) {
+        memcpy(&block, word, 8);
+        hash = (hash ^ block) * 0x9e3779b97f4a7c15u;
+        hash ^= hash >> 29;
+    }
+    block = 0;
+    memcpy(&block, word, len);
+    hash = (hash ^ block) * 0x9e3779b97f4a7c15u;
+    hash ^= hash >> 32;
+    return (uint32_t)(hash * 0xd6e8feb86659fd93u >> 32);
+}
+
+static tm_status encode_cached(const tm_tokenizer *tok, tm__scratch *scratch, const char *word, size_t len,
+                               tm_ids *ids) {
+    if (len > TM__CACHE_WORD) return encode_word(tok, scratch, word, len, ids);
+    uint32_t hash = hash_word(word, len);
+    tm__cached *entry = &scratch->cache[hash >> (32 - TM__CACHE_BITS)];
+    if (entry->hash == hash && entry->len == len && memcmp(entry->word, word, len) == 0)
+        return push_ids(ids, entry->ids, entry->count);
+    size_t before = ids->len;
+    TM__TRY(encode_word(tok, scratch, word, len, ids));
+    size_t count = ids->len - before;
+    if (count > TM__CACHE_IDS) return TM_OK;
+    *entry = (tm__cached){.hash = hash, .len = (uint8_t)len, .count = (uint8_t)count};
+    memcpy(entry->word, word, len);
+    if (count) memcpy(entry->ids, ids->data + before, count * sizeof *entry->ids);
+    return TM_OK;
+}
+
+/* Start of the next run of U+2581 that follows another character, or len. */
+static size_t next_space(const char *text, size_t len, size_t from) {
+    bool in_run = true;
+    while (from < len) {
+        bool mark = len - from >= 3 && memcmp(text + from, space_mark, 3) == 0;
+        if (mark && !in_run) return from;
+        in_run = mark;
+        from += mark ? 3 : 1;
+    }
+    return len;
+}
+
+tm_status tm__bpe_encode(const tm_tokenizer *tok, tm__scratch *scratch, const char *word, size_t len, tm_ids *ids) {
+    if (len == 0) return TM_OK;
+    if (!tok->bpe.break_at_space) return encode_cached(tok, scratch, word, len, ids);
+    for (size_t start = 0; start < len;) {
+        size_t end = next_space(word, len, start);
+        TM__TRY(encode_cached(tok, scratch, word + start, end - start, ids));
+        start = end;
+    }
+    return TM_OK;
+}

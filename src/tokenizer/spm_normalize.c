@@ -1,0 +1,95 @@
+/* spm_normalize.c: SentencePiece's normalizer, step for step as its normalizer.cc does it.
+ *
+ * The precompiled character map is a Darts double array whose values are offsets into a list of NUL-terminated
+ * replacements; at each position the longest match is replaced. A unit of the array holds a label (bits 0-7), whether a
+ * leaf hangs off it (bit 8) and the offset to its children (bits 10-30, times 256 if bit 9 is set); a leaf's value is
+ * its lower 31 bits. Every index is checked: the array comes from a file.
+ */
+#include "tokenizer/tokenizer.h"
+
+static const char space_mark[] = "\xe2\x96\x81";
+
+static uint32_t offset_of(uint32_t unit) {
+    return (unit >> 10) << ((unit & 1u << 9) >> 6);
+}
+
+/* Longest entry of the character map that text begins with; its replacement. 0: none. */
+static size_t map_longest(const tm__spm *spm, const char *text, size_t len, const char **replacement) {
+    size_t longest = 0, at;
+    uint32_t unit;
+    if (!spm->trie || spm->trie_len == 0) return 0;
+    at = offset_of(spm->trie[0]);
+    for (size_t i = 0; i < len; i++) {
+        uint8_t byte = (uint8_t)text[i];
+        at ^= byte;
+        if (at >= spm->trie_len) break;
+        unit = spm->trie[at];
+        if ((unit & (1u << 31 | 0xff)) != byte) break;
+        at ^= offset_of(unit);
+        if (!(unit >> 8 & 1)) continue;
+        if (at >= spm->trie_len) break;
+        uint32_t value = spm->trie[at] & 0x7fffffffu;
+        if (value >= spm->replacements_len) break;
+        longest = i + 1;
+        *replacement = spm->replacements + value;
+    }
+    return longest;
+}
+
+/* Bytes of text consumed; what they become in *out. Never leaves a character cut in two: keys are whole characters. */
+static size_t next_part(const tm__spm *spm, const char *text, size_t len, const char **out, size_t *out_len) {
+    uint32_t code;
+    int32_t value;
+    size_t user = spm->user.nodes ? tm__trie_longest(&spm->user, text, len, &value) : 0;
+    *out = text;
+    if (user) return *out_len = user;
+    size_t mapped = map_longest(spm, text, len, out);
+    if (mapped) {
+        *out_len = strlen(*out);
+        return mapped;
+    }
+    *out = text;
+    return *out_len = (size_t)tm__utf8_decode(text, len, &code);
+}
+
+static bool append_escaped(const tm__spm *spm, const char *part, size_t len, tm__string *out) {
+    for (size_t i = 0; i < len; i++) {
+        bool mark = spm->escape && part[i] == ' ';
+        if (!tm__string_append(out, mark ? space_mark : part + i, mark ? 3 : 1)) return false;
+    }
+    return true;
+}
+
+static void trim_end(const tm__spm *spm, tm__string *out, size_t floor) {
+    const char *space = spm->escape ? space_mark : " ";
+    size_t width = strlen(space);
+    while (out->len - floor >= width && memcmp(out->data + out->len - width, space, width) == 0) out->len -= width;
+    out->data[out->len] = 0;
+}
+
+bool tm__spm_normalize(const tm__spm *spm, bool prefix, const char *text, size_t len, tm__string *out) {
+    const char *part, *mark = spm->escape ? space_mark : " ";
+    size_t part_len, at = 0, floor = out->len;
+    if (!tm__string_append(out, "", 0)) return false;
+    while (spm->remove_extra && prefix && at < len) {
+        size_t used = next_part(spm, text + at, len - at, &part, &part_len);
+        if (part_len != 1 || *part != ' ') break;
+        at += used;
+    }
+    if (at == len) return true;
+    bool dummy = spm->dummy_prefix && prefix;
+    if (dummy && !spm->suffix && !tm__string_append(out, mark, strlen(mark))) return false;
+    bool after_space = spm->remove_extra && prefix;
+    while (at < len) {
+        size_t used = next_part(spm, text + at, len - at, &part, &part_len);
+        while (after_space && part_len && *part == ' ') part++, part_len--;
+        if (part_len) {
+            if (!append_escaped(spm, part, part_len, out)) return false;
+            after_space = part[part_len - 1] == ' ';
+        }
+        at += used;
+        if (!spm->remove_extra) after_space = false;
+    }
+    if (spm->remove_extra) trim_end(spm, out, floor);
+    return !(dummy && spm->suffix) || tm__string_append(out, mark, strlen(mark));
+}

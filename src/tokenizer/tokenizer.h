@@ -1,0 +1,346 @@
+/* tokenizer.h: the parts of a tokenizer, shared by its loaders, the encoder and the decoder.
+ *
+ * Every format is loaded into the same pipeline, the one of Hugging Face's `tokenizers`:
+ *
+ *     text -> added tokens (raw) -> normalizers -> added tokens (normalized) -> pre-tokenizers -> model -> template
+ *     ids  -> pieces -> decoders -> text
+ *
+ * SentencePiece and tiktoken files become a pipeline of this kind too. A loaded tokenizer is read-only; what encoding
+ * writes to lies in a tm__scratch, which is handed from call to call, so that concurrent encodes are safe.
+ */
+#ifndef TM_TOKENIZER_H
+#define TM_TOKENIZER_H
+
+#include "base/base.h"
+
+#include <stdatomic.h>
+
+/* Highest number of ids, and how many ids below the highest may be without a piece. */
+enum { TM__VOCAB_MAX = 1 << 22, TM__VOCAB_HOLES = 1 << 16 };
+
+/* Beside the public TM_ENCODE_ flags: the text continues another one, so no dummy prefix is put before it. */
+enum { TM__ENCODE_CONTINUE = 1 << 8 };
+
+/* ---- pieces (vocab.c) -------------------------------------------------------------------------------------------- */
+
+enum {
+    TM__PIECE_ADDED = 1,   /* recognised in text before the model sees it */
+    TM__PIECE_SPECIAL = 2, /* never produced from untrusted text */
+    TM__PIECE_BYTE = 4,    /* "<0x0A>" of a SentencePiece file */
+    TM__PIECE_UNUSED = 8,
+    TM__PIECE_USER = 16, /* user-defined symbol of a SentencePiece file */
+    TM__PIECE_UNKNOWN = 32
+};
+
+/* text NULL: a hole. `raw` is what the piece stands for in bytes: text, unless the vocabulary is byte-level. */
+typedef struct tm__piece {
+    const char *text, *raw;
+    uint32_t len, raw_len;
+    float score;
+    uint32_t flags;
+} tm__piece;
+
+typedef struct tm__vocab {
+    tm__piece *pieces;
+    size_t cap;
+    int32_t size;  /* highest id + 1 */
+    int32_t count; /* pieces */
+    tm__map ids;   /* text to id */
+    tm__arena strings;
+} tm__vocab;
+
+/* Refuses an id that is out of range or taken and a text that is there already. Strings are copied. */
+tm_status tm__vocab_add(tm__vocab *vocab, const char *file, const char *text, size_t len, int32_t id, unsigned flags);
+/* Refuses vocabularies that are empty or full of holes. */
+tm_status tm__vocab_check(const tm__vocab *vocab, const char *file);
+int32_t tm__vocab_id(const tm__vocab *vocab, const char *text, size_t len); /* -1: none */
+/* Reads every piece in the byte alphabet of GPT-2 and sets its raw bytes. */
+tm_status tm__vocab_decode_bytes(tm__vocab *vocab);
+/* Byte of a character of GPT-2's byte alphabet, -1: none; and the character of a byte. */
+int tm__byte_of_code(uint32_t code);
+uint32_t tm__code_of_byte(int byte);
+/* "<0x0A>" -> 10; -1 for other texts. */
+int tm__byte_of_piece(const char *text, size_t len);
+
+/* ---- trie (trie.c) ----------------------------------------------------------------------------------------------- */
+
+typedef struct tm__trie_slot {
+    uint32_t key; /* parent node << 8 | byte; parent > 0 */
+    uint32_t child;
+} tm__trie_slot;
+
+/* A set of byte strings with values. Node 0 is "no such node", the root's children stand in `root`. */
+typedef struct tm__trie {
+    uint32_t root[256];
+    tm__trie_slot *slots;
+    size_t slot_cap;
+    int32_t *values; /* per node; -1: no string ends here */
+    size_t value_cap, nodes;
+} tm__trie;
+
+bool tm__trie_add(tm__trie *trie, const char *bytes, size_t len, int32_t value); /* false: out of memory */
+uint32_t tm__trie_child(const tm__trie *trie, uint32_t node, uint8_t byte);      /* node 0: from the root */
+/* Length of the longest string that text begins with (0: none); its value in *value. */
+size_t tm__trie_longest(const tm__trie *trie, const char *text, size_t len, int32_t *value);
+void tm__trie_free(tm__trie *trie);
+
+/* ---- regular expressions (regex.c) ---------------------------------------------------------------------------------
+ */
+
+struct pcre2_real_code_8;
+struct pcre2_real_match_data_8;
+
+typedef struct tm__regex {
+    struct pcre2_real_code_8 *code;
+} tm__regex;
+
+/* `literal`: the pattern is a plain string. */
+tm_status tm__regex_compile(tm__regex *regex, const char *pattern, size_t len, bool literal, const char *file,
+                            const char *field);
+void tm__regex_free(tm__regex *regex);
+struct pcre2_real_match_data_8 *tm__regex_match_data(void); /* NULL: out of memory */
+void tm__regex_match_data_free(struct pcre2_real_match_data_8 *data);
+/* Next match at or after `from` in valid UTF-8. *found false: none. */
+tm_status tm__regex_find(const tm__regex *regex, struct pcre2_real_match_data_8 *data, const char *text, size_t len,
+                         size_t from, bool *found, size_t *start, size_t *end);
+
+/* ---- steps ------------------------------------------------------------------------------------------------------- */
+
+typedef enum tm__step_kind {
+    TM__NORM_UNICODE, /* NFC and its kin: `options` of utf8proc */
+    TM__NORM_LOWERCASE,
+    TM__NORM_REPLACE, /* regex -> content */
+    TM__NORM_PREPEND, /* content */
+    TM__NORM_STRIP,   /* start, stop as flags */
+    TM__NORM_SENTENCEPIECE,
+    TM__SPLIT_REGEX,
+    TM__SPLIT_DIGITS,
+    TM__SPLIT_METASPACE,
+    TM__SPLIT_BYTE_LEVEL,
+    TM__DECODE_BYTE_LEVEL,
+    TM__DECODE_BYTE_FALLBACK,
+    TM__DECODE_FUSE,
+    TM__DECODE_STRIP,   /* content, start, stop as counts */
+    TM__DECODE_REPLACE, /* regex -> content */
+    TM__DECODE_METASPACE,
+    TM__DECODE_SENTENCEPIECE,
+} tm__step_kind;
+
+typedef enum tm__behavior {
+    TM__BEHAVIOR_REMOVED,
+    TM__BEHAVIOR_ISOLATED,
+    TM__BEHAVIOR_MERGED_PREVIOUS,
+    TM__BEHAVIOR_MERGED_NEXT,
+    TM__BEHAVIOR_CONTIGUOUS,
+} tm__behavior;
+
+typedef enum tm__prepend { TM__PREPEND_ALWAYS, TM__PREPEND_FIRST, TM__PREPEND_NEVER } tm__prepend;
+
+typedef struct tm__step {
+    tm__step_kind kind;
+    tm__regex regex; /* .code NULL: none */
+    const char *content;
+    size_t content_len;
+    const char *literal; /* what `regex` matches, where that is a plain string */
+    size_t literal_len;
+    int start, stop, options;
+    tm__behavior behavior;
+    bool invert;
+    tm__prepend prepend; /* Metaspace; ByteLevel's add_prefix_space is ALWAYS or NEVER */
+    bool split;          /* Metaspace splits before its character; Digits: each digit by itself */
+} tm__step;
+
+typedef struct tm__steps {
+    tm__step *data;
+    size_t len, cap;
+} tm__steps;
+
+tm__step *tm__steps_add(tm__steps *steps, tm__step_kind kind); /* NULL: out of memory */
+void tm__steps_free(tm__steps *steps);
+
+/* ---- SentencePiece's normalizer (spm_normalize.c) ---------------------------------------------------------------- */
+
+typedef struct tm__spm {
+    bool dummy_prefix, remove_extra, escape, suffix;
+    const uint32_t *trie; /* double array of the precompiled character map; NULL: identity */
+    size_t trie_len;      /* units */
+    const char *replacements;
+    size_t replacements_len;
+    const char *unknown; /* how an unknown piece is written */
+    tm__trie user;       /* user-defined symbols are kept as they are */
+} tm__spm;
+
+bool tm__spm_normalize(const tm__spm *spm, bool prefix, const char *text, size_t len, tm__string *out);
+
+/* ---- models (bpe.c, unigram.c) ----------------------------------------------------------------------------------- */
+
+typedef struct tm__merge {
+    uint64_t pair; /* left << 32 | right; all ones: free slot */
+    uint32_t rank;
+    int32_t id;
+} tm__merge;
+
+typedef struct tm__bpe {
+    tm__merge *merges; /* open addressing, power of two */
+    size_t cap, len;
+    int32_t ascii[256]; /* symbol of a byte (byte-level) or of an ASCII character; -1: none */
+    tm__map characters; /* symbols of other characters */
+    tm__map words;      /* raw bytes to id; filled where whole words are looked up first */
+    int32_t bytes[256]; /* byte-fallback pieces; -1: none */
+    int32_t unknown;    /* -1: unknown characters vanish */
+    bool byte_level, byte_fallback, fuse_unknown, whole_words;
+    bool late_fallback;  /* SentencePiece: characters become bytes after the merges, unknown pieces fuse */
+    bool break_at_space; /* no merge crosses from another character to U+2581, so that words may be merged apart */
+    const char **pseudo; /* late_fallback: characters that occur in pieces but are none; symbols from vocab.size on */
+    size_t pseudo_len, pseudo_cap;
+} tm__bpe;
+
+typedef struct tm__unigram {
+    tm__trie trie;
+    float min_score, max_score;
+    int32_t unknown;
+    int32_t bytes[256];
+    bool byte_fallback;
+} tm__unigram;
+
+struct tm__scratch;
+
+void tm__bpe_init(tm__bpe *bpe);
+void tm__bpe_free(tm__bpe *bpe);
+bool tm__bpe_reserve(tm__bpe *bpe, size_t merges); /* before the first add; false: out of memory */
+/* False if the pair is there already. */
+bool tm__bpe_add(tm__bpe *bpe, int32_t left, int32_t right, uint32_t rank, int32_t id);
+const tm__merge *tm__bpe_find(const tm__bpe *bpe, int32_t left, int32_t right); /* NULL: none */
+/* Builds the tables of symbols from the vocabulary, once pieces and their flags are complete. */
+tm_status tm__bpe_prepare(tm_tokenizer *tok);
+tm_status tm__bpe_encode(const tm_tokenizer *tok, struct tm__scratch *scratch, const char *word, size_t len,
+                         tm_ids *ids);
+
+bool tm__unigram_prepare(tm_tokenizer *tok); /* false: out of memory */
+tm_status tm__unigram_encode(const tm_tokenizer *tok, struct tm__scratch *scratch, const char *text, size_t len,
+                             tm_ids *ids);
+void tm__unigram_free(tm__unigram *unigram);
+
+/* ---- added tokens (added.c) -------------------------------------------------------------------------------------- */
+
+typedef struct tm__added {
+    int32_t id;
+    bool special, normalized, lstrip, rstrip, single_word;
+} tm__added;
+
+/* Tries by trust: [0] without special tokens, [1] with them; values index tm_tokenizer.added. */
+typedef struct tm__added_set {
+    tm__trie raw[2], normalized[2];
+} tm__added_set;
+
+tm_status tm__added_build(tm_tokenizer *tok);
+/* The next added token at or after `from`: its span in text with stripped blanks included. false: none. */
+bool tm__added_find(const tm_tokenizer *tok, const tm__trie *trie, const char *text, size_t len, size_t from,
+                    size_t *start, size_t *end, int32_t *id);
+
+/* ---- the tokenizer ----------------------------------------------------------------------------------------------- */
+
+typedef enum tm__model_kind { TM__MODEL_BPE, TM__MODEL_UNIGRAM } tm__model_kind;
+
+struct tm_tokenizer {
+    const char *kind;
+    char *chat_template; /* NULL: none */
+    tm__vocab vocab;
+    tm__model_kind model;
+    tm__bpe bpe;
+    tm__unigram unigram;
+    bool sentencepiece; /* from a SentencePiece file: invalid UTF-8 counts byte by byte */
+    tm__spm spm;
+    tm__steps normalizers, splitters, decoders;
+    tm__added *added;
+    size_t added_len, added_cap;
+    tm__added_set added_set;
+    tm_ids prefix, suffix; /* of the template */
+    int32_t bos, eos, pad;
+    _Atomic(struct tm__scratch *) spare;
+};
+
+/* ---- scratch (encode.c) ------------------------------------------------------------------------------------------ */
+
+typedef struct tm__span {
+    size_t start, len;
+} tm__span;
+
+typedef struct tm__spans {
+    tm__span *data;
+    size_t len, cap;
+} tm__spans;
+
+/* A word seen before and its ids: direct-mapped, replaced on collision. Longer words are not kept. */
+enum { TM__CACHE_BITS = 14, TM__CACHE_WORD = 22, TM__CACHE_IDS = 6 };
+typedef struct tm__cached {
+    uint32_t hash;
+    uint8_t len, count;
+    char word[TM__CACHE_WORD];
+    int32_t ids[TM__CACHE_IDS];
+} tm__cached;
+
+/* Best path to a position of the text (Unigram). */
+typedef struct tm__lattice_node {
+    int32_t id, start; /* start -1: not reached */
+    float score;
+} tm__lattice_node;
+
+typedef struct tm__scratch {
+    tm__string clean, normal[2], split[2];
+    tm__spans spans[2];
+    struct pcre2_real_match_data_8 *match_data;
+    int32_t *symbols, *merged; /* per symbol: id, id after merging with the next */
+    uint32_t *ranks;           /* per symbol: rank of the merge with the next */
+    int32_t *next, *previous;
+    uint64_t *heap;
+    size_t symbols_cap, merged_cap, ranks_cap, next_cap, previous_cap, heap_cap, heap_len;
+    tm__lattice_node *lattice;
+    size_t lattice_cap;
+    tm__cached *cache;
+} tm__scratch;
+
+void tm__scratch_free(tm__scratch *scratch);
+
+/* normalize.c: runs the normalizers over text; *out points into scratch or is text itself. */
+tm_status tm__normalize(const tm_tokenizer *tok, tm__scratch *scratch, const char *text, size_t len, bool prefix,
+                        const char **out, size_t *out_len);
+/* pretokenize.c: splits into scratch->spans[0] over *out. `first`: the text begins at offset 0 of the input. */
+tm_status tm__pretokenize(const tm_tokenizer *tok, tm__scratch *scratch, const char *text, size_t len, bool prefix,
+                          bool first, const char **out);
+/* Valid UTF-8 from any bytes: U+FFFD for each maximal invalid part (or for each invalid byte). */
+bool tm__utf8_clean(const char *text, size_t len, bool per_byte, tm__string *out);
+bool tm__is_space(uint32_t code); /* Unicode White_Space */
+
+/* ---- loaders ----------------------------------------------------------------------------------------------------- */
+
+struct json_t;
+tm_status tm__load_json(tm_tokenizer *tok, const char *path, const char *data, size_t len); /* load_json.c */
+tm_status tm__load_vocab_merges(tm_tokenizer *tok, const char *vocab, const char *merges, bool qwen2);
+tm_status tm__load_steps(tm_tokenizer *tok, const char *file, const struct json_t *root); /* load_steps.c */
+/* The pipeline of a byte-level tokenizer with this split pattern. */
+tm_status tm__load_byte_level(tm_tokenizer *tok, const char *file, const char *pattern);
+tm_status tm__load_spm(tm_tokenizer *tok, const char *path, const char *data, size_t len); /* load_spm.c */
+tm_status tm__load_llama2c(tm_tokenizer *tok, const char *path, const char *data, size_t len);
+tm_status tm__load_tiktoken(tm_tokenizer *tok, const char *path, const char *data, size_t len); /* load_tiktoken.c */
+/* Registers an added token: a new piece, or new flags for a piece that is there. */
+tm_status tm__added_put(tm_tokenizer *tok, const char *file, const char *text, size_t len, int32_t id,
+                        const tm__added *flags);
+
+/* What stands beside the tokenizer's own file (config.c). NULL: no such file. */
+typedef struct tm__config {
+    struct json_t *tokenizer, *special, *added, *generation, *model;
+    char *tokenizer_path, *special_path, *added_path, *generation_path, *model_path, *template_path;
+} tm__config;
+tm_status tm__config_read(tm__config *config, const char *directory);
+void tm__config_free(tm__config *config);
+bool tm__config_is_qwen2(const tm__config *config);
+/* Added tokens, bos, eos, pad, what is put around a text, the chat template. Before the model's tables are built. */
+tm_status tm__config_apply(const tm__config *config, tm_tokenizer *tok);
+
+extern const char tm__pattern_gpt2[], tm__pattern_qwen2[], tm__pattern_llama3[];
+
+/* write_json.c: an equivalent tokenizer.json of a SentencePiece BPE tokenizer. */
+tm_status tm__tokenizer_write_json(const tm_tokenizer *tok, const char *path);
+
+#endif

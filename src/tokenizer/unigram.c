@@ -1,0 +1,97 @@
+/* unigram.c: the most probable segmentation under a Unigram model, by Viterbi (Kudo 2018), as SentencePiece's
+ * EncodeOptimized does it.
+ *
+ * For each position of the normalized text the best path that ends there is kept: forward over all pieces that begin at
+ * the position, then back from the end. A character that is no piece costs the unknown penalty, 10 below the lowest
+ * score. Sums are compared in double and kept in float, as in the library, so that near ties fall the same way.
+ */
+#include "tokenizer/tokenizer.h"
+
+#include <float.h>
+#include <stdlib.h>
+
+static const double unknown_penalty = 10.0;
+
+bool tm__unigram_prepare(tm_tokenizer *tok) {
+    tm__unigram *unigram = &tok->unigram;
+    unigram->min_score = FLT_MAX;
+    unigram->max_score = -FLT_MAX;
+    for (int32_t id = 0; id < tok->vocab.size; id++) {
+        const tm__piece *piece = &tok->vocab.pieces[id];
+        if (!piece->text) continue;
+        if (piece->flags & TM__PIECE_BYTE) unigram->bytes[tm__byte_of_piece(piece->text, piece->len)] = id;
+        bool outside = piece->flags & (TM__PIECE_SPECIAL | TM__PIECE_BYTE | TM__PIECE_UNKNOWN | TM__PIECE_UNUSED);
+        if (outside || (piece->flags & TM__PIECE_ADDED && !(piece->flags & TM__PIECE_USER))) continue;
+        if (!tm__trie_add(&unigram->trie, piece->text, piece->len, id)) return false;
+        if (piece->flags & TM__PIECE_USER) continue;
+        unigram->min_score = TM__MIN(unigram->min_score, piece->score);
+        unigram->max_score = TM__MAX(unigram->max_score, piece->score);
+    }
+    return true;
+}
+
+void tm__unigram_free(tm__unigram *unigram) {
+    tm__trie_free(&unigram->trie);
+}
+
+static void offer(tm__lattice_node *node, double score, int32_t id, size_t start) {
+    if (node->start >= 0 && !(score > (double)node->score)) return;
+    *node = (tm__lattice_node){.id = id, .start = (int32_t)start, .score = (float)score};
+}
+
+/* Extends the best path to `at` by every piece that begins there. */
+static void extend(const tm_tokenizer *tok, tm__lattice_node *best, const char *text, size_t len, size_t at,
+                   size_t width) {
+    const tm__unigram *unigram = &tok->unigram;
+    double here = (double)best[at].score;
+    bool single = false;
+    uint32_t node = 0;
+    for (size_t end = at; end < len;) {
+        node = tm__trie_child(&unigram->trie, node, (uint8_t)text[end++]);
+        if (!node) break;
+        int32_t id = unigram->trie.values[node];
+        if (id < 0) continue;
+        const tm__piece *piece = &tok->vocab.pieces[id];
+        bool user = piece->flags & TM__PIECE_USER;
+        double score = user ? (double)((float)(end - at) * unigram->max_score) - 0.1 : (double)piece->score;
+        offer(&best[end], score + here, id, at);
+        single |= end - at == width;
+    }
+    if (!single) offer(&best[at + width], (double)unigram->min_score - unknown_penalty + here, unigram->unknown, at);
+}
+
+static tm_status push_path(const tm_tokenizer *tok, const tm__lattice_node *best, const int32_t *ends, size_t n,
+                           const char *text, tm_ids *ids) {
+    const tm__unigram *unigram = &tok->unigram;
+    bool previous_unknown = false;
+    for (size_t i = n; i-- > 0;) {
+        const tm__lattice_node *node = &best[ends[i]];
+        bool unknown = node->id == unigram->unknown;
+        if (unknown && unigram->byte_fallback) {
+            for (int32_t at = node->start; at < ends[i]; at++)
+                TM__TRY(tm_ids_push(ids, unigram->bytes[(uint8_t)text[at]]));
+        } else if (!(unknown && previous_unknown)) {
+            TM__TRY(tm_ids_push(ids, node->id));
+        }
+        previous_unknown = unknown;
+    }
+    return TM_OK;
+}
+
+tm_status tm__unigram_encode(const tm_tokenizer *tok, tm__scratch *scratch, const char *text, size_t len, tm_ids *ids) {
+    if (!tm__grow((void **)&scratch->lattice, &scratch->lattice_cap, len + 1, sizeof *scratch->lattice) ||
+        !tm__grow((void **)&scratch->next, &scratch->next_cap, len + 1, sizeof *scratch->next))
+        return tm__fail_memory();
+    tm__lattice_node *best = scratch->lattice;
+    for (size_t i = 0; i <= len; i++) best[i].start = -1;
+    best[0] = (tm__lattice_node){.id = -1, .start = 0, .score = 0};
+    for (size_t at = 0; at < len;) {
+        uint32_t code;
+        size_t width = (size_t)tm__utf8_decode(text + at, len - at, &code);
+        extend(tok, best, text, len, at, width);
+        at += width;
+    }
+    size_t n = 0;
+    for (int32_t end = (int32_t)len; end > 0; end = best[end].start) scratch->next[n++] = end;
+    return push_path(tok, best, scratch->next, n, text, ids);
+}
