@@ -40,8 +40,15 @@ static const struct {
 } other_types[] = {{"BOOL", 1}, {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"F8_E8M0", 1},
                    {"I16", 2},  {"U16", 2}, {"U32", 4},     {"U64", 8},     {"C64", 8}};
 
+static const char damaged[] = "the file is damaged; fetch it again";
+
+/* A tensor's name as an error shows it; the format allows the empty one. */
+static const char *shown(const char *name) {
+    return name[0] ? name : "(empty name)";
+}
+
 static tm_status bad(const tm__safetensors *file, const char *name, const char *what) {
-    return tm__fail(TM_FORMAT, file->path, name, "the file is damaged; fetch it again", "%s", what);
+    return tm__fail(TM_FORMAT, file->path, shown(name), damaged, "%s", what);
 }
 
 /* ---- one entry --------------------------------------------------------------------------------------------------- */
@@ -63,7 +70,7 @@ static tm_status read_dtype(const tm__safetensors *file, const json_t *spec, ent
             e->dtype_name = other_types[i].name;
             return TM_OK;
         }
-    return tm__fail(TM_FORMAT, file->path, e->name, NULL, "dtype '%.40s' is unknown", name);
+    return tm__fail(TM_FORMAT, file->path, shown(e->name), NULL, "dtype '%.40s' is unknown", name);
 }
 
 /* `*bytes`: of the whole tensor, from its shape. */
@@ -105,7 +112,7 @@ static tm_status read_entry(tm__safetensors *file, const char *name, const json_
     e->begin = (size_t)from;
     e->end = (size_t)to;
     if (e->end - e->begin != bytes)
-        return tm__fail(TM_FORMAT, file->path, name, "the file is damaged; fetch it again",
+        return tm__fail(TM_FORMAT, file->path, shown(name), damaged,
                         "data_offsets span %zu bytes, shape and dtype need %zu", e->end - e->begin, bytes);
     return TM_OK;
 }
@@ -133,8 +140,8 @@ static tm_status check_coverage(tm__safetensors *file) {
         at = e->end;
     }
     if (at != file->data_len)
-        return tm__fail(TM_FORMAT, file->path, "data_offsets", "the file is damaged; fetch it again",
-                        "%zu bytes at the end belong to no tensor", file->data_len - at);
+        return tm__fail(TM_FORMAT, file->path, "data_offsets", damaged, "%zu bytes at the end belong to no tensor",
+                        file->data_len - at);
     qsort(file->entries, file->count, sizeof *file->entries, by_name);
     return TM_OK;
 }
@@ -233,9 +240,10 @@ int64_t tm__safetensors_index(const tm__safetensors *file, const char *name) {
 tm_status tm__safetensors_at(tm__safetensors *file, size_t index, tm_tensor *tensor) {
     entry *e = &file->entries[index];
     if (e->dtype < 0)
-        return tm__fail(TM_UNSUPPORTED, file->path, e->name, NULL, "element type %s is not supported", e->dtype_name);
+        return tm__fail(TM_UNSUPPORTED, file->path, shown(e->name), NULL, "element type %s is not supported",
+                        e->dtype_name);
     if (e->ndim > TM__MAX_DIMS)
-        return tm__fail(TM_UNSUPPORTED, file->path, e->name, NULL, "%d dimensions are more than %d", e->ndim,
+        return tm__fail(TM_UNSUPPORTED, file->path, shown(e->name), NULL, "%d dimensions are more than %d", e->ndim,
                         TM__MAX_DIMS);
     const uint8_t *data = file->data + e->begin;
     if ((uintptr_t)data % e->element != 0) {
@@ -253,7 +261,7 @@ tm_status tm__safetensors_at(tm__safetensors *file, size_t index, tm_tensor *ten
 
 tm_status tm__safetensors_find(tm__safetensors *file, const char *name, tm_tensor *tensor) {
     int64_t index = tm__safetensors_index(file, name);
-    if (index < 0) return tm__fail(TM_NOT_FOUND, file->path, name, NULL, "no such tensor");
+    if (index < 0) return tm__fail(TM_NOT_FOUND, file->path, shown(name), NULL, "no such tensor");
     return tm__safetensors_at(file, (size_t)index, tensor);
 }
 
