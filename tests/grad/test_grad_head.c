@@ -1,0 +1,193 @@
+/* Head and cross-entropy: gradients, chunking, tied weights, golden values. */
+#include "gradcheck.h"
+
+enum { TOKENS = 7, WIDTH = 4, VOCAB = 9, TARGETS = 5 };
+
+static gradcheck check;
+static tm__param head;
+
+static const int32_t rows[TARGETS] = {5, 0, 2, 6, 3}, ids[TARGETS] = {8, 0, 4, 4, 1};
+static const double weights[TARGETS] = {0.2, 0.3, -0.1, 0.5, 1};
+static const tm__head_targets targets = {TARGETS, rows, ids, weights};
+
+static int begin(void **state) {
+    (void)state;
+    grad_begin(&check, 4);
+    return 0;
+}
+
+static int end(void **state) {
+    (void)state;
+    grad_end(&check);
+    return 0;
+}
+
+/* Row 3 of the gradient of hidden also gets something from elsewhere: dhidden must be added to, not overwritten. */
+static tm_status build(tm__tape *tape, gradcheck *c, tm__var **y) {
+    tm__var *hidden, *half, *loss, *other;
+    TM__TRY(grad_var(tape, c, 0, &hidden));
+    TM__TRY(tm__op_scale(tape, hidden, 0.5, &half));
+    TM__TRY(tm__op_head_loss(tape, half, &head, &targets, NULL, &loss));
+    TM__TRY(tm__op_weighted_sum(tape, half, c->weight + 100, &other));
+    return tm__op_add(tape, loss, other, y);
+}
+
+static void make_slots(void) {
+    grad_input(&check, "hidden", 2, (int64_t[]){TOKENS, WIDTH});
+    grad_param(&check, &head, "head", 2, (int64_t[]){VOCAB, WIDTH});
+    check.build = build;
+}
+
+static void test_one_chunk(void **state) {
+    (void)state;
+    make_slots();
+    assert_true(grad_agrees(&check));
+}
+
+static void test_many_chunks(void **state) {
+    (void)state;
+    make_slots();
+    grad_analytic(&check);
+    double value = grad_value(&check), whole[2][VOCAB * WIDTH];
+    for (int i = 0; i < 2; i++) memcpy(whole[i], check.slots[i].grad, check.slots[i].n * sizeof(double));
+    for (size_t fitting = 1; fitting < TARGETS; fitting++) {
+        check.head_chunk_bytes = fitting * VOCAB * sizeof(double);
+        assert_true(grad_agrees(&check));
+        assert_true(grad_value(&check) == value);
+        for (int i = 0; i < 2; i++)
+            assert_true(test_relative_error(check.slots[i].grad, whole[i], check.slots[i].n) < 1e-14);
+    }
+    check.head_chunk_bytes = 1; /* less than a row: one row at a time */
+    assert_true(grad_agrees(&check));
+}
+
+static void test_frozen_head(void **state) {
+    (void)state;
+    make_slots();
+    head.trainable = false;
+    head.grad = NULL;
+    check.slots[1].n = 0;
+    assert_true(grad_agrees(&check));
+}
+
+/* The embedding is the head as well: its gradient is the sum of both uses. */
+static tm_status build_tied(tm__tape *tape, gradcheck *c, tm__var **y) {
+    const int32_t text[TOKENS] = {3, 8, 0, 3, 2, 7, 1};
+    tm__var *embedded, *gated;
+    (void)c;
+    TM__TRY(tm__op_embedding(tape, &head, text, TOKENS, &embedded));
+    TM__TRY(tm__op_swiglu(tape, embedded, embedded, &gated));
+    return tm__op_head_loss(tape, gated, &head, &targets, NULL, y);
+}
+
+static void test_tied(void **state) {
+    (void)state;
+    grad_param(&check, &head, "head", 2, (int64_t[]){VOCAB, WIDTH});
+    check.build = build_tied;
+    assert_true(grad_agrees(&check));
+    check.head_chunk_bytes = 2 * VOCAB * sizeof(double);
+    assert_true(grad_agrees(&check));
+}
+
+static void test_row_losses(void **state) {
+    (void)state;
+    make_slots();
+    double each[TARGETS], sum = 0;
+    tm__tape *tape = grad_tape(&check);
+    tm__var *hidden, *loss;
+    tape->recording = false;
+    tape->head_chunk_bytes = 2 * VOCAB * sizeof(double);
+    assert_ok(grad_var(tape, &check, 0, &hidden));
+    assert_ok(tm__op_head_loss(tape, hidden, &head, &targets, each, &loss));
+    for (int i = 0; i < TARGETS; i++) {
+        double z[VOCAB], total = 0;
+        for (int j = 0; j < VOCAB; j++) {
+            z[j] = 0;
+            for (int d = 0; d < WIDTH; d++)
+                z[j] += check.slots[0].value[rows[i] * WIDTH + d] * check.slots[1].value[j * WIDTH + d];
+            total += exp(z[j]);
+        }
+        assert_true(fabs(each[i] - (log(total) - z[ids[i]])) < 1e-13);
+        sum += weights[i] * each[i];
+    }
+    assert_true(*(double *)loss->value.data == sum);
+    tm__tape_free(tape);
+}
+
+static void test_no_targets(void **state) {
+    (void)state;
+    make_slots();
+    const tm__head_targets none = {0};
+    tm__tape *tape = grad_tape(&check);
+    tm__var *hidden, *loss;
+    assert_ok(grad_var(tape, &check, 0, &hidden));
+    assert_ok(tm__op_head_loss(tape, hidden, &head, &none, NULL, &loss));
+    assert_true(*(double *)loss->value.data == 0);
+    assert_ok(tm__tape_backward(tape, 1, &loss, NULL));
+    for (int i = 0; i < TOKENS * WIDTH; i++) assert_true(((double *)hidden->grad)[i] == 0);
+    tm__tape_free(tape);
+}
+
+static void test_bad_targets(void **state) {
+    (void)state;
+    make_slots();
+    const int32_t good = 1, twice[2] = {1, 1}, two_ids[2] = {0, 1}, past_row = TOKENS, past_id = VOCAB, below = -1;
+    const double one[2] = {1, 1};
+    const tm__head_targets bad[] = {
+        {1, &past_row, &good, one}, {1, &below, &good, one},  {1, &good, &past_id, one},
+        {1, &good, &below, one},    {2, twice, two_ids, one},
+    };
+    for (size_t i = 0; i < TM__COUNT(bad); i++) {
+        tm__tape *tape = grad_tape(&check);
+        tm__var *hidden, *loss;
+        assert_ok(grad_var(tape, &check, 0, &hidden));
+        assert_int_equal(tm__op_head_loss(tape, hidden, &head, &bad[i], NULL, &loss), TM_INVALID);
+        tm__tape_free(tape);
+    }
+}
+
+/* ---- golden values: methods specification, appendix A ---- */
+
+/* A1: logits (1,2,3), target 2. */
+static void test_golden_cross_entropy(void **state) {
+    (void)state;
+    double logits[] = {1, 2, 3}, loss, lse, one = 1;
+    const double softmax[] = {0.0900305732, 0.2447284711, 0.6652409558 - 1};
+    const int32_t target = 2;
+    assert_ok(check.dev->k->cross_entropy(check.dev, &loss, &lse, logits, &target, 1, 3));
+    assert_true(fabs(loss - 0.4076059644) < 5e-11);
+    assert_ok(check.dev->k->cross_entropy_grad(check.dev, logits, &lse, &target, &one, 1, 3));
+    for (int i = 0; i < 3; i++) assert_true(fabs(logits[i] - softmax[i]) < 6e-11);
+}
+
+/* A15: equal logits give the logarithm of the vocabulary, however large the logits. */
+static void test_golden_uniform(void **state) {
+    (void)state;
+    const struct {
+        int64_t vocab;
+        double loss;
+    } golden[] = {{32000, 10.3734911818}, {128256, 11.7617835456}};
+    for (size_t i = 0; i < 2; i++) {
+        double *logits = malloc((size_t)golden[i].vocab * sizeof *logits), loss, lse;
+        const int32_t target = 17;
+        for (int64_t j = 0; j < golden[i].vocab; j++) logits[j] = 800;
+        assert_ok(check.dev->k->cross_entropy(check.dev, &loss, &lse, logits, &target, 1, golden[i].vocab));
+        assert_true(fabs(loss - golden[i].loss) < 1e-9);
+        free(logits);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_one_chunk, begin, end),
+        cmocka_unit_test_setup_teardown(test_many_chunks, begin, end),
+        cmocka_unit_test_setup_teardown(test_frozen_head, begin, end),
+        cmocka_unit_test_setup_teardown(test_tied, begin, end),
+        cmocka_unit_test_setup_teardown(test_row_losses, begin, end),
+        cmocka_unit_test_setup_teardown(test_no_targets, begin, end),
+        cmocka_unit_test_setup_teardown(test_bad_targets, begin, end),
+        cmocka_unit_test_setup_teardown(test_golden_cross_entropy, begin, end),
+        cmocka_unit_test_setup_teardown(test_golden_uniform, begin, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
