@@ -1,0 +1,10 @@
+/* gemm.h: the two ways of multiplying. */
+#ifndef TM_CPU_GEMM_H
+#define TM_CPU_GEMM_H
+
+#include "device/cpu/isa/tile.h"
+
+/* gemm_rows.c: few rows of A times a weight stored (n, k), at the speed of memory. */
+tm_status TM__ISA(gemm_rows)(tm_device *dev, const tm__gemm *g);
+
+#endif

@@ -1,0 +1,166 @@
+/* simd.h: vectors of one instruction set, written with the compiler's vector types so that one source serves all.
+ *
+ * TM__LANES floats make a vector. Tails go through the same vector code as full vectors (load_part, store_part), so an
+ * element's bytes do not depend on where in a row it stands.
+ */
+#ifndef TM_SIMD_H
+#define TM_SIMD_H
+
+#include "device/cpu/cpu.h"
+
+#define TM__JOIN3_(a, b, c) a##b##c
+#define TM__JOIN3(a, b, c) TM__JOIN3_(a, b, c)
+#define TM__ISA(name) TM__JOIN3(tm__, TM__ISA_NAME, _##name) /* tm__avx2_gemm */
+#define TM__INLINE static inline __attribute__((always_inline, unused))
+
+enum { VL = TM__LANES };
+
+/* Rows of any alignment, and memory that is also read as other types. */
+typedef float vf __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef int32_t vi __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef uint32_t vu __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef uint16_t vh __attribute__((vector_size(VL * 2), aligned(2), may_alias));
+
+TM__INLINE vf splat(float x) {
+    return x - (vf){0};
+}
+
+TM__INLINE vf load(const float *p) {
+    return *(const vf *)p;
+}
+
+TM__INLINE void store(float *p, vf v) {
+    *(vf *)p = v;
+}
+
+/* The first n lanes, 0 < n <= VL; the others are `rest`. */
+TM__INLINE vf load_part(const float *p, int64_t n, float rest) {
+    if (n >= VL) return load(p);
+    vf v = splat(rest);
+    memcpy(&v, p, (size_t)n * sizeof *p);
+    return v;
+}
+
+TM__INLINE void store_part(float *p, vf v, int64_t n) {
+    if (n >= VL)
+        store(p, v);
+    else
+        memcpy(p, &v, (size_t)n * sizeof *p);
+}
+
+TM__INLINE vf choose(vi mask, vf yes, vf no) {
+    return (vf)((mask & (vi)yes) | (~mask & (vi)no));
+}
+
+TM__INLINE vf larger(vf a, vf b) {
+    return choose(a > b, a, b);
+}
+
+/* Pairwise, in a fixed order. */
+TM__INLINE float lanes_sum(vf v) {
+    float lane[VL];
+    memcpy(lane, &v, sizeof lane);
+    for (int half = VL / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
+TM__INLINE float lanes_max(vf v) {
+    float lane[VL];
+    memcpy(lane, &v, sizeof lane);
+    for (int i = 1; i < VL; i++) lane[0] = lane[i] > lane[0] ? lane[i] : lane[0];
+    return lane[0];
+}
+
+/* exp to about 1 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, then the polynomial of Cephes' expf in r. Below -87.3 it
+ * gives 0, above 88.3 it saturates near 2.4e38; NaN stays NaN. */
+TM__INLINE vf exp_lanes(vf x) {
+    const vf to_integer = splat(0x1.8p23f);
+    vf limited = choose(x > splat(88.3f), splat(88.3f), x);
+    limited = choose(limited < splat(-87.3f), splat(-87.3f), limited);
+    vf shifted = limited * splat(1.44269504088896341f) + to_integer;
+    vf n = shifted - to_integer;
+    vf r = limited - n * splat(0.693359375f) + n * splat(2.12194440e-4f);
+    vf p = splat(1.9875691500e-4f);
+    p = p * r + splat(1.3981999507e-3f);
+    p = p * r + splat(8.3334519073e-3f);
+    p = p * r + splat(4.1665795894e-2f);
+    p = p * r + splat(1.6666665459e-1f);
+    p = p * r + splat(5.0000001201e-1f);
+    p = p * (r * r) + r + splat(1);
+    vf power = (vf)(((vu)shifted - (vu)to_integer + 127) << 23);
+    return choose(x < splat(-87.3f), splat(0), p * power);
+}
+
+/* Round to nearest even bf16, kept as fp32; NaN stays NaN. */
+TM__INLINE vf round_to_bf16(vf x) {
+    vu bits = (vu)x;
+    vu rounded = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
+    vi nan = (vi)((bits & 0x7fffffff) > 0x7f800000);
+    return choose(nan, (vf)((bits | 0x400000) & 0xffff0000u), (vf)rounded);
+}
+
+TM__INLINE vf from_bf16(vh bits) {
+    return (vf)(__builtin_convertvector(bits, vu) << 16);
+}
+
+/* Exponent and fraction move into place and are scaled by 2^112, which is exact also for subnormals. */
+TM__INLINE vf from_f16(vh bits) {
+    vu wide = __builtin_convertvector(bits, vu);
+    vu magnitude = (wide & 0x7fff) << 13;
+    vu scaled = (vu)((vf)magnitude * splat(0x1p112f));
+    vu special = (vu)(magnitude >= 0x0f800000) & 0x7f800000;
+    return (vf)(scaled | special | (wide & 0x8000) << 16);
+}
+
+/* n lanes from element i of a row of fp32, bf16 or fp16, the others 0. */
+TM__INLINE vf load_as(const void *row, tm_dtype type, int64_t i, int64_t n) {
+    if (type == TM_F32) return load_part((const float *)row + i, n, 0);
+    vh bits = {0};
+    if (n >= VL)
+        bits = *(const vh *)((const uint16_t *)row + i);
+    else
+        memcpy(&bits, (const uint16_t *)row + i, (size_t)n * 2);
+    return type == TM_BF16 ? from_bf16(bits) : from_f16(bits);
+}
+
+/* A weight vector (d) as fp32: itself, or converted into `room` (d). */
+TM__INLINE const float *widened(const void *w, tm_dtype type, int64_t d, float *room) {
+    if (type == TM_F32) return w;
+    for (int64_t i = 0; i < d; i += VL) store_part(room + i, load_as(w, type, i, d - i), d - i);
+    return room;
+}
+
+/* The kernels of this instruction set, by the types of the device's table. */
+#define TM__CPU_KERNELS(X) \
+    X(gemm)                \
+    X(embedding)           \
+    X(embedding_grad)      \
+    X(rmsnorm)             \
+    X(rmsnorm_grad)        \
+    X(rope)                \
+    X(attention)           \
+    X(attention_grad)      \
+    X(attention_cached)    \
+    X(swiglu)              \
+    X(swiglu_grad)         \
+    X(add)                 \
+    X(axpy)                \
+    X(scale)               \
+    X(fill)                \
+    X(dot)                 \
+    X(convert)             \
+    X(add_bias)            \
+    X(bias_grad)           \
+    X(dropout)             \
+    X(gather_rows)         \
+    X(scatter_rows)        \
+    X(cross_entropy)       \
+    X(cross_entropy_grad)  \
+    X(adamw)               \
+    X(sgd)
+#define TM__CPU_DECLARE(kernel) __typeof__(*((tm__kernels *)0)->kernel) TM__ISA(kernel);
+TM__CPU_KERNELS(TM__CPU_DECLARE)
+#undef TM__CPU_DECLARE
+
+#endif
