@@ -6,7 +6,7 @@
 /* Positions and heap entries are 32-bit, and normalizing can make a text several times as long. */
 static const size_t max_text = INT32_MAX / 16;
 
-void tm__scratch_free(tm__scratch *scratch) {
+void tm__encode_scratch_free(tm__scratch *scratch) {
     if (!scratch) return;
     tm__string_free(&scratch->clean);
     for (int i = 0; i < 2; i++) {
@@ -35,12 +35,12 @@ static tm__scratch *take_scratch(const tm_tokenizer *tok) {
     scratch->match_data = tm__regex_match_data();
     scratch->cache = tm__zalloc((size_t)1 << TM__CACHE_BITS, sizeof *scratch->cache);
     if (scratch->match_data && scratch->cache) return scratch;
-    tm__scratch_free(scratch);
+    tm__encode_scratch_free(scratch);
     return NULL;
 }
 
 static void give_scratch(const tm_tokenizer *tok, tm__scratch *scratch) {
-    tm__scratch_free(atomic_exchange(&((tm_tokenizer *)tok)->spare, scratch));
+    tm__encode_scratch_free(atomic_exchange(&((tm_tokenizer *)tok)->spare, scratch));
 }
 
 /* One call's constants. */

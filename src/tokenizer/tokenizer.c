@@ -115,7 +115,7 @@ void tm_tokenizer_free(tm_tokenizer *tokenizer) {
     }
     tm_ids_free(&tokenizer->prefix);
     tm_ids_free(&tokenizer->suffix);
-    tm__scratch_free(atomic_load(&tokenizer->spare));
+    tm__encode_scratch_free(atomic_load(&tokenizer->spare));
     tm__arena_release(&tokenizer->vocab.strings);
     free(tokenizer);
 }

@@ -300,7 +300,7 @@ typedef struct tm__scratch {
     tm__cached *cache;
 } tm__scratch;
 
-void tm__scratch_free(tm__scratch *scratch);
+void tm__encode_scratch_free(tm__scratch *scratch);
 
 /* normalize.c: runs the normalizers over text; *out points into scratch or is text itself. */
 tm_status tm__normalize(const tm_tokenizer *tok, tm__scratch *scratch, const char *text, size_t len, bool prefix,
