@@ -1,0 +1,11 @@
+# Functions that cannot be used safely, files that are too long, and marks of unfinished work.
+cd "$TEMPER_SOURCE"
+sources=$(find src cli include tests tools bench -name '*.[ch]')
+if grep -nwE 'strcpy|strcat|sprintf|gets|atoi|strtok' $sources; then fail "a banned function"; fi
+if grep -nE '\b(TODO|FIXME|XXX)\b' $sources; then fail "unfinished work"; fi
+for file in $sources; do
+    [ "$(wc -l <"$file")" -le 800 ] || fail "$file has more than 800 lines"
+done
+if grep -nE '\b(exit|abort) ?\(|\b(printf|puts|perror) ?\(|\bstderr\b|\bstdout\b' $(find src -name '*.[ch]'); then
+    fail "library code prints or exits"
+fi

@@ -1,0 +1,10 @@
+# The command line stands on temper.h and the C library alone.
+cd "$TEMPER_SOURCE"
+grep -hn '^#include "' cli/*.c cli/*.h | grep -v '"temper.h"\|"cli.h"' && fail "a private header in cli/"
+if grep -n 'tm__' cli/*.c cli/*.h; then fail "a private name in cli/"; fi
+for header in $(grep -h '^#include <' cli/*.c cli/*.h | sed 's/.*<\(.*\)>.*/\1/' | sort -u); do
+    case $header in
+    ctype.h | errno.h | inttypes.h | math.h | signal.h | stdarg.h | stdio.h | stdlib.h | string.h | unistd.h | sys/*.h) ;;
+    *) fail "$header is not of the C library" ;;
+    esac
+done

@@ -1,0 +1,29 @@
+# The command line from outside: scripts with exact goldens, malformed inputs, and rules about the sources.
+add_executable(tiny_model tests/cli/tiny_model.c)
+target_link_libraries(tiny_model PRIVATE temper temper_flags)
+add_executable(json_check tests/cli/json_check.c)
+target_link_libraries(json_check PRIVATE temper_flags PkgConfig::JANSSON)
+set_target_properties(tiny_model json_check PROPERTIES
+                      RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/cli)
+
+set(TEMPER_TINY ${CMAKE_BINARY_DIR}/tests/cli/tiny)
+set(TEMPER_CLI_ENVIRONMENT "TEMPER_BIN_DIR=${CMAKE_BINARY_DIR};TEMPER_BIN=${CMAKE_BINARY_DIR}/temper"
+    "TEMPER_HELPERS=${CMAKE_BINARY_DIR}/tests/cli;TINY=${TEMPER_TINY};TEMPER_SOURCE=${CMAKE_SOURCE_DIR}"
+    "TEMPER_SHARED=${CMAKE_SOURCE_DIR}/../shared")
+add_test(NAME cli.fixture COMMAND tiny_model ${TEMPER_TINY})
+set_tests_properties(cli.fixture PROPERTIES FIXTURES_SETUP tiny TIMEOUT 300)
+
+file(GLOB cases CONFIGURE_DEPENDS tests/cli/cases/*.sh)
+foreach(case ${cases})
+  get_filename_component(name ${case} NAME_WE)
+  add_test(NAME cli.${name} COMMAND ${CMAKE_SOURCE_DIR}/tests/cli/run-case ${case})
+  set_tests_properties(cli.${name} PROPERTIES FIXTURES_REQUIRED tiny SKIP_RETURN_CODE 77 TIMEOUT 900
+                       ENVIRONMENT "${TEMPER_CLI_ENVIRONMENT}")
+endforeach()
+set_tests_properties(cli.demo_quick PROPERTIES LABELS slow)
+
+add_executable(test_malformed tests/malformed/test_malformed.c tests/malformed/spoil.c)
+target_link_libraries(test_malformed PRIVATE temper_test_support)
+add_test(NAME malformed.all COMMAND test_malformed)
+set_tests_properties(malformed.all PROPERTIES FIXTURES_REQUIRED tiny TIMEOUT 900
+                     ENVIRONMENT "${TEMPER_CLI_ENVIRONMENT}")
