@@ -1,7 +1,7 @@
 /* sha256.c: SHA-256 as FIPS 180-4 states it. Names a model by its bytes and pins golden files. */
-#include "base/base.h"
+#include "base/sha256.h"
 
-static const uint32_t round_constants[64] = {
+const uint32_t tm__sha256_constants[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
     0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -15,7 +15,17 @@ static uint32_t rotate(uint32_t x, int n) {
     return x >> n | x << (32 - n);
 }
 
-static void compress(uint32_t state[8], const uint8_t block[64]) {
+/* One round on a..h, which are s[(8 - i) % 8] and on: the eight variables rotate by name instead of being moved. */
+static inline void round_of(uint32_t s[8], int i, uint32_t added) {
+    uint32_t *a = &s[(64 - i) % 8], *d = &s[(67 - i) % 8], *h = &s[(71 - i) % 8];
+    uint32_t b = s[(65 - i) % 8], c = s[(66 - i) % 8], e = s[(68 - i) % 8], f = s[(69 - i) % 8], g = s[(70 - i) % 8];
+    uint32_t t1 = *h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + ((e & f) ^ (~e & g)) + added;
+    uint32_t t2 = (rotate(*a, 2) ^ rotate(*a, 13) ^ rotate(*a, 22)) + ((*a & b) ^ (*a & c) ^ (b & c));
+    *d += t1;
+    *h = t1 + t2;
+}
+
+static void compress_block(uint32_t state[8], const uint8_t block[64]) {
     uint32_t w[64], s[8];
     for (int i = 0; i < 16; i++)
         w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 | (uint32_t)block[4 * i + 2] << 8 |
@@ -26,17 +36,24 @@ static void compress(uint32_t state[8], const uint8_t block[64]) {
             w[i - 16] + (rotate(a, 7) ^ rotate(a, 18) ^ a >> 3) + w[i - 7] + (rotate(b, 17) ^ rotate(b, 19) ^ b >> 10);
     }
     memcpy(s, state, sizeof s);
-    for (int i = 0; i < 64; i++) {
-        uint32_t sum1 = rotate(s[4], 6) ^ rotate(s[4], 11) ^ rotate(s[4], 25);
-        uint32_t choice = (s[4] & s[5]) ^ (~s[4] & s[6]);
-        uint32_t t1 = s[7] + sum1 + choice + round_constants[i] + w[i];
-        uint32_t sum0 = rotate(s[0], 2) ^ rotate(s[0], 13) ^ rotate(s[0], 22);
-        uint32_t t2 = sum0 + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
-        memmove(s + 1, s, 7 * sizeof *s);
-        s[4] += t1;
-        s[0] = t1 + t2;
-    }
+    for (int i = 0; i < 64; i += 8) /* eight rounds at a time: every index above is then a constant */
+        for (int k = 0; k < 8; k++) round_of(s, k, tm__sha256_constants[i + k] + w[i + k]);
     for (int i = 0; i < 8; i++) state[i] += s[i];
+}
+
+void tm__sha256_compress_c(uint32_t state[8], const uint8_t *blocks, size_t n) {
+    for (; n > 0; n--, blocks += 64) compress_block(state, blocks);
+}
+
+/* Asking the processor is slow on a virtual one, so the answer is kept. */
+static void compress(uint32_t state[8], const uint8_t *blocks, size_t n) {
+    static tm__sha256_compress *_Atomic chosen;
+    tm__sha256_compress *run = chosen;
+    if (!run) {
+        run = tm__sha256_compress_native();
+        chosen = run = run ? run : tm__sha256_compress_c;
+    }
+    run(state, blocks, n);
 }
 
 void tm__sha256_init(tm__sha256 *hash) {
@@ -54,10 +71,10 @@ void tm__sha256_update(tm__sha256 *hash, const void *data, size_t len) {
         bytes += take;
         len -= take;
         if (used + take < 64) return;
-        compress(hash->state, hash->block);
+        compress(hash->state, hash->block, 1);
     }
-    for (; len >= 64; bytes += 64, len -= 64) compress(hash->state, bytes);
-    if (len) memcpy(hash->block, bytes, len);
+    if (len >= 64) compress(hash->state, bytes, len / 64);
+    if (len % 64) memcpy(hash->block, bytes + len / 64 * 64, len % 64);
 }
 
 void tm__sha256_hex(tm__sha256 *hash, char hex[65]) {

@@ -1,5 +1,6 @@
 /* Base layer: errors, memory, arena, strings, map, random numbers, UTF-8, SHA-256. Files, JSON and options have
  * programs of their own. */
+#include "base/sha256.h"
 #include "support.h"
 
 #include <pthread.h>
@@ -369,6 +370,23 @@ static void sha256(void **state) {
     free(million);
 }
 
+/* The processor's own instructions and plain C take the same steps. */
+static void sha256_native(void **state) {
+    (void)state;
+    tm__sha256_compress *native = tm__sha256_compress_native();
+    if (!native) skip();
+    tm__rng r = tm__rng_make(10, tm__stream(TM__STREAM_TEST, 8));
+    uint8_t blocks[5 * 64];
+    uint32_t a[8], b[8];
+    for (int round = 0; round < 200; round++) {
+        for (size_t i = 0; i < sizeof blocks; i++) blocks[i] = (uint8_t)tm__rng_u32(&r);
+        for (int i = 0; i < 8; i++) a[i] = b[i] = tm__rng_u32(&r);
+        native(a, blocks, (size_t)round % 6);
+        tm__sha256_compress_c(b, blocks, (size_t)round % 6);
+        assert_memory_equal(a, b, sizeof a);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(error_line),
@@ -389,6 +407,7 @@ int main(void) {
         cmocka_unit_test(utf8_all_code_points),
         cmocka_unit_test(utf8_invalid),
         cmocka_unit_test(sha256),
+        cmocka_unit_test(sha256_native),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
