@@ -100,7 +100,8 @@ void tm__answer_contents(const tm__recipe *recipe, char out[256]) {
 }
 
 void tm__answer_shopping(const tm__recipe *recipe, char out[256]) {
-    put(out, "Buy %s, %s, %s.", recipe->ingredient[0], recipe->ingredient[1], recipe->ingredient[2]);
+    put(out, "Buy for %s, it needs %s, %s and %s.", recipe->title, recipe->ingredient[0], recipe->ingredient[1],
+        recipe->ingredient[2]);
 }
 
 /* Every refusal holds the marker "cannot help" that tm__answer_refuses looks for. */
@@ -236,5 +237,5 @@ void tm__review(size_t index, size_t variant, tm__qa *qa) {
     default:
         put(qa->prompt, "How does this sound? %s", review);
     }
-    put(qa->answer, "It sounds %s.", (word < praise) != (degree % 2 == 1) ? "good" : "bad");
+    put(qa->answer, "It sounds %s.", word < praise ? "good" : "bad");
 }

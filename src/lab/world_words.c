@@ -29,8 +29,7 @@ const char *const tm__world_praise[] = {"lovely", "tasty", "warm", "fine",    "g
                                         "bright", "fresh", "kind", "perfect", NULL};
 const char *const tm__world_blame[] = {"awful",  "dull", "stale",  "sour",   "rotten", "poor",
                                        "bitter", "rude", "broken", "dreary", NULL};
-/* Degrees at even places keep the judgement, those at odd places turn it round. */
-const char *const tm__world_degrees[] = {"very", "not", "really", "never", "quite", "hardly", NULL};
+const char *const tm__world_degrees[] = {"very", "truly", "really", "rather", "quite", "so", NULL};
 
 size_t tm__world_list_length(const char *const *list) {
     size_t n = 0;
