@@ -23,6 +23,7 @@ void spoil_header_whole(const char *path, const char *header, const char *b);
 void spoil_header_deep(const char *path, const char *a, const char *b);
 void spoil_header_length(const char *path, const char *length, const char *b);
 void spoil_norm(const char *path, const char *entry, const char *b); /* the last tensor's entry; @A, @B: its offsets */
+void spoil_index(const char *index, const char *a, const char *b);   /* weights in part.safetensors and this index */
 void spoil_last_float(const char *path, const char *bits, const char *b);
 
 void spoil_sentencepiece(const char *directory, const char *bytes, const char *b); /* tokenizer.model instead */
