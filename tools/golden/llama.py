@@ -115,7 +115,10 @@ def real_logits(logits, rows):
 def train(model, batches):
     params = {n: p for n, p in model.named_parameters() if p.requires_grad}
     start = {n: p.detach().clone() for n, p in params.items()}
-    optimiser = torch.optim.AdamW(params.values(), **OPTIMISER)
+    # As Hugging Face's Trainer: norms and biases are not decayed.
+    groups = [dict(params=[p for p in params.values() if p.dim() >= 2]),
+              dict(params=[p for p in params.values() if p.dim() < 2], weight_decay=0.0)]
+    optimiser = torch.optim.AdamW([g for g in groups if g["params"]], **OPTIMISER)
     losses, grads = [], None
     for rows in batches:
         optimiser.zero_grad()
