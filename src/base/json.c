@@ -5,7 +5,9 @@
  * writes an unlimited model_max_length as 1000000000000000019884624838656.
  *
  * jansson 2.14 ignores some failed allocations and then lacks a character (lex_save, when reading; also when writing),
- * so its allocator is watched: a call during which one failed is out of memory, whatever it returned.
+ * so its allocator is watched: a call during which one failed is out of memory, whatever it returned. When it is a
+ * string's closing quote that it lacks, it reads on past the end; so while it parses, a failed allocation is tried once
+ * more before jansson hears of it, and the call fails all the same.
  */
 #include "base/base.h"
 
@@ -16,12 +18,13 @@
 enum { MAX_DEPTH = 200 };
 static const size_t max_file = (size_t)1 << 30;
 
-static _Thread_local bool allocation_failed;
+static _Thread_local bool allocation_failed, parsing;
 
 static void *watched_malloc(size_t size) {
     void *memory = tm__alloc(1, size);
-    if (!memory) allocation_failed = true;
-    return memory;
+    if (memory) return memory;
+    allocation_failed = true;
+    return parsing ? malloc(size) : NULL;
 }
 
 /* A program that has given jansson an allocator of its own keeps it. */
@@ -99,7 +102,9 @@ static tm_status parse(const char *text, size_t len, const char *file, json_t **
     json_error_t error;
     tm__json_watch();
     allocation_failed = false;
+    parsing = true;
     json_t *parsed = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    parsing = false;
     if (allocation_failed || (!parsed && json_error_code(&error) == json_error_out_of_memory)) {
         json_decref(parsed);
         return tm__fail_memory();

@@ -37,8 +37,9 @@ static tm_status put_real(tm__string *out, double number) {
 /* Strings, integers and constants as jansson writes them. */
 static tm_status put_scalar(tm__string *out, const json_t *value) {
     if (json_is_real(value)) return put_real(out, json_real_value(value));
-    char *text = json_dumps(value, JSON_ENCODE_ANY);
-    tm_status status = text ? put(out, text) : tm__fail_memory();
+    char *text;
+    TM__TRY(tm__json_dump(value, JSON_ENCODE_ANY, &text, NULL));
+    tm_status status = put(out, text);
     free(text);
     return status;
 }
