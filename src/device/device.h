@@ -1,12 +1,13 @@
 /* device.h: the table of kernels that every device fills.
  *
  * `ref` (plain C, fp32 or fp64) is the oracle; `cpu` (oneDNN products, OpenMP, instruction set chosen at run time) is
- * compared with it kernel by kernel (tests/unit/test_kernels.c). A NULL entry means "not supported": the op that needs it fails
- * when recorded, it never falls back to another device.
+ * compared with it kernel by kernel (tests/unit/test_kernels_cpu.c). A NULL entry means "not supported": the op that needs
+ * it fails when recorded, it never falls back to another device.
  *
- * Types: `act` is the device's type of activations, gradients and optimiser state: fp32, or fp64 on ref. A `void *` below is
- * of that type unless a tm_dtype stands beside it. Weights may be stored as act, fp32, bf16 or fp16.
+ * Types: `act` is the device's type of activations, gradients and optimiser state: fp32, or fp64 on ref. A `void *`
+ * below is of that type unless a tm_dtype stands beside it. Weights may be stored as act, fp32, bf16 or fp16.
  * Shapes are row-major and contiguous unless a leading dimension is given.
+ *
  * `accumulate`: add to the output instead of overwriting it.
  *
  * Determinism: every kernel gives the same bytes for every thread count. Reductions split into chunks of a fixed size,
@@ -18,9 +19,9 @@
 #include "base/base.h"
 #include "tensor/tensor.h"
 
-/* C (m,n) = [C +] alpha * op(A) (m,k) * op(B) (k,n);  op transposes when trans_* is set, so that A is stored (k,m) then.
- * C is of type act. a_type and b_type: act, fp32, bf16 or fp16 (16-bit ones are converted by tile where the processor does not
- * multiply them natively). */
+/* C (m,n) = [C +] alpha * op(A) (m,k) * op(B) (k,n);  op transposes when trans_* is set, so that A is stored (k,m)
+ * then. C is of type act. a_type and b_type: act, fp32, bf16 or fp16 (16-bit ones are converted by tile where the
+ * processor does not multiply them natively). */
 typedef struct tm__gemm {
     bool trans_a, trans_b;
     int64_t m, n, k;
@@ -38,8 +39,8 @@ typedef struct tm__gemm {
     bool row_invariant; /* row i of C depends bitwise on row i of A and on B alone, not on m (generation) */
 } tm__gemm;
 
-/* Self-attention over documents laid end to end or padded. Token i of a segment sees tokens start..i of that segment, at most
- * `window` of them (0: all). Tokens outside every segment (padding) get zero output and zero gradient. */
+/* Self-attention over documents laid end to end or padded. Token i of a segment sees tokens start..i of that segment,
+ * at most `window` of them (0: all). Tokens outside every segment (padding) get zero output and zero gradient. */
 typedef struct tm__attention {
     int64_t tokens, heads, kv_heads, head_dim;
     int64_t segments;
@@ -49,9 +50,9 @@ typedef struct tm__attention {
     double soft_cap; /* 0: none; else cap * tanh(score / cap) */
 } tm__attention;
 
-/* Attention of new tokens over a key-value cache. Token i belongs to slot[i] and stands at position[i] there; its keys and values
- * were already written. cache_k, cache_v: (slots, capacity, kv_heads, head_dim). The result for a token depends on
- * its slot alone. */
+/* Attention of new tokens over a key-value cache. Token i belongs to slot[i] and stands at position[i] there; its keys
+ * and values were already written. cache_k, cache_v: (slots, capacity, kv_heads, head_dim). The result for a token
+ * depends on its slot alone. */
 typedef struct tm__attention_cached {
     int64_t tokens, heads, kv_heads, head_dim, capacity;
     const int32_t *slot, *position; /* (tokens) */
@@ -69,11 +70,12 @@ typedef struct tm__kernels {
     tm_status (*gemm)(tm_device *dev, const tm__gemm *g);
 
     /* y (n,d) = table[ids];  dtable[ids] += dy, in token order. */
-    tm_status (*embedding)(tm_device *dev, void *y, const void *table, tm_dtype table_type, const int32_t *ids, int64_t n,
-                           int64_t d);
+    tm_status (*embedding)(tm_device *dev, void *y, const void *table, tm_dtype table_type, const int32_t *ids,
+                           int64_t n, int64_t d);
     tm_status (*embedding_grad)(tm_device *dev, void *dtable, const void *dy, const int32_t *ids, int64_t n, int64_t d);
 
-    /* y = x * rstd * w, rstd (n) = 1/sqrt(mean(x^2) + eps).  dw (d, act) is always added to; NULL: not wanted. dx may be NULL. */
+    /* y = x * rstd * w, rstd (n) = 1/sqrt(mean(x^2) + eps).  dw (d, act) is always added to; NULL: not wanted. dx may
+     * be NULL. */
     tm_status (*rmsnorm)(tm_device *dev, void *y, void *rstd, const void *x, const void *w, tm_dtype w_type, int64_t n,
                          int64_t d, double eps);
     tm_status (*rmsnorm_grad)(tm_device *dev, void *dx, bool accumulate, void *dw, const void *dy, const void *x,
@@ -98,17 +100,17 @@ typedef struct tm__kernels {
                              int64_t n);
 
     /* Vector work on n elements of type act. */
-    tm_status (*add)(tm_device *dev, void *y, const void *a, const void *b, int64_t n);              /* y = a + b */
-    tm_status (*axpy)(tm_device *dev, void *y, double alpha, const void *x, int64_t n);              /* y += alpha x */
-    tm_status (*scale)(tm_device *dev, void *y, double alpha, const void *x, int64_t n);             /* y = alpha x */
+    tm_status (*add)(tm_device *dev, void *y, const void *a, const void *b, int64_t n);  /* y = a + b */
+    tm_status (*axpy)(tm_device *dev, void *y, double alpha, const void *x, int64_t n);  /* y += alpha x */
+    tm_status (*scale)(tm_device *dev, void *y, double alpha, const void *x, int64_t n); /* y = alpha x */
     tm_status (*fill)(tm_device *dev, void *y, double value, int64_t n);
-    tm_status (*dot)(tm_device *dev, double *result, const void *x, const void *y, int64_t n);       /* fp64 sums */
+    tm_status (*dot)(tm_device *dev, double *result, const void *x, const void *y, int64_t n); /* fp64 sums */
     tm_status (*convert)(tm_device *dev, void *y, tm_dtype to, const void *x, tm_dtype from, int64_t n);
     /* y (n,d) += bias (d);  dbias (d) += column sums of dy (n,d) */
     tm_status (*add_bias)(tm_device *dev, void *y, const void *bias, tm_dtype bias_type, int64_t n, int64_t d);
     tm_status (*bias_grad)(tm_device *dev, void *dbias, const void *dy, int64_t n, int64_t d);
-    /* Inverted dropout: y = x * mask / (1 - p). Element i is dropped when the i-th tm__rng_u32 of the stream (seed, stream),
-     * word i % 4 of Philox block i / 4, is below p * 2^32. The same call serves both directions. */
+    /* Inverted dropout: y = x * mask / (1 - p). Element i is dropped when the i-th tm__rng_u32 of the stream (seed,
+     * stream), word i % 4 of Philox block i / 4, is below p * 2^32. The same call serves both directions. */
     tm_status (*dropout)(tm_device *dev, void *y, bool accumulate, const void *x, int64_t n, double p, uint64_t seed,
                          uint64_t stream);
     /* y (m,d) = x[rows];  x[rows] += y (rows distinct) */
@@ -124,8 +126,8 @@ typedef struct tm__kernels {
 
     /* One optimiser step on n elements. w, m, v and g of type act. */
     tm_status (*adamw)(tm_device *dev, void *w, void *m, void *v, const void *g, int64_t n, const tm__adamw *o);
-    /* velocity NULL when momentum is 0: v = momentum v + g;  w -= lr * (v + weight_decay w) (weight_decay coupled as in PyTorch:
-     * g' = g*grad_scale + weight_decay w; v = momentum v + g'; w -= lr v). */
+    /* As PyTorch's SGD: g' = grad_scale g + weight_decay w;  v = momentum v + g';  w -= lr v. velocity (n) starts at
+     * zero; NULL when momentum is 0. */
     tm_status (*sgd)(tm_device *dev, void *w, void *velocity, const void *g, int64_t n, double lr, double momentum,
                      double weight_decay, double grad_scale);
 } tm__kernels;
@@ -139,8 +141,8 @@ typedef struct tm__pool {
 
 struct tm_device {
     const char *name, *isa;
-    tm_dtype act;        /* TM_F32 or TM_F64 */
-    bool bf16_products;  /* round operands of products to bf16 unless gemm.exact */
+    tm_dtype act;       /* TM_F32 or TM_F64 */
+    bool bf16_products; /* round operands of products to bf16 unless gemm.exact */
     int threads;
     const tm__kernels *k;
     tm_status (*alloc)(tm_device *dev, size_t bytes, void **buffer); /* 64-byte aligned, contents undefined */

@@ -1,7 +1,7 @@
 /* op.h: the differentiable operations, one file each in src/op/. Shapes in comments; n tokens, d features.
  *
- * Every op computes its output at once and, when the tape records and an input or parameter needs a gradient, appends a node
- * whose backward is written by hand. Gradients add up. Wrong shapes are TM_INVALID (our own bug, but named).
+ * Every op computes its output at once and, when the tape records and an input or parameter needs a gradient, appends a
+ * node whose backward is written by hand. Gradients add up. Wrong shapes are TM_INVALID (our own bug, but named).
  */
 #ifndef TM_OP_H
 #define TM_OP_H
@@ -13,14 +13,14 @@ typedef struct tm__adapter {
     tm__param a, b;
     int64_t rank;
     double alpha, scale, dropout;
-    bool active; /* inactive adapters contribute nothing and get no gradient */
+    bool active;   /* inactive adapters contribute nothing and get no gradient */
     size_t number; /* which of the model's adapters this is a part of */
 } tm__adapter;
 
 typedef struct tm__linear {
-    tm__param weight;        /* (out,in) */
-    tm__param bias;          /* (out), value.data NULL: none */
-    tm__adapter *adapters;   /* several may be active at once */
+    tm__param weight;      /* (out,in) */
+    tm__param bias;        /* (out), value.data NULL: none */
+    tm__adapter *adapters; /* several may be active at once */
     size_t adapter_count, adapter_cap;
 } tm__linear;
 
@@ -43,12 +43,14 @@ tm_status tm__op_attention(tm__tape *tape, tm__var *q, tm__var *k, tm__var *v, c
 tm_status tm__op_swiglu(tm__tape *tape, tm__var *gate, tm__var *up, tm__var **y);
 tm_status tm__op_add(tm__tape *tape, tm__var *a, tm__var *b, tm__var **y);
 tm_status tm__op_scale(tm__tape *tape, tm__var *x, double alpha, tm__var **y);
-/* Sum over i of weight[i] * x[i] for a constant weight buffer (act, device); y is a scalar of shape {1}. Used to compose losses. */
+/* Sum over i of weight[i] * x[i] for a constant weight buffer (act, device); y is a scalar of shape {1}. Used to
+ * compose losses. */
 tm_status tm__op_weighted_sum(tm__tape *tape, tm__var *x, const void *weight, tm__var **y);
 
-/* A named activation: read, perturbed and given extra gradient. Every pointer is a device buffer of x's size and act type, or NULL.
- * The struct is copied; the buffers are read and written when their turn comes, so extra_grad may be filled between forward and
- * backward. `grad` receives zeros where no gradient arrives, and is served even if nothing before the tap needs a gradient. */
+/* A named activation: read, perturbed and given extra gradient. Every pointer is a device buffer of x's size and act
+ * type, or NULL. The struct is copied; the buffers are read and written when their turn comes, so extra_grad may be
+ * filled between forward and backward. `grad` receives zeros where no gradient arrives, and is served even if nothing
+ * before the tap needs a gradient. */
 typedef struct tm__tap {
     int layer;              /* block index; for site EMBEDDING ignored */
     int site;               /* tm__tap_site */
@@ -60,10 +62,12 @@ typedef struct tm__tap {
 enum tm__tap_site { TM__TAP_EMBEDDING, TM__TAP_ATTENTION_OUT, TM__TAP_MLP_OUT, TM__TAP_HIDDEN };
 tm_status tm__op_tap(tm__tape *tape, tm__var *x, const tm__tap *tap, tm__var **y);
 
-/* Head and cross-entropy over labelled positions only, in chunks, so that no (n, vocab) tensor exists for a whole batch.
+/* Head and cross-entropy over labelled positions only, in chunks: no (n, vocab) tensor exists for a whole batch.
+ *
  *   loss {1} = sum_i weight[i] * ( lse(z_i) - z_i[target_i] ),   z_i = head hidden[row_i]
- * weight: 1/N for the mean over N targets. row_loss (m, host, fp64; may be NULL) receives each unweighted term at once.
- * Logits of a chunk are kept for backward when all of them fit into TM__HEAD_CHUNK_BYTES, else recomputed. */
+ *
+ * weight: 1/N for the mean over N targets. row_loss (count, host, fp64; may be NULL) receives each unweighted term at
+ * once. Logits are kept for backward when all of them fit into TM__HEAD_CHUNK_BYTES, else recomputed chunk by chunk. */
 #define TM__HEAD_CHUNK_BYTES ((size_t)32 << 20)
 typedef struct tm__head_targets {
     int64_t count;

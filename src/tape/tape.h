@@ -7,11 +7,12 @@
  *     tm__tape_backward(tape, 1, &loss, NULL);         // adds into param->grad of every trainable parameter met
  *     tm__tape_reset(tape);                            // buffers return to the device's pool
  *
- * - A var is owned by its tape and dies at the next reset. Its gradient is allocated when something is first added to it.
- * - Backward releases each node's value, saved buffers and gradient as soon as they are no longer needed, unless the var is kept.
+ * - A var is owned by its tape and dies at the next reset. Its gradient is allocated when something is first added.
+ * - Backward releases each node's value, saved buffers and gradient as soon as they are no longer needed, unless the
+ *   var is kept.
  * - Backward may start from several vars with given seeds. It runs once per recording.
- * - With recording off (tm__tape.recording = false) ops only compute; `row_invariant` asks products for results that do not
- *   depend on the number of rows (generation).
+ * - With recording off (tm__tape.recording = false) ops only compute; `row_invariant` asks products for results that do
+ *   not depend on the number of rows (generation).
  */
 #ifndef TM_TAPE_H
 #define TM_TAPE_H
@@ -21,8 +22,8 @@
 typedef struct tm__tape tm__tape;
 typedef struct tm__node tm__node;
 
-/* A weight. Frozen: `value` points into the mapped checkpoint (any dtype). Trainable: `value` is an owned master copy of the device's act type
- * and `grad` (same shape, act) is allocated. */
+/* A weight. Frozen: `value` points into the mapped checkpoint (any dtype). Trainable: `value` is an owned master copy
+ * of the device's act type and `grad` (same shape, act) is allocated. */
 typedef struct tm__param {
     char *name; /* as in the checkpoint */
     tm_tensor value;
@@ -32,19 +33,21 @@ typedef struct tm__param {
 } tm__param;
 
 typedef struct tm__var {
-    tm_tensor value;  /* act type, device memory */
-    void *grad;       /* NULL: nothing added yet, means zero */
-    bool needs_grad;  /* a gradient is wanted here or in front of it; set with recording off as well */
-    bool keep;        /* backward must not release value and grad */
-    bool borrowed;    /* value belongs to the caller */
-    int64_t node;     /* index of the node that made it; -1: input */
+    tm_tensor value; /* act type, device memory */
+    void *grad;      /* NULL: nothing added yet, means zero */
+    bool needs_grad; /* a gradient is wanted here or in front of it; set with recording off as well */
+    bool keep;       /* backward must not release value and grad */
+    bool borrowed;   /* value belongs to the caller */
+    int64_t node;    /* index of the node that made it; -1: input */
 } tm__var;
 
 /* An op derives its node from this: struct { tm__node base; ... saved pointers ... }. */
 struct tm__node {
     const char *op;
-    tm_status (*backward)(tm__tape *tape, tm__node *node); /* reads out->grad (never NULL when called), adds to inputs */
-    void (*release)(tm__tape *tape, tm__node *node);       /* frees saved buffers; NULL: none. Called once, also on reset */
+    /* Reads out->grad (never NULL when called), adds to the gradients of inputs and parameters. */
+    tm_status (*backward)(tm__tape *tape, tm__node *node);
+    /* Frees saved buffers; NULL: none. Called once, also on reset. */
+    void (*release)(tm__tape *tape, tm__node *node);
     tm__var *out;
     bool source; /* backward runs even when no gradient reached `out` (it is then zero): taps */
 };
@@ -62,7 +65,7 @@ struct tm__tape {
     size_t count, cap;
     tm__var **vars;
     size_t var_count, var_cap;
-    bool spent;                            /* backward has run */
+    bool spent; /* backward has run */
 };
 
 /* Recording on, training off, dropout seed and stream 0. reset keeps these settings (the stream goes on counting). */
@@ -89,13 +92,15 @@ tm_status tm__tape_grad_add(tm__tape *tape, tm__var *var, const void *from);
 /* Frees the value of an inference var early (recording off); no effect while recording. */
 void tm__tape_drop(tm__tape *tape, tm__var *var);
 
-/* seeds[i]: device buffer of var i's shape and act type; NULL (or seeds == NULL): one. Backward of tapped or kept vars leaves their
- * gradients readable until reset. TM_INVALID if it already ran, or if a var was not recorded or needs no gradient. Values of
- * vars that are not kept are gone afterwards, the loss included. n == 0: gradient comes from taps alone. */
+/* seeds[i]: device buffer of var i's shape and act type; NULL (or seeds == NULL): one. Backward of tapped or kept vars
+ * leaves their gradients readable until reset. TM_INVALID if it already ran, or if a var was not recorded or needs no
+ * gradient. Values of vars that are not kept are gone afterwards, the loss included. n == 0: gradient comes from taps
+ * alone. */
 tm_status tm__tape_backward(tm__tape *tape, size_t n, tm__var *const *vars, const void *const *seeds);
 
 /* Activation checkpointing: runs `body` without keeping what it records; backward records it again from `x` and
- * differentiates that. `body` must depend on ctx and x only, and ctx must live until reset. Taps and dropout inside replay exactly. */
+ * differentiates that. `body` must depend on ctx and x only, and ctx must live until reset. Taps and dropout inside
+ * replay exactly. */
 typedef tm_status (*tm__segment)(tm__tape *tape, void *ctx, tm__var *x, tm__var **y);
 tm_status tm__tape_checkpoint(tm__tape *tape, tm__segment body, void *ctx, tm__var *x, tm__var **y);
 
