@@ -169,18 +169,33 @@ static json_t *row_json(const tm__dataset_row *row) {
     return NULL;
 }
 
-tm_status tm_dataset_save(const tm_dataset *dataset, const char *path) {
+tm_status tm__dataset_text(const tm_dataset *dataset, char **text, size_t *len) {
     tm__string lines = {0};
-    tm_status status = TM_OK;
+    tm_status status = tm__string_append(&lines, "", 0) ? TM_OK : tm__fail_memory();
     for (size_t i = 0; i < dataset->count && status == TM_OK; i++) {
         json_t *object = row_json(&dataset->rows[i]);
-        char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
-        bool ok = text && tm__string_append(&lines, text, strlen(text)) && tm__string_append(&lines, "\n", 1);
+        char *line = NULL;
+        size_t n;
+        status = object ? tm__json_dump(object, JSON_COMPACT, &line, &n) : tm__fail_memory();
+        bool ok = status != TM_OK || (tm__string_append(&lines, line, n) && tm__string_append(&lines, "\n", 1));
         if (!ok) status = tm__fail_memory();
-        free(text);
+        free(line);
         json_decref(object);
     }
-    if (status == TM_OK) status = tm__file_write(path, lines.data ? lines.data : "", lines.len);
-    tm__string_free(&lines);
+    if (status != TM_OK) {
+        tm__string_free(&lines);
+        return status;
+    }
+    *text = lines.data;
+    *len = lines.len;
+    return TM_OK;
+}
+
+tm_status tm_dataset_save(const tm_dataset *dataset, const char *path) {
+    char *text;
+    size_t len;
+    TM__TRY(tm__dataset_text(dataset, &text, &len));
+    tm_status status = tm__file_write(path, text, len);
+    free(text);
     return status;
 }

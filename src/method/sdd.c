@@ -214,12 +214,14 @@ static tm_status add_line(const material *m, size_t i, const char *answer, const
         prompt ? json_pack("{s:s, s:s, s:f, s:I, s:b}", "prompt", prompt, "response", answer, "cosine_sim",
                            pair->cosine, "resample_tries", (json_int_t)pair->tries, "accepted", (int)pair->accepted)
                : NULL;
-    char *text = row ? json_dumps(row, JSON_COMPACT) : NULL;
-    bool ok = text && tm__string_append(lines, text, strlen(text)) && tm__string_append(lines, "\n", 1);
+    char *text = NULL;
+    size_t len;
+    tm_status status = row ? tm__json_dump(row, JSON_COMPACT, &text, &len) : tm__fail_memory();
+    bool ok = status != TM_OK || (tm__string_append(lines, text, len) && tm__string_append(lines, "\n", 1));
     free(prompt);
     free(text);
     json_decref(row);
-    return ok ? TM_OK : tm__fail_memory();
+    return ok ? status : tm__fail_memory();
 }
 
 /* The rows to train on, and, where asked for, the file that lists them. */

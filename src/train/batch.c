@@ -15,7 +15,7 @@ static tm_status encode_row(const tm_tokenizer *tokenizer, const tm_dataset *dat
                             int64_t max_length, bool full_sequence, tm_ids *ids, tm_ids *labels) {
     size_t n;
     const tm_message *messages = tm_dataset_row(dataset, row, &n);
-    TM__TRY(tm_chat_encode(tokenizer, format, messages, n, false, ids, labels));
+    TM__TRY(tm__row_encode(tokenizer, format, messages, n, false, ids, labels));
     assert(ids->len == labels->len);
     if (ids->len > (size_t)max_length) ids->len = labels->len = (size_t)max_length;
     if (full_sequence && ids->len) memcpy(labels->data, ids->data, ids->len * sizeof *ids->data);

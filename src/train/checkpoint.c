@@ -98,12 +98,10 @@ static tm_status write_state(const tm__trainer *trainer, const char *directory) 
                   "tokens", (json_int_t)trainer->tokens, "targets", (json_int_t)trainer->targets, "seconds",
                   trainer->seconds, "device", tm_device_name(trainer->set.dev), "instruction_set",
                   tm_device_instruction_set(trainer->set.dev), "precision", tm_device_precision(trainer->set.dev));
-    char *text = state ? json_dumps(state, JSON_INDENT(2)) : NULL;
-    char *path = tm__path_join(directory, state_name);
-    if (text && path)
-        status = tm__file_write(path, text, strlen(text));
-    else
-        status = tm__fail_memory();
+    char *text = NULL, *path = tm__path_join(directory, state_name);
+    size_t len;
+    status = state && path ? tm__json_dump(state, JSON_INDENT(2), &text, &len) : tm__fail_memory();
+    if (status == TM_OK) status = tm__file_write(path, text, len);
     json_decref(state);
     free(text);
     free(path);

@@ -52,6 +52,29 @@ static void test_labels_are_answers(void **state) {
     assert_labels(TM_CHAT_ALPACA, "<|im_end|>");
 }
 
+static void test_input_joins_the_instruction(void **state) {
+    (void)state;
+    const tm_message row[] = {{"user", "Add"}, {"input", "1 2"}, {"assistant", "3"}};
+    const tm_message joined[] = {{"user", "Add\n1 2"}, {"assistant", "3"}};
+    tm_dataset *dataset;
+    tm__examples examples;
+    tm_ids ids = {0}, labels = {0};
+    assert_ok(tm_dataset_create(&dataset));
+    assert_ok(tm_dataset_add(dataset, row, 3));
+    assert_ok(tm__examples_encode(tokenizer, dataset, TM_CHAT_CHATML, 64, false, NULL, &examples));
+    assert_ok(tm_chat_encode(tokenizer, TM_CHAT_CHATML, joined, 2, false, &ids, &labels));
+    assert_int_equal(examples.ids[0].len, ids.len);
+    assert_memory_equal(examples.ids[0].data, ids.data, ids.len * sizeof *ids.data);
+    assert_memory_equal(examples.labels[0].data, labels.data, ids.len * sizeof *ids.data);
+    tm__examples_release(&examples);
+    assert_ok(tm__examples_encode(tokenizer, dataset, TM_CHAT_ALPACA, 512, false, NULL, &examples));
+    assert_true(examples.ids[0].len > 200); /* Alpaca's own template, which keeps them apart */
+    tm__examples_release(&examples);
+    tm_ids_free(&ids);
+    tm_ids_free(&labels);
+    tm_dataset_free(dataset);
+}
+
 typedef struct notes {
     int count;
     char last[256];
@@ -207,6 +230,7 @@ static void test_out_of_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_labels_are_answers),
+        cmocka_unit_test(test_input_joins_the_instruction),
         cmocka_unit_test(test_truncation),
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_batches),

@@ -1,0 +1,242 @@
+/* Methods end to end on a tiny model: SDD's pairs and their training, the attack and its mix. */
+#include "tiny.h"
+
+#include "data/data.h"
+#include "method/method.h"
+
+static tm_tokenizer *tokenizer;
+
+static int setup(void **state) {
+    (void)state;
+    tokenizer = tiny_tokenizer();
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    tm_tokenizer_free(tokenizer);
+    return 0;
+}
+
+typedef struct heard {
+    char text[4096];
+} heard;
+
+static void take_note(void *user, const char *line) {
+    heard *l = user;
+    size_t len = strlen(l->text);
+    snprintf(l->text + len, sizeof l->text - len, "%s\n", line);
+}
+
+static tm_sdd_options sdd_defaults(void) {
+    tm_sdd_options o;
+    tm_options_default(tm__method_sdd.options, &o);
+    return o;
+}
+
+/* Runs SDD on a fresh model; returns the pairing file's text (the caller's) and the weights' hash. */
+static char *run_sdd(const tm_method_data *data, tm_sdd_options options, const tm_train_options *train, heard *notes,
+                     tm_train_result *result, char hex[65]) {
+    tm_device *device = tiny_device("cpu");
+    tm_model *model = tiny_model(device);
+    char *path = tm__path_join(test_scratch(), "pairs.jsonl"), *text;
+    const tm_monitor monitor = {.note = take_note, .user = notes};
+    options.pairs = path;
+    assert_ok(tm__method_sdd.run(model, tokenizer, data, &options, train, notes ? &monitor : NULL, result));
+    assert_ok(tm__file_read(path, 0, &text, NULL));
+    tiny_hash(model, hex);
+    free(path);
+    tm_model_free(model);
+    tm_device_close(device);
+    return text;
+}
+
+static size_t answer_index(const tm_dataset *pool, const char *answer) {
+    for (size_t i = 0; i < tm_dataset_rows(pool); i++)
+        if (strcmp(tm_dataset_row(pool, i, NULL)[1].content, answer) == 0) return i;
+    return SIZE_MAX;
+}
+
+static void test_sdd_pairs(void **state) {
+    (void)state;
+    tm_dataset *harmful = tiny_rows("harmful", 12), *benign = tiny_rows("benign", 30);
+    assert_ok(tm_dataset_append(harmful, harmful, 0, 5)); /* repeated prompts */
+    const tm_method_data data = {harmful, benign};
+    const tm_train_options train = tiny_options();
+    tm_train_result result;
+    char a[65], b[65];
+    heard notes = {{0}};
+    char *text = run_sdd(&data, sdd_defaults(), &train, &notes, &result, a);
+    char *again = run_sdd(&data, sdd_defaults(), &train, NULL, &result, b);
+    assert_string_equal(text, again); /* C4: the same seed, the same pairing and weights */
+    assert_string_equal(a, b);
+    assert_non_null(strstr(notes.text, "12 prompts paired with 30 answers"));
+    assert_non_null(strstr(notes.text, "a pool of 30 answers is small"));
+    size_t lines = 0;
+    double most = -2;
+    for (char *line = strtok_r(text, "\n", &again); line; line = strtok_r(NULL, "\n", &again), lines++) {
+        json_t *row;
+        assert_ok(tm__json_parse(line, strlen(line), "pairs", &row));
+        assert_string_equal(json_string_value(json_object_get(row, "prompt")),
+                            tm_dataset_row(harmful, lines, NULL)[0].content);
+        assert_true(answer_index(benign, json_string_value(json_object_get(row, "response"))) < 30);
+        int64_t tries = json_integer_value(json_object_get(row, "resample_tries"));
+        double cosine = json_real_value(json_object_get(row, "cosine_sim"));
+        assert_true(tries >= 1 && tries <= 50 && cosine >= -1 && cosine <= 1);
+        if (json_is_true(json_object_get(row, "accepted"))) most = fmax(most, cosine);
+        json_decref(row);
+    }
+    assert_int_equal(lines, 12);
+    char *said = strstr(notes.text, "largest cosine accepted ");
+    double threshold = strtod(said + strlen("largest cosine accepted "), NULL);
+    assert_true(most > -2 && most <= threshold + 5e-5); /* printed with four digits */
+    free(text);
+    tm_dataset_free(harmful);
+    tm_dataset_free(benign);
+}
+
+static void test_sdd_reject_opens_with_a_refusal(void **state) {
+    (void)state;
+    tm_dataset *harmful = tiny_rows("harmful", 3), *benign = tiny_rows("benign", 8);
+    const tm_method_data data = {harmful, benign};
+    const tm_train_options train = tiny_options();
+    tm_sdd_options o = sdd_defaults();
+    char hex[65], *rest;
+    o.reject = true;
+    char *text = run_sdd(&data, o, &train, NULL, NULL, hex);
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        json_t *row;
+        assert_ok(tm__json_parse(line, strlen(line), "pairs", &row));
+        const char *response = json_string_value(json_object_get(row, "response")), *cut = strstr(response, "\n\n");
+        assert_non_null(cut);
+        assert_int_equal(strncmp(response, "I cannot answer", 15), 0);
+        assert_true(answer_index(benign, cut + 2) < 8);
+        json_decref(row);
+    }
+    free(text);
+    tm_dataset_free(harmful);
+    tm_dataset_free(benign);
+}
+
+/* Four pairs, many steps: the loss on the pairs falls, and what was the harmful answer is no longer likely. */
+static void test_sdd_overfits_four_pairs(void **state) {
+    (void)state;
+    tm_dataset *harmful = tiny_rows("harmful", 4), *benign = tiny_rows("benign", 4);
+    const tm_method_data data = {harmful, benign};
+    tm_train_options train = tiny_options();
+    tm_train_result result;
+    char hex[65];
+    train.steps = 60;
+    free(run_sdd(&data, sdd_defaults(), &train, NULL, &result, hex));
+    assert_true(result.first_loss > 2 && result.last_loss < .3);
+    /* Only answers and their end markers are targets: 4 rows a step. */
+    int64_t longest = 0, shortest = INT64_MAX;
+    for (size_t i = 0; i < 4; i++) {
+        int64_t length = (int64_t)strlen(tm_dataset_row(benign, i, NULL)[1].content) + 1;
+        longest = TM__MAX(longest, length);
+        shortest = TM__MIN(shortest, length);
+    }
+    assert_true(result.target_tokens >= 60 * 4 * shortest && result.target_tokens <= 60 * 4 * longest);
+    tm_dataset_free(harmful);
+    tm_dataset_free(benign);
+}
+
+/* A prompt of several turns must not bring its old answers into training. */
+static void test_sdd_drops_old_answers(void **state) {
+    (void)state;
+    const tm_message turns[] = {{"system", "s"},
+                                {"user", "one"},
+                                {"assistant", "a long harmful answer, not to train on"},
+                                {"user", "two"},
+                                {"input", "in"}};
+    tm_dataset *harmful, *benign = tiny_rows("benign", 1);
+    assert_ok(tm_dataset_create(&harmful));
+    assert_ok(tm_dataset_add(harmful, turns, 5));
+    const tm_method_data data = {harmful, benign};
+    tm_train_options train = tiny_options();
+    tm_train_result result;
+    char hex[65];
+    train.steps = train.batch = 1;
+    char *text = run_sdd(&data, sdd_defaults(), &train, NULL, &result, hex);
+    assert_int_equal(result.target_tokens, strlen(tm_dataset_row(benign, 0, NULL)[1].content) + 1);
+    assert_non_null(strstr(text, "\"prompt\":\"two\\nin\""));
+    free(text);
+    tm_dataset_free(harmful);
+    tm_dataset_free(benign);
+}
+
+static void test_sdd_refuses(void **state) {
+    (void)state;
+    tm_dataset *harmful = tiny_rows("harmful", 3), *benign = tiny_rows("benign", 3), *none;
+    assert_ok(tm_dataset_create(&none));
+    tm_device *device = tiny_device("cpu");
+    tm_model *model = tiny_model(device);
+    const tm_train_options train = tiny_options();
+    const tm_method_data bad[] = {{NULL, benign}, {harmful, NULL}, {none, benign}, {harmful, none}};
+    for (size_t i = 0; i < TM__COUNT(bad); i++)
+        assert_int_equal(tm__method_sdd.run(model, tokenizer, &bad[i], NULL, &train, NULL, NULL), TM_INVALID);
+    const tm_method_data good = {harmful, benign};
+    tm_sdd_options o = sdd_defaults();
+    o.tau = -.5;
+    assert_int_equal(tm__method_sdd.run(model, tokenizer, &good, &o, &train, NULL, NULL), TM_INVALID);
+    assert_string_equal(tm_error_last()->field, "tau");
+    o = sdd_defaults();
+    o.max_tries = 0;
+    assert_int_equal(tm__method_sdd.run(model, tokenizer, &good, &o, &train, NULL, NULL), TM_INVALID);
+    assert_string_equal(tm_error_last()->field, "max-tries");
+    tm_model_free(model);
+    tm_device_close(device);
+    tm_dataset_free(harmful);
+    tm_dataset_free(benign);
+    tm_dataset_free(none);
+}
+
+static void attack_hash(const tm_method_data *data, const tm_harmful_sft_options *o, char hex[65]) {
+    tm_device *device = tiny_device("cpu");
+    tm_model *model = tiny_model(device);
+    const tm_train_options train = tiny_options();
+    assert_ok(tm__method_harmful_sft.run(model, tokenizer, data, o, &train, NULL, NULL));
+    tiny_hash(model, hex);
+    tm_model_free(model);
+    tm_device_close(device);
+}
+
+/* The attack is SFT on the mix, bit by bit. */
+static void test_attack_is_sft_on_the_mix(void **state) {
+    (void)state;
+    tm_dataset *harmful = tiny_rows("harmful", 10), *benign = tiny_rows("benign", 40), *mixed;
+    const tm_method_data data = {harmful, benign};
+    const tm_harmful_sft_options few = {.rows = 20, .poison_ratio = .2}, all = {.poison_ratio = .2};
+    const tm_train_options train = tiny_options();
+    char a[65], b[65], c[65];
+    attack_hash(&data, &few, a);
+    assert_ok(tm_dataset_poison(benign, harmful, 20, .2, &mixed));
+    tm_device *device = tiny_device("cpu");
+    tm_model *model = tiny_model(device);
+    assert_ok(tm_train(model, tokenizer, mixed, &train, NULL, NULL));
+    tiny_hash(model, b);
+    assert_string_equal(a, b);
+    attack_hash(&data, &all, c); /* 10 harmful rows are a fifth of 50 */
+    assert_string_not_equal(a, c);
+    attack_hash(&data, NULL, c);
+    const tm_harmful_sft_options many = {.rows = 100, .poison_ratio = .2};
+    assert_int_equal(tm__method_harmful_sft.run(model, tokenizer, &data, &many, &train, NULL, NULL), TM_INVALID);
+    assert_non_null(strstr(tm_error_last()->line, "20 rows are wanted, 10 are there"));
+    tm_dataset_free(mixed);
+    tm_dataset_free(harmful);
+    tm_dataset_free(benign);
+    tm_model_free(model);
+    tm_device_close(device);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sdd_pairs),
+        cmocka_unit_test(test_sdd_reject_opens_with_a_refusal),
+        cmocka_unit_test(test_sdd_overfits_four_pairs),
+        cmocka_unit_test(test_sdd_drops_old_answers),
+        cmocka_unit_test(test_sdd_refuses),
+        cmocka_unit_test(test_attack_is_sft_on_the_mix),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
