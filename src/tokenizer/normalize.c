@@ -1,7 +1,7 @@
 /* normalize.c: UTF-8 clean-up and the normalizers of a pipeline.
  *
- * Unicode normalization forms come from utf8proc (UAX #15). Text below U+0300 is in form NFC already (its quick check),
- * and ASCII is in every form, which spares nearly all English text the work.
+ * Unicode normalization forms come from utf8proc (UAX #15). Characters below U+0300 are in form NFC already (its quick
+ * check) and ASCII is in every form, which spares most text the work.
  */
 #include "tokenizer/tokenizer.h"
 
@@ -49,17 +49,8 @@ bool tm__utf8_clean(const char *text, size_t len, bool per_byte, tm__string *out
 
 /* ---- steps: each appends to out ---------------------------------------------------------------------------------- */
 
-static bool is_normal_already(const char *text, size_t len, int options) {
-    bool nfc = options & UTF8PROC_COMPOSE && !(options & UTF8PROC_COMPAT);
-    uint8_t limit = nfc ? 0xcc : 0x80; /* 0xcc leads U+0300 */
-    for (size_t i = 0; i < len; i++)
-        if ((uint8_t)text[i] >= limit) return false;
-    return true;
-}
-
-static tm_status normal_form(const char *text, size_t len, int options, tm__string *out) {
+static tm_status map_part(const char *text, size_t len, int options, tm__string *out) {
     utf8proc_uint8_t *mapped = NULL;
-    if (is_normal_already(text, len, options)) return tm__string_append(out, text, len) ? TM_OK : tm__fail_memory();
     utf8proc_ssize_t n =
         utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)len, &mapped, (utf8proc_option_t)options);
     if (n == UTF8PROC_ERROR_NOMEM) return tm__fail_memory();
@@ -67,6 +58,28 @@ static tm_status normal_form(const char *text, size_t len, int options, tm__stri
     bool ok = tm__string_append(out, (const char *)mapped, (size_t)n);
     free(mapped);
     return ok ? TM_OK : tm__fail_memory();
+}
+
+/* A character below `limit` is in every text the form asks for, and nothing before it changes it: only runs of others,
+ * with the one character before that they may join, are mapped. */
+static tm_status normal_form(const char *text, size_t len, int options, tm__string *out) {
+    bool nfc = options & UTF8PROC_COMPOSE && !(options & UTF8PROC_COMPAT);
+    uint8_t limit = nfc ? 0xcc : 0x80; /* as a lead byte: 0xcc leads U+0300 */
+    size_t kept = 0, last = 0;
+    for (size_t i = 0; i < len;) {
+        if ((uint8_t)text[i] < limit) {
+            last = i++;
+            while (i < len && ((uint8_t)text[i] & 0xc0) == 0x80) i++;
+            continue;
+        }
+        size_t end = i;
+        while (end < len && (uint8_t)text[end] >= 0x80 && ((uint8_t)text[end] >= limit || (text[end] & 0xc0) == 0x80))
+            end++;
+        if (!tm__string_append(out, text + kept, last - kept)) return tm__fail_memory();
+        TM__TRY(map_part(text + last, end - last, options, out));
+        kept = last = i = end;
+    }
+    return tm__string_append(out, text + kept, len - kept) ? TM_OK : tm__fail_memory();
 }
 
 /* Character by character, as the reference: no final sigma. */

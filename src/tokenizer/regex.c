@@ -23,8 +23,8 @@ static void release(void *memory, void *user) {
     free(memory);
 }
 
-/* A rewritten escape at pattern[0..1], or NULL where it stays. Inside a class the negated ones cannot be written out;
- * they keep PCRE2's meaning. */
+/* A rewritten escape, or NULL where it stays. Inside a class \S only gains what PCRE2 leaves out; \W keeps PCRE2's
+ * meaning there, for a class cannot hold the complement of another. */
 static const char *rewrite(char letter, bool in_class) {
     switch (letter) {
     case 's':
@@ -32,7 +32,7 @@ static const char *rewrite(char letter, bool in_class) {
     case 'w':
         return in_class ? WORDS : "[" WORDS "]";
     case 'S':
-        return in_class ? NULL : "[^" SPACES "]";
+        return in_class ? "\\S\\x{180e}" : "[^" SPACES "]";
     case 'W':
         return in_class ? NULL : "[^" WORDS "]";
     default:
@@ -79,7 +79,7 @@ tm_status tm__regex_compile(tm__regex *regex, const char *pattern, size_t len, b
     tm__string text = {0};
     int error = 0;
     PCRE2_SIZE at = 0;
-    uint32_t options = PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C | (literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE);
+    uint32_t options = PCRE2_UTF | (literal ? PCRE2_LITERAL : PCRE2_NEVER_BACKSLASH_C | PCRE2_UCP | PCRE2_MULTILINE);
     pcre2_general_context *general = pcre2_general_context_create(allocate, release, NULL);
     pcre2_compile_context *compile = general ? pcre2_compile_context_create(general) : NULL;
     bool ok = compile && (literal ? tm__string_append(&text, pattern, len) : translate(pattern, len, &text)) &&

@@ -197,7 +197,7 @@ typedef struct tm__bpe {
 
 typedef struct tm__unigram {
     tm__trie trie;
-    float min_score, max_score;
+    float min_score;
     int32_t unknown;
     int32_t bytes[256];
     bool byte_fallback;

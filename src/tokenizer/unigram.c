@@ -3,19 +3,22 @@
  *
  * For each position of the normalized text the best path that ends there is kept: forward over all pieces that begin at
  * the position, then back from the end. A character that is no piece costs the unknown penalty, 10 below the lowest
- * score. Sums are compared in double and kept in float, as in the library, so that near ties fall the same way.
+ * score. Paths are summed and compared in float and the first of equals stays: with that, ids equal those of
+ * sentencepiece 0.2.3; releases up to 0.2.1 compare in double and break some ties the other way. The bonus of
+ * user-defined symbols is not documented; the one here gives the same ids on all texts compared.
  */
 #include "tokenizer/tokenizer.h"
 
 #include <float.h>
 #include <stdlib.h>
 
-static const double unknown_penalty = 10.0;
+static const float unknown_penalty = 10.0f;
+/* Per byte of a user-defined symbol, whose path should win. */
+static const float user_bonus = 0.1f;
 
 bool tm__unigram_prepare(tm_tokenizer *tok) {
     tm__unigram *unigram = &tok->unigram;
     unigram->min_score = FLT_MAX;
-    unigram->max_score = -FLT_MAX;
     for (int32_t id = 0; id < tok->vocab.size; id++) {
         const tm__piece *piece = &tok->vocab.pieces[id];
         if (!piece->text) continue;
@@ -23,9 +26,7 @@ bool tm__unigram_prepare(tm_tokenizer *tok) {
         bool outside = piece->flags & (TM__PIECE_SPECIAL | TM__PIECE_BYTE | TM__PIECE_UNKNOWN | TM__PIECE_UNUSED);
         if (outside || (piece->flags & TM__PIECE_ADDED && !(piece->flags & TM__PIECE_USER))) continue;
         if (!tm__trie_add(&unigram->trie, piece->text, piece->len, id)) return false;
-        if (piece->flags & TM__PIECE_USER) continue;
-        unigram->min_score = TM__MIN(unigram->min_score, piece->score);
-        unigram->max_score = TM__MAX(unigram->max_score, piece->score);
+        if (!(piece->flags & TM__PIECE_USER)) unigram->min_score = TM__MIN(unigram->min_score, piece->score);
     }
     return true;
 }
@@ -34,16 +35,16 @@ void tm__unigram_free(tm__unigram *unigram) {
     tm__trie_free(&unigram->trie);
 }
 
-static void offer(tm__lattice_node *node, double score, int32_t id, size_t start) {
-    if (node->start >= 0 && !(score > (double)node->score)) return;
-    *node = (tm__lattice_node){.id = id, .start = (int32_t)start, .score = (float)score};
+static void offer(tm__lattice_node *node, float score, int32_t id, size_t start) {
+    if (node->start >= 0 && !(score > node->score)) return;
+    *node = (tm__lattice_node){.id = id, .start = (int32_t)start, .score = score};
 }
 
 /* Extends the best path to `at` by every piece that begins there. */
 static void extend(const tm_tokenizer *tok, tm__lattice_node *best, const char *text, size_t len, size_t at,
                    size_t width) {
     const tm__unigram *unigram = &tok->unigram;
-    double here = (double)best[at].score;
+    float here = best[at].score;
     bool single = false;
     uint32_t node = 0;
     for (size_t end = at; end < len;) {
@@ -52,12 +53,11 @@ static void extend(const tm_tokenizer *tok, tm__lattice_node *best, const char *
         int32_t id = unigram->trie.values[node];
         if (id < 0) continue;
         const tm__piece *piece = &tok->vocab.pieces[id];
-        bool user = piece->flags & TM__PIECE_USER;
-        double score = user ? (double)((float)(end - at) * unigram->max_score) - 0.1 : (double)piece->score;
+        float score = piece->flags & TM__PIECE_USER ? user_bonus * (float)(end - at) : piece->score;
         offer(&best[end], score + here, id, at);
         single |= end - at == width;
     }
-    if (!single) offer(&best[at + width], (double)unigram->min_score - unknown_penalty + here, unigram->unknown, at);
+    if (!single) offer(&best[at + width], unigram->min_score - unknown_penalty + here, unigram->unknown, at);
 }
 
 static tm_status push_path(const tm_tokenizer *tok, const tm__lattice_node *best, const int32_t *ends, size_t n,

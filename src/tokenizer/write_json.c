@@ -32,6 +32,12 @@ static bool put_quoted(tm__string *out, const char *text, size_t len) {
     return put(out, "\"");
 }
 
+/* Entries end in ", "; the last one of a list loses it. */
+static bool close_list(tm__string *out, const char *end) {
+    if (out->len >= 2 && memcmp(out->data + out->len - 2, ", ", 2) == 0) out->len -= 2;
+    return put(out, end);
+}
+
 static bool put_added(const tm_tokenizer *tok, tm__string *out) {
     bool ok = put(out, "  \"added_tokens\": [");
     for (size_t i = 0; i < tok->added_len && ok; i++) {
@@ -47,17 +53,18 @@ static bool put_added(const tm_tokenizer *tok, tm__string *out) {
     return ok && put(out, "\n  ],\n");
 }
 
-/* SentencePiece's own removal of blanks takes U+0020 only, so it is written as patterns, not as Strip. */
+/* SentencePiece's own removal of blanks takes U+0020 only, and U+2581 at the end, so it is written as patterns. */
 static bool put_normalizer(const tm_tokenizer *tok, tm__string *out) {
     bool ok = put(out, "  \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
     if (tok->spm.remove_extra)
-        ok =
-            ok && put(out, "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \"\\\\A +| +\\\\z\"}, \"content\": \"\"}, "
-                           "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \" {2,}\"}, \"content\": \" \"}, ");
+        ok = ok && put(out, "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \"\\\\A +\"}, \"content\": \"\"}, "
+                            "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \" {2,}\"}, \"content\": \" \"}, ");
     if (tok->spm.dummy_prefix) ok = ok && put(out, "{\"type\": \"Prepend\", \"prepend\": \"\xe2\x96\x81\"}, ");
-    return ok &&
-           put(out, "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"\xe2\x96\x81\"}]},\n"
-                    "  \"pre_tokenizer\": null,\n");
+    ok = ok && put(out, "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"\xe2\x96\x81\"}, ");
+    if (tok->spm.remove_extra)
+        ok = ok &&
+             put(out, "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \"\xe2\x96\x81+\\\\z\"}, \"content\": \"\"}, ");
+    return ok && close_list(out, "]},\n  \"pre_tokenizer\": null,\n");
 }
 
 static bool put_special(const tm_tokenizer *tok, const tm_ids *ids, tm__string *out) {
@@ -80,12 +87,6 @@ static bool put_special_ids(const tm_tokenizer *tok, const tm_ids *ids, bool *an
              put_quoted(out, piece->text, piece->len) && put(out, "]}");
     }
     return ok;
-}
-
-/* Entries end in ", "; the last one of a list loses it. */
-static bool close_list(tm__string *out, const char *end) {
-    if (out->len >= 2 && memcmp(out->data + out->len - 2, ", ", 2) == 0) out->len -= 2;
-    return put(out, end);
 }
 
 static bool put_template(const tm_tokenizer *tok, tm__string *out) {
