@@ -16,8 +16,8 @@ static tm_status read_one(const char *directory, const char *name, json_t **valu
     return json_is_object(*value) ? TM_OK : tm__fail(TM_FORMAT, *path, NULL, NULL, "must hold an object");
 }
 
-tm_status tm__config_read(tm__config *config, const char *directory) {
-    *config = (tm__config){0};
+tm_status tm__token_config_read(tm__token_config *config, const char *directory) {
+    *config = (tm__token_config){0};
     tm_status status = read_one(directory, "tokenizer_config.json", &config->tokenizer, &config->tokenizer_path);
     if (status == TM_OK)
         status = read_one(directory, "special_tokens_map.json", &config->special, &config->special_path);
@@ -27,11 +27,11 @@ tm_status tm__config_read(tm__config *config, const char *directory) {
     if (status == TM_OK) status = read_one(directory, "config.json", &config->model, &config->model_path);
     if (status == TM_OK && !(config->template_path = tm__path_join(directory, "chat_template.jinja")))
         status = tm__fail_memory();
-    if (status != TM_OK) tm__config_free(config);
+    if (status != TM_OK) tm__token_config_free(config);
     return status;
 }
 
-void tm__config_free(tm__config *config) {
+void tm__token_config_free(tm__token_config *config) {
     json_decref(config->tokenizer);
     json_decref(config->special);
     json_decref(config->added);
@@ -43,15 +43,15 @@ void tm__config_free(tm__config *config) {
     free(config->generation_path);
     free(config->model_path);
     free(config->template_path);
-    *config = (tm__config){0};
+    *config = (tm__token_config){0};
 }
 
-static bool class_begins(const tm__config *config, const char *name) {
+static bool class_begins(const tm__token_config *config, const char *name) {
     const char *class = json_string_value(json_object_get(config->tokenizer, "tokenizer_class"));
     return class && strncmp(class, name, strlen(name)) == 0;
 }
 
-bool tm__config_is_qwen2(const tm__config *config) {
+bool tm__token_config_is_qwen2(const tm__token_config *config) {
     return class_begins(config, "Qwen2");
 }
 
@@ -82,7 +82,7 @@ static tm_status add_described(tm_tokenizer *tok, const char *file, const char *
     return tm__added_put(tok, file, content, strlen(content), (int32_t)id, &added);
 }
 
-static tm_status add_decoder_tokens(const tm__config *config, tm_tokenizer *tok) {
+static tm_status add_decoder_tokens(const tm__token_config *config, tm_tokenizer *tok) {
     const json_t *tokens = json_object_get(config->tokenizer, "added_tokens_decoder");
     const char *key;
     json_t *entry;
@@ -94,7 +94,7 @@ static tm_status add_decoder_tokens(const tm__config *config, tm_tokenizer *tok)
 }
 
 /* added_tokens.json gives ids only. What is written like a tag counts as special: text must not be able to forge it. */
-static tm_status add_listed_tokens(const tm__config *config, tm_tokenizer *tok) {
+static tm_status add_listed_tokens(const tm__token_config *config, tm_tokenizer *tok) {
     const char *content;
     json_t *value;
     if (!config->added) return TM_OK;
@@ -146,7 +146,7 @@ static bool take_id(const tm_tokenizer *tok, const json_t *object, const char *k
 }
 
 /* A null for bos or eos in tokenizer_config.json means that there is none. */
-static tm_status find_token(const tm__config *config, tm_tokenizer *tok, const char *name, int32_t *id) {
+static tm_status find_token(const tm__token_config *config, tm_tokenizer *tok, const char *name, int32_t *id) {
     char text_key[32], id_key[32];
     snprintf(text_key, sizeof text_key, "%s_token", name);
     snprintf(id_key, sizeof id_key, "%s_token_id", name);
@@ -174,7 +174,7 @@ static void guess_missing(tm_tokenizer *tok) {
 
 /* ---- around a text ----------------------------------------------------------------------------------------------- */
 
-static tm_status around(const tm__config *config, tm_tokenizer *tok, const char *key, bool fallback, int32_t id,
+static tm_status around(const tm__token_config *config, tm_tokenizer *tok, const char *key, bool fallback, int32_t id,
                         tm_ids *ids) {
     const json_t *said = json_object_get(config->tokenizer, key);
     bool llama = class_begins(config, "Llama") || class_begins(config, "CodeLlama") || class_begins(config, "Gemma");
@@ -198,17 +198,17 @@ static const char *template_text(const json_t *value) {
     return NULL;
 }
 
-static tm_status take_template(const tm__config *config, tm_tokenizer *tok) {
+static tm_status take_template(const tm__token_config *config, tm_tokenizer *tok) {
     const char *text = template_text(json_object_get(config->tokenizer, "chat_template"));
     if (text) {
         tok->chat_template = tm__strdup(text);
         return tok->chat_template ? TM_OK : tm__fail_memory();
     }
-    if (!tm__path_exists(config->template_path)) return TM_OK;
+    if (!config->template_path || !tm__path_exists(config->template_path)) return TM_OK;
     return tm__file_read(config->template_path, (size_t)16 << 20, &tok->chat_template, NULL);
 }
 
-tm_status tm__config_apply(const tm__config *config, tm_tokenizer *tok) {
+tm_status tm__token_config_apply(const tm__token_config *config, tm_tokenizer *tok) {
     TM__TRY(add_decoder_tokens(config, tok));
     TM__TRY(add_listed_tokens(config, tok));
     TM__TRY(find_token(config, tok, "bos", &tok->bos));

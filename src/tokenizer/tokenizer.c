@@ -24,11 +24,11 @@ static tm_status load_content(tm_tokenizer *tok, const char *path, const char *d
     return tm__load_tiktoken(tok, path, data, len);
 }
 
-static tm_status load_file(tm_tokenizer *tok, const tm__config *config, const char *directory, const char *path) {
+static tm_status load_file(tm_tokenizer *tok, const tm__token_config *config, const char *directory, const char *path) {
     if (ends_with(path, "vocab.json")) {
         char *merges = tm__path_join(directory, "merges.txt");
         tm_status status =
-            merges ? tm__load_vocab_merges(tok, path, merges, tm__config_is_qwen2(config)) : tm__fail_memory();
+            merges ? tm__load_vocab_merges(tok, path, merges, tm__token_config_is_qwen2(config)) : tm__fail_memory();
         free(merges);
         return status;
     }
@@ -51,12 +51,12 @@ static tm_status prepare(tm_tokenizer *tok) {
 }
 
 static tm_status load_in(tm_tokenizer *tok, const char *directory, const char *path) {
-    tm__config config;
-    TM__TRY(tm__config_read(&config, directory));
+    tm__token_config config;
+    TM__TRY(tm__token_config_read(&config, directory));
     tm_status status = load_file(tok, &config, directory, path);
-    if (status == TM_OK) status = tm__config_apply(&config, tok);
+    if (status == TM_OK) status = tm__token_config_apply(&config, tok);
     if (status == TM_OK) status = prepare(tok);
-    tm__config_free(&config);
+    tm__token_config_free(&config);
     return status;
 }
 
@@ -83,18 +83,36 @@ static tm_status load_beside(tm_tokenizer *tok, const char *path) {
     return status;
 }
 
-tm_status tm_tokenizer_load(const char *path, tm_tokenizer **tokenizer) {
+static tm_tokenizer *new_tokenizer(void) {
     tm_tokenizer *tok = tm__zalloc(1, sizeof *tok);
-    if (!tok) return tm__fail_memory();
+    if (!tok) return NULL;
     tm__bpe_init(&tok->bpe);
     tok->bos = tok->eos = tok->pad = -1;
-    tm_status status = tm__path_is_directory(path) ? load_directory(tok, path) : load_beside(tok, path);
-    if (status != TM_OK) {
+    return tok;
+}
+
+static tm_status hand_out(tm_tokenizer *tok, tm_status status, tm_tokenizer **tokenizer) {
+    if (status == TM_OK)
+        *tokenizer = tok;
+    else
         tm_tokenizer_free(tok);
-        return status;
-    }
-    *tokenizer = tok;
-    return TM_OK;
+    return status;
+}
+
+tm_status tm_tokenizer_load(const char *path, tm_tokenizer **tokenizer) {
+    tm_tokenizer *tok = new_tokenizer();
+    if (!tok) return tm__fail_memory();
+    return hand_out(tok, tm__path_is_directory(path) ? load_directory(tok, path) : load_beside(tok, path), tokenizer);
+}
+
+tm_status tm__tokenizer_load_memory(const char *name, const char *data, size_t len, tm_tokenizer **tokenizer) {
+    static const tm__token_config nothing;
+    tm_tokenizer *tok = new_tokenizer();
+    if (!tok) return tm__fail_memory();
+    tm_status status = load_content(tok, name, data, len);
+    if (status == TM_OK) status = tm__token_config_apply(&nothing, tok);
+    if (status == TM_OK) status = prepare(tok);
+    return hand_out(tok, status, tokenizer);
 }
 
 void tm_tokenizer_free(tm_tokenizer *tokenizer) {

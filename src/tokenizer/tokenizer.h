@@ -328,18 +328,20 @@ tm_status tm__added_put(tm_tokenizer *tok, const char *file, const char *text, s
                         const tm__added *flags);
 
 /* What stands beside the tokenizer's own file (config.c). NULL: no such file. */
-typedef struct tm__config {
+typedef struct tm__token_config {
     struct json_t *tokenizer, *special, *added, *generation, *model;
     char *tokenizer_path, *special_path, *added_path, *generation_path, *model_path, *template_path;
-} tm__config;
-tm_status tm__config_read(tm__config *config, const char *directory);
-void tm__config_free(tm__config *config);
-bool tm__config_is_qwen2(const tm__config *config);
+} tm__token_config;
+tm_status tm__token_config_read(tm__token_config *config, const char *directory);
+void tm__token_config_free(tm__token_config *config);
+bool tm__token_config_is_qwen2(const tm__token_config *config);
 /* Added tokens, bos, eos, pad, what is put around a text, the chat template. Before the model's tables are built. */
-tm_status tm__config_apply(const tm__config *config, tm_tokenizer *tok);
+tm_status tm__token_config_apply(const tm__token_config *config, tm_tokenizer *tok);
 
 extern const char tm__pattern_gpt2[], tm__pattern_qwen2[], tm__pattern_llama3[];
 
+/* tokenizer.c: one file's content, nothing beside it; `name` tells errors and the ending ".bin" (llama2.c). */
+tm_status tm__tokenizer_load_memory(const char *name, const char *data, size_t len, tm_tokenizer **tokenizer);
 /* write_json.c: an equivalent tokenizer.json of a SentencePiece BPE tokenizer. */
 tm_status tm__tokenizer_write_json(const tm_tokenizer *tok, const char *path);
 
