@@ -37,15 +37,15 @@ test: build
 	ctest --test-dir build --output-on-failure -j $(JOBS)
 
 test-sanitize: packages
-	cmake -S . -B build-sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTEMPER_SANITIZE=ON
+	cmake -S . -B build-sanitize -G Ninja -DCMAKE_BUILD_TYPE=Debug -DTEMPER_SANITIZE=ON --log-level=NOTICE
 	cmake --build build-sanitize -j $(JOBS)
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  ctest --test-dir build-sanitize --output-on-failure -j $(JOBS) -LE slow
 
 fuzz:
-	@tools/install-packages clang
-	CC=clang cmake -S . -B build-fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTEMPER_FUZZ=ON -DTEMPER_SANITIZE=ON
-	cmake --build build-fuzz -j $(JOBS)
+	@tools/install-packages clang libomp-dev
+	CC=clang cmake -S . -B build-fuzz -G Ninja -DCMAKE_BUILD_TYPE=Debug -DTEMPER_FUZZ=ON --log-level=NOTICE
+	cmake --build build-fuzz -j $(JOBS) --target $(basename $(notdir $(wildcard tests/fuzz/fuzz_*.c)))
 	tools/fuzz build-fuzz $(FUZZ_SECONDS)
 
 format:

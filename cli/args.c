@@ -38,6 +38,11 @@ void cli_args_pick(cli_args *args, const char *title, const tm_option *table, vo
     args->groups[args->group_count++] = (cli_group){title, first, values};
 }
 
+void cli_args_reword(cli_args *args, const char *name, const char *help) {
+    for (size_t i = 0; i < args->picked_count; i++)
+        if (args->picked[i].name && strcmp(args->picked[i].name, name) == 0) args->picked[i].help = help;
+}
+
 void cli_args_repeat(cli_args *args, const char *name, cli_list *list) {
     *list = (cli_list){0};
     args->list_name = name;
@@ -159,7 +164,7 @@ static int take_option(cli_args *args, int argc, char **argv, int *at) {
         }
         if (*at == argc || strncmp(argv[*at], "--", 2) == 0) {
             char field[80];
-            snprintf(field, sizeof field, "--%s", name);
+            snprintf(field, sizeof field, "--%.70s", name);
             return cli_error(TM_INVALID, field, NULL, "needs a value");
         }
         value = argv[(*at)++];

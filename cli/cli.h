@@ -69,6 +69,8 @@ void cli_args_begin(cli_args *args, const cli_command *command, size_t max_words
 void cli_args_group(cli_args *args, const char *title, const tm_option *table, void *values);
 /* Adds those options of a library table that `names` (separated by blanks) lists. All fields get their defaults. */
 void cli_args_pick(cli_args *args, const char *title, const tm_option *table, void *values, const char *names);
+/* Says in other words what the picked option `name` means to this command. */
+void cli_args_reword(cli_args *args, const char *name, const char *help);
 /* Makes the text option `name` repeatable: its values go to `list` as well. */
 void cli_args_repeat(cli_args *args, const char *name, cli_list *list);
 /* true: go on. false: end with *code (--help was answered, or an error was told).

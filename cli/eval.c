@@ -125,8 +125,9 @@ static int run(int argc, char **argv) {
     int code;
     cli_args_begin(&args, &cli_eval, 0);
     cli_args_group(&args, "Input", table, &in);
-    cli_args_pick(&args, "With --data", tm_train_option_table, &how,
-                  "batch micro-batch max-length packed full-sequence chat");
+    cli_args_pick(&args, "With --data", tm_train_option_table, &how, "batch max-length packed full-sequence chat");
+    cli_args_reword(&args, "batch", "rows at a time; does not change the result");
+    cli_args_reword(&args, "full-sequence", "measure prompts too, not answers alone");
     cli_args_group(&args, "Device", tm_device_option_table, &where);
     cli_args_group(&args, "Output", cli_quiet_table, &output);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;

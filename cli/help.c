@@ -75,6 +75,8 @@ static void remarks(const tm_option *option, char *out, size_t size) {
     if (option->type == TM_OPTION_CHOICE && strlen(option->choices) >= 24) at = add(out, at, size, option->choices);
     if (option->type == TM_OPTION_FLAG) {
         if (option->initial && strcmp(option->initial, "true") == 0) at = add(out, at, size, "on by default");
+    } else if (option->unit && option->unit[0] == '[') {
+        number = false; /* the unit says what the option means without a value; absent it means nothing */
     } else if (option->initial && option->initial[0]) {
         snprintf(part, sizeof part, "default %s", option->initial);
         at = add(out, at, size, part);
