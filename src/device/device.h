@@ -1,8 +1,8 @@
 /* device.h: the table of kernels that every device fills.
  *
  * `ref` (plain C, fp32 or fp64) is the oracle; `cpu` (oneDNN products, OpenMP, instruction set chosen at run time) is
- * compared with it kernel by kernel (tests/unit/test_kernels_cpu.c). A NULL entry means "not supported": the op that needs
- * it fails when recorded, it never falls back to another device.
+ * compared with it kernel by kernel (tests/unit/test_kernels_cpu.c). A NULL entry means "not supported": the op that
+ * needs it fails when recorded, it never falls back to another device.
  *
  * Types: `act` is the device's type of activations, gradients and optimiser state: fp32, or fp64 on ref. A `void *`
  * below is of that type unless a tm_dtype stands beside it. Weights may be stored as act, fp32, bf16 or fp16.
