@@ -18,9 +18,9 @@ static tm_status load_content(tm_tokenizer *tok, const char *path, const char *d
     size_t at = 0;
     if (len == 0) return tm__fail(TM_FORMAT, path, NULL, NULL, "is empty");
     if (ends_with(path, ".bin")) return tm__load_llama2c(tok, path, data, len);
-    if (data[0] == '\n') return tm__load_spm(tok, path, data, len);
-    while (at < len && strchr(" \t\r\n", data[at]) && data[at]) at++;
+    while (at < len && data[at] && strchr(" \t\r\n", data[at])) at++;
     if (at < len && data[at] == '{') return tm__load_json(tok, path, data, len);
+    if (data[0] == '\n') return tm__load_spm(tok, path, data, len);
     return tm__load_tiktoken(tok, path, data, len);
 }
 
