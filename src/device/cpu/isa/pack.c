@@ -2,8 +2,6 @@
  * of 16 bits are widened here, so a wide copy never exists beyond a panel. */
 #include "device/cpu/isa/tile.h"
 
-typedef float f4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int32_t i4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef uint32_t u4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef uint16_t h4 __attribute__((vector_size(8), aligned(2), may_alias));
 

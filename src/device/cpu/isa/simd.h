@@ -65,6 +65,30 @@ TM__INLINE float lanes_sum(vf v) {
     return lane[0];
 }
 
+typedef float f4 __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* Folds the upper half of the lanes onto the lower one until four are left. */
+TM__INLINE f4 folded(vf v) {
+#if TM__LANES == 16
+    typedef float f8 __attribute__((vector_size(32)));
+    f8 half = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+              __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    return __builtin_shufflevector(half, half, 0, 1, 2, 3) + __builtin_shufflevector(half, half, 4, 5, 6, 7);
+#elif TM__LANES == 8
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+#else
+    return v;
+#endif
+}
+
+/* The sums over the lanes of each of four vectors, in the order of lanes_sum. */
+TM__INLINE f4 four_sums(const vf v[4]) {
+    f4 a = folded(v[0]), b = folded(v[1]), c = folded(v[2]), d = folded(v[3]);
+    f4 ab = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
+    f4 cd = __builtin_shufflevector(c, d, 0, 1, 4, 5) + __builtin_shufflevector(c, d, 2, 3, 6, 7);
+    return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
+}
+
 TM__INLINE float lanes_max(vf v) {
     float lane[VL];
     memcpy(lane, &v, sizeof lane);
