@@ -51,6 +51,15 @@ static char *run_sdd(const tm_method_data *data, tm_sdd_options options, const t
     return text;
 }
 
+/* Cuts the next line off *rest; NULL at the end. */
+static char *next_line(char **rest) {
+    char *line = *rest, *end = strchr(line, '\n');
+    if (!end) return NULL;
+    *end = 0;
+    *rest = end + 1;
+    return line;
+}
+
 static size_t answer_index(const tm_dataset *pool, const char *answer) {
     for (size_t i = 0; i < tm_dataset_rows(pool); i++)
         if (strcmp(tm_dataset_row(pool, i, NULL)[1].content, answer) == 0) return i;
@@ -74,7 +83,8 @@ static void test_sdd_pairs(void **state) {
     assert_non_null(strstr(notes.text, "a pool of 30 answers is small"));
     size_t lines = 0;
     double most = -2;
-    for (char *line = strtok_r(text, "\n", &again); line; line = strtok_r(NULL, "\n", &again), lines++) {
+    char *rest = text;
+    for (char *line; (line = next_line(&rest)) != NULL; lines++) {
         json_t *row;
         assert_ok(tm__json_parse(line, strlen(line), "pairs", &row));
         assert_string_equal(json_string_value(json_object_get(row, "prompt")),
@@ -91,6 +101,7 @@ static void test_sdd_pairs(void **state) {
     double threshold = strtod(said + strlen("largest cosine accepted "), NULL);
     assert_true(most > -2 && most <= threshold + 5e-5); /* printed with four digits */
     free(text);
+    free(again);
     tm_dataset_free(harmful);
     tm_dataset_free(benign);
 }
@@ -101,10 +112,10 @@ static void test_sdd_reject_opens_with_a_refusal(void **state) {
     const tm_method_data data = {harmful, benign};
     const tm_train_options train = tiny_options();
     tm_sdd_options o = sdd_defaults();
-    char hex[65], *rest;
+    char hex[65];
     o.reject = true;
-    char *text = run_sdd(&data, o, &train, NULL, NULL, hex);
-    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+    char *text = run_sdd(&data, o, &train, NULL, NULL, hex), *rest = text;
+    for (char *line; (line = next_line(&rest)) != NULL;) {
         json_t *row;
         assert_ok(tm__json_parse(line, strlen(line), "pairs", &row));
         const char *response = json_string_value(json_object_get(row, "response")), *cut = strstr(response, "\n\n");
@@ -114,6 +125,32 @@ static void test_sdd_reject_opens_with_a_refusal(void **state) {
         json_decref(row);
     }
     free(text);
+    tm_dataset_free(harmful);
+    tm_dataset_free(benign);
+}
+
+/* The paper's learning rate is below the spacing of bf16: all but none of the change would be lost in such a save. */
+static void test_sdd_says_what_rounding_loses(void **state) {
+    (void)state;
+    tm_dataset *harmful = tiny_rows("harmful", 3), *benign = tiny_rows("benign", 8);
+    const tm_method_data data = {harmful, benign};
+    tm_device *device = tiny_device("cpu");
+    tm_model *fresh = tiny_model(device), *model;
+    const tm_save_options bf16 = {.dtype = TM_SAVE_BF16, .overwrite = true};
+    const char *directory = test_scratch();
+    assert_ok(tm_model_save(fresh, directory, &bf16));
+    assert_ok(tm_model_load(device, directory, NULL, &model));
+    tm_train_options train = tiny_options();
+    heard notes = {{0}};
+    const tm_monitor monitor = {.note = take_note, .user = &notes};
+    train.lr = 5e-7;
+    assert_ok(tm__method_sdd.run(model, tokenizer, &data, NULL, &train, &monitor, NULL));
+    const char *said = strstr(notes.text, "saved as bf16, ");
+    assert_non_null(said);
+    assert_true(strtod(said + strlen("saved as bf16, "), NULL) > 90);
+    tm_model_free(fresh);
+    tm_model_free(model);
+    tm_device_close(device);
     tm_dataset_free(harmful);
     tm_dataset_free(benign);
 }
@@ -233,6 +270,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sdd_pairs),
         cmocka_unit_test(test_sdd_reject_opens_with_a_refusal),
+        cmocka_unit_test(test_sdd_says_what_rounding_loses),
         cmocka_unit_test(test_sdd_overfits_four_pairs),
         cmocka_unit_test(test_sdd_drops_old_answers),
         cmocka_unit_test(test_sdd_refuses),
