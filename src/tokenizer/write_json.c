@@ -3,7 +3,8 @@
  * The layout is the one transformers' LlamaConverter writes: Prepend and Replace as normalizer, no pre-tokenizer, byte
  * fallback, a template that puts bos before a text. Its merges must be listed in order: for every piece all cuts into
  * two pieces, by descending score of the piece, then by the lengths of the two sides and by their ids, as its
- * SentencePieceExtractor sorts them (transformers, convert_slow_tokenizer.py).
+ * SentencePieceExtractor sorts them (transformers, convert_slow_tokenizer.py). One difference is built into that
+ * layout: text after a user-defined symbol gets a dummy prefix of its own.
  */
 #include "tokenizer/tokenizer.h"
 
@@ -46,9 +47,9 @@ static bool put_added(const tm_tokenizer *tok, tm__string *out) {
         ok = tm__string_printf(out, "%s\n    {\"id\": %d, \"content\": ", i ? "," : "", (int)added->id) &&
              put_quoted(out, piece->text, piece->len) &&
              tm__string_printf(out,
-                               ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": %s, "
+                               ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, "
                                "\"special\": %s}",
-                               added->normalized ? "true" : "false", added->special ? "true" : "false");
+                               added->special ? "true" : "false");
     }
     return ok && put(out, "\n  ],\n");
 }
