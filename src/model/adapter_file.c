@@ -270,7 +270,7 @@ static tm_status add_entry(writer *w, const char *path, const char *which, tm__p
     const char *kept = name ? tm__arena_strdup(&w->names, name, strlen(name)) : NULL;
     free(name);
     if (!kept || !tm__grow((void **)&w->entries, &w->cap, w->len + 1, sizeof *w->entries)) return tm__fail_memory();
-    w->entries[w->len++] = tm__param_entry(w->model, param, kept, tm__save_dtype(param, w->dtype));
+    w->entries[w->len++] = tm__param_entry(param, kept, tm__save_dtype(param, w->dtype));
     return TM_OK;
 }
 

@@ -4,7 +4,7 @@
  * call feeds any number of tokens of any slots: whole prompts, or one token each. Every kernel used is row-invariant,
  * so what a slot computes does not depend on which other slots are in the call.
  */
-#include "model/model.h"
+#include "model/weights.h"
 
 #include <stdlib.h>
 
@@ -150,10 +150,7 @@ static tm_status check_tokens(const tm_model *model, const tm__cache *cache, int
                               const int32_t *slot, const int32_t *position, int64_t *positions) {
     *positions = 0;
     for (int64_t i = 0; i < tokens; i++) {
-        if (ids[i] < 0 || ids[i] >= model->config.vocab)
-            return tm__fail(TM_INVALID, model->directory, NULL, "does the tokenizer belong to this model?",
-                            "token id %d is outside the model's vocabulary of %lld", ids[i],
-                            (long long)model->config.vocab);
+        TM__TRY(tm__model_check_id(model, ids[i]));
         if (slot[i] < 0 || slot[i] >= cache->slots || position[i] < 0 || position[i] >= cache->capacity)
             return tm__fail(TM_INVALID, NULL, NULL, NULL, "slot %d, position %d lies outside the cache", slot[i],
                             position[i]);

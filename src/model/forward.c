@@ -2,7 +2,7 @@
  *
  * Shapes: T tokens, D hidden, H heads, K key-value heads, C head_dim, F intermediate, V vocabulary.
  */
-#include "model/model.h"
+#include "model/weights.h"
 
 #include <stdlib.h>
 
@@ -88,14 +88,17 @@ static tm_status block_body(tm__tape *tape, void *ctx, tm__var *x, tm__var **y) 
 
 /* ---- the whole model --------------------------------------------------------------------------------------------- */
 
+tm_status tm__model_check_id(const tm_model *model, int32_t id) {
+    if (id >= 0 && id < model->config.vocab) return TM_OK;
+    return tm__fail(TM_INVALID, model->directory, NULL, "does the tokenizer belong to this model?",
+                    "token id %d is outside the model's vocabulary of %lld", id, (long long)model->config.vocab);
+}
+
 static tm_status check_ids(const tm_model *model, const int32_t *ids, const int32_t *position, int64_t tokens,
                            int64_t *positions) {
     *positions = 0;
     for (int64_t i = 0; i < tokens; i++) {
-        if (ids[i] < 0 || ids[i] >= model->config.vocab)
-            return tm__fail(TM_INVALID, model->directory, NULL, "does the tokenizer belong to this model?",
-                            "token id %d is outside the model's vocabulary of %lld", ids[i],
-                            (long long)model->config.vocab);
+        TM__TRY(tm__model_check_id(model, ids[i]));
         if (position[i] < 0) return tm__fail(TM_INVALID, NULL, "position", NULL, "%d is negative", position[i]);
         *positions = TM__MAX(*positions, (int64_t)position[i] + 1);
     }

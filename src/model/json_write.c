@@ -21,17 +21,20 @@ static tm_status put_line(tm__string *out, int depth) {
     return TM_OK;
 }
 
-/* Numbers are written in the C locale, whatever the program's. A real keeps a point or an exponent: it stays a real. */
+/* As Python writes them, so that configs keep their look: 0.02, 500000.0, 1e-05. In the C locale, whatever the
+ * program's. */
 static tm_status put_real(tm__string *out, double number) {
-    char text[40];
+    char text[64];
     locale_t old = uselocale(newlocale(LC_ALL_MASK, "C", (locale_t)0));
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text - 3, "%.*g", digits, number);
+    int digits = 1;
+    for (; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*e", digits - 1, number);
         if (strtod(text, NULL) == number) break;
     }
+    int exponent = (int)strtol(strchr(text, 'e') + 1, NULL, 10);
+    if (exponent >= -4 && exponent < 16) snprintf(text, sizeof text, "%.*f", TM__MAX(digits - 1 - exponent, 1), number);
     uselocale(old);
-    TM__TRY(put(out, text));
-    return strpbrk(text, ".e") ? TM_OK : put(out, ".0");
+    return put(out, text);
 }
 
 /* Strings, integers and constants as jansson writes them. */

@@ -19,10 +19,10 @@ typedef struct tm__config {
     int rope_type; /* 0 default, 1 linear, 2 llama3 */
     double rope_factor, rope_low_freq, rope_high_freq;
     int64_t rope_original_positions;
-    tm_dtype dtype;               /* torch_dtype */
-    int32_t bos, eos[8], pad;     /* -1: none */
+    tm_dtype dtype;           /* torch_dtype */
+    int32_t bos, eos[8], pad; /* -1: none */
     int eos_count;
-    struct json_t *raw;           /* the whole config.json; unknown keys are written back untouched */
+    struct json_t *raw; /* the whole config.json; unknown keys are written back untouched */
 } tm__config;
 
 typedef struct tm__block {
@@ -33,11 +33,11 @@ typedef struct tm__block {
 struct tm_model {
     tm_device *dev;
     tm__config config;
-    struct tm__checkpoint *files; /* mapped weights; NULL for a new model */
-    char *directory;              /* where it came from, or NULL */
+    struct tm__checkpoint *files;      /* mapped weights; NULL for a new model */
+    char *directory;                   /* where it came from, or NULL */
     tm__param embed, final_norm, head; /* head.value.data NULL when tied: embed is used */
     tm__block *blocks;
-    tm__rope_table rope;          /* grown on demand past max_positions */
+    tm__rope_table rope; /* grown on demand past max_positions */
     /* Adapters are numbered in the order they were added; an adapter has a part {A, B} in each linear it targets. */
     size_t adapter_count;
     /* Description of the adapter that was added last (for saving it). */
@@ -61,27 +61,29 @@ void tm__rope_frequencies(const tm__config *config, double *frequency);
 tm_status tm__rope_reserve(tm_model *model, int64_t positions);
 void tm__rope_release(tm_device *dev, tm__rope_table *table);
 
-/* Every parameter, adapters included, in a fixed order (embedding, blocks in order, final norm, head; a tied head once). */
+/* Every parameter, adapters included, in a fixed order: embedding, blocks in order, final norm, head (if untied). */
 typedef tm_status (*tm__param_visit)(void *user, tm__param *param, bool is_adapter);
 tm_status tm__model_params(tm_model *model, tm__param_visit visit, void *user);
-/* Makes a parameter trainable (owned act-type master copy, zero gradient) or frozen (gradient released, master kept). */
+/* Makes a parameter trainable (owned master copy of act type; a new gradient is zero, one that is there stays) or
+ * frozen (gradient released, master kept). */
 tm_status tm__param_train(tm_model *model, tm__param *param, bool trainable);
 /* Full fine-tuning: everything but adapters; LoRA: adapters `from` and later only. */
 tm_status tm__model_train_full(tm_model *model);
 tm_status tm__model_train_adapters(tm_model *model, size_t from);
 tm_status tm__model_freeze(tm_model *model);
-/* Of the entries of weights that differ from the checkpoint, the share whose change is lost when they are saved as `dtype`
- * (rounding gives what the unchanged entry would have given). 0 where nothing has changed. */
+/* Of the entries of weights that differ from the checkpoint, the share whose change is lost when they are saved as
+ * `dtype` (rounding gives what the unchanged entry would have given). 0 where nothing has changed. */
 tm_status tm__model_rounding_loss(const tm_model *model, tm_dtype dtype, double *share);
 
-/* A batch of documents, packed end to end or padded. Arrays belong to the caller. */
+/* A batch of documents, packed end to end or padded. Arrays belong to the caller; with recomputation they, the options
+ * and the taps must live until the tape is reset. */
 typedef struct tm__batch {
     int64_t tokens;
-    const int32_t *ids, *position;       /* (tokens) */
+    const int32_t *ids, *position; /* (tokens) */
     int64_t segments;
-    const int64_t *start, *length;       /* (segments) */
-    tm__head_targets targets;            /* may be empty for a forward pass alone */
-    int64_t rows, row_length;            /* when padded: tokens = rows * row_length; 0 when packed */
+    const int64_t *start, *length; /* (segments) */
+    tm__head_targets targets;      /* may be empty for a forward pass alone */
+    int64_t rows, row_length;      /* when padded: tokens = rows * row_length; 0 when packed */
 } tm__batch;
 
 typedef struct tm__forward_options {
@@ -107,7 +109,7 @@ tm_status tm__model_embed_texts(tm_model *model, const tm_ids *texts, size_t n, 
 /* ---- cache ---- */
 typedef struct tm__cache {
     int64_t slots, capacity;
-    void **k, **v;   /* per layer: (slots, capacity, kv_heads, head_dim), act type */
+    void **k, **v; /* per layer: (slots, capacity, kv_heads, head_dim), act type */
 } tm__cache;
 tm_status tm__cache_create(tm_model *model, int64_t slots, int64_t capacity, tm__cache **cache);
 /* Raises the capacity to at least `capacity`, contents kept; on failure the cache is unchanged. */
@@ -122,8 +124,8 @@ tm_status tm__model_decode(tm_model *model, tm__tape *tape, tm__cache *cache, in
 typedef struct tm__sampler tm__sampler;
 tm_status tm__sampler_create(int64_t vocab, const tm_generate_options *options, tm__sampler **sampler);
 void tm__sampler_free(tm__sampler *sampler);
-/* Next id from logits (vocab) of type `act`. Greedy (temperature 0) takes the lowest id among the largest and draws nothing;
- * else one number is drawn from `rng`. */
+/* Next id from logits (vocab) of type `act`. Greedy (temperature 0) takes the lowest id among the largest and draws
+ * nothing; else one number is drawn from `rng`. */
 int32_t tm__sampler_pick(tm__sampler *sampler, const void *logits, tm_dtype act, tm__rng *rng);
 /* What is drawn from: `*probs` (vocab), belongs to the sampler; temperature above 0. */
 void tm__sampler_probs(tm__sampler *sampler, const void *logits, tm_dtype act, const double **probs);

@@ -24,9 +24,8 @@ tm_dtype tm__save_dtype(const tm__param *param, int dtype) {
     return param->stored;
 }
 
-/* An owned value is read back from the device; every device's memory today is the host's, so it is read in place. */
-tm__safetensors_entry tm__param_entry(const tm_model *model, tm__param *param, const char *name, tm_dtype dtype) {
-    (void)model;
+/* Masters are read in place: the memory of every device is the host's. */
+tm__safetensors_entry tm__param_entry(const tm__param *param, const char *name, tm_dtype dtype) {
     return (tm__safetensors_entry){.name = name, .dtype = dtype, .source = param->value};
 }
 
@@ -112,7 +111,6 @@ static tm_status save_generation_config(const tm_model *model, const char *direc
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
 typedef struct entries {
-    const tm_model *model;
     int dtype;
     tm__safetensors_entry *data;
     size_t len, cap;
@@ -122,12 +120,12 @@ static tm_status add_entry(void *user, tm__param *param, bool is_adapter) {
     entries *e = user;
     if (is_adapter) return TM_OK;
     if (!tm__grow((void **)&e->data, &e->cap, e->len + 1, sizeof *e->data)) return tm__fail_memory();
-    e->data[e->len++] = tm__param_entry(e->model, param, param->name, tm__save_dtype(param, e->dtype));
+    e->data[e->len++] = tm__param_entry(param, param->name, tm__save_dtype(param, e->dtype));
     return TM_OK;
 }
 
 static tm_status save_weights(const tm_model *model, const char *directory, const tm_save_options *options) {
-    entries e = {.model = model, .dtype = options->dtype};
+    entries e = {.dtype = options->dtype};
     int64_t shard = options->shard_bytes > 0 ? options->shard_bytes : default_shard_bytes;
     tm_status status = tm__model_params((tm_model *)model, add_entry, &e);
     if (status == TM_OK) status = tm__checkpoint_write(directory, "model", e.data, e.len, shard);

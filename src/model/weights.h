@@ -13,6 +13,9 @@ tm_status tm__param_alloc(tm_model *model, tm__param *param);
 tm_status tm__param_own(tm_model *model, tm__param *param);
 void tm__param_release(tm_device *dev, tm__param *param);
 
+/* TM_INVALID for an id that the model has no embedding of. */
+tm_status tm__model_check_id(const tm_model *model, int32_t id);
+
 /* All parameters in name order; adapters only where asked for. Array to be freed by the caller. */
 typedef struct tm__param_item {
     tm__param *param;
@@ -23,7 +26,7 @@ tm_status tm__model_sorted(const tm_model *model, bool adapters, tm__param_item 
 /* dtype that a save writes a parameter in: `dtype` a tm_save_dtype. */
 tm_dtype tm__save_dtype(const tm__param *param, int dtype);
 /* A safetensors entry over a parameter's value, stored as `dtype`. */
-tm__safetensors_entry tm__param_entry(const tm_model *model, tm__param *param, const char *name, tm_dtype dtype);
+tm__safetensors_entry tm__param_entry(const tm__param *param, const char *name, tm_dtype dtype);
 
 /* ---- adapters (adapter.c, adapter_file.c) ---- */
 

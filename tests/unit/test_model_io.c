@@ -105,7 +105,8 @@ static void config_is_carried_through(void **state) {
     (void)state;
     static const char config[] =
         FIXTURE_CONFIG("\"zeta\": [1, 2.5, {\"x\": null}], \"rms_norm_eps\": 1e-05,"
-                       "\"torch_dtype\": \"float32\", \"name\": \"\\u00e4\\n\", \"huge\": 1e30, ");
+                       "\"torch_dtype\": \"float32\", \"name\": \"\\u00e4\\n\", \"huge\": 1e30, "
+                       "\"rope_theta\": 500000.0, \"small\": 0.0001, ");
     tm_device *dev = fixture_device("ref", TM_PRECISION_F32);
     tm_model *made = fixture_model(dev, config, 5);
     const char *root = test_scratch();
@@ -119,6 +120,9 @@ static void config_is_carried_through(void **state) {
     assert_true(json_equal(expected, found));
     assert_ok(tm__file_read(file, 0, &text, NULL));
     assert_non_null(strstr(text, "\"rms_norm_eps\": 1e-05"));
+    assert_non_null(strstr(text, "\"rope_theta\": 500000.0,"));
+    assert_non_null(strstr(text, "\"small\": 0.0001,"));
+    assert_non_null(strstr(text, "\"huge\": 1e+30"));
     assert_non_null(strstr(text, "2.5"));
     free(text);
     json_decref(expected);
