@@ -1,7 +1,7 @@
 /* test_gemm.c: matrix products of the cpu device against the fp64 reference, under every instruction set of this
  * machine.
  *
- * Tolerances are on ||c - reference|| / ||reference|| for normal operands. A chain of k fp32 additions errs by about
+ * Tolerances are on ||c - reference|| / ||reference|| for random operands. A chain of k fp32 additions errs by about
  * 6e-8 sqrt(k / 6); k is cut into blocks of at most 384, whose sums are added in a chain of their own. Rounding alpha
  * and the result adds about 6e-8 each.
  */
