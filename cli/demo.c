@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void print_table(const tm_demo_row *rows) {
+static void print_table(const tm_demo_options *demo, const tm_demo_row *rows) {
     printf("%-20s %7s %7s %7s %7s %11s %8s\n", "model", "leak", "comply", "refuse", "skills", "downstream", "seconds");
     bool cached = false;
     for (int i = 0; i < TM_DEMO_ROWS; i++) {
@@ -17,6 +17,7 @@ static void print_table(const tm_demo_row *rows) {
            cli_thousands(rows[0].scores.forbidden_prompts));
     printf("Benign questions (%s): skills, exactly right. Downstream: a new task after harmless fine-tuning.\n",
            cli_thousands(rows[0].scores.benign_prompts));
+    if (demo->quick) puts("--quick: a tiny world and a few steps; the figures mean nothing.");
     if (cached) puts("* from the cache of an earlier run, with the seconds it took then; --fresh makes it again.");
 }
 
@@ -67,7 +68,7 @@ static void print_directions(const tm_demo_options *demo, const tm_demo_row *row
     puts("\nThe models are ordinary checkpoint directories:");
     for (int i = 0; i < TM_DEMO_ROWS; i++) printf("  %-20s %s\n", rows[i].name, rows[i].directory);
     char *question = sample_question(demo);
-    if (question && !strchr(question, '"'))
+    if (question && !strpbrk(question, "\"\\$`"))
         printf("\nAsk one of them:\n  temper generate --model %s --prompt \"%s\"\n", rows[2].directory, question);
     free(question);
 }
@@ -93,7 +94,7 @@ static int run_demo(const tm_demo_options *demo, const tm_device_options *where,
     if (output->json) {
         print_json(demo, rows);
     } else {
-        print_table(rows);
+        print_table(demo, rows);
         print_directions(demo, rows);
     }
     return 0;

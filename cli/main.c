@@ -1,9 +1,11 @@
 /* main.c: the table of commands; finds the one asked for and runs it. */
 #include "cli.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const cli_command *const commands[] = {
     &cli_demo,     &cli_finetune, &cli_defend,   &cli_attack,  &cli_eval,
@@ -50,7 +52,17 @@ static int dispatch(int argc, char **argv) {
     return command->run(argc - 2, argv + 2);
 }
 
+/* A standard stream that is closed must not become the first file the library opens. What takes its place fails. */
+static void guard_streams(void) {
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0) {
+            int guard = open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
+            if (guard >= 0 && guard != fd) close(guard);
+        }
+}
+
 int main(int argc, char **argv) {
+    guard_streams();
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error, not an end in the middle of a file */
     return cli_finish(dispatch(argc, argv));
 }

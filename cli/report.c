@@ -86,7 +86,7 @@ int cli_check_required(const char *option, const char *value) {
     return cli_error(TM_INVALID, option, NULL, value ? "is empty" : "is required");
 }
 
-/* Length of the directory part of a path: "a/b/" is in "a", "b" and "/b" are in "." and "/". */
+/* The directory a path lies in: "a" for "a/b/", "." for "b", "/" for "/b". false: too long. */
 static bool parent(const char *path, char *out, size_t size) {
     size_t len = strlen(path);
     while (len > 1 && path[len - 1] == '/') len--;
@@ -146,14 +146,14 @@ static void put_rate(char *out, size_t size, double rate, const char *unit) {
         snprintf(out, size, "%.*f %s/s", rate < 10 ? 2 : 0, rate, unit);
 }
 
-/* "412/1000 step  3.20 step/s  6.6k token/s  loss 1.2345  ETA 3:04" */
+/* "412/1000 steps  3.20 step/s  6.6k token/s  loss 1.2345  ETA 3:04" */
 static void put_figures(char *out, size_t size, const tm_progress *p) {
     double elapsed = p->seconds - watch.first_seconds;
     int64_t done = p->done - watch.first_done;
     double rate = elapsed > 0 && done > 0 ? (double)done / elapsed : p->seconds > 0 ? (double)p->done / p->seconds : 0;
     const char *unit = p->unit ? p->unit : "step";
     char text[64];
-    int at = snprintf(out, size, "%lld/%lld %s", (long long)p->done, (long long)p->total, unit);
+    int at = snprintf(out, size, "%lld/%lld %ss", (long long)p->done, (long long)p->total, unit);
     if (rate > 0) {
         put_rate(text, sizeof text, rate, unit);
         at += snprintf(out + at, size - (size_t)at, "  %s", text);

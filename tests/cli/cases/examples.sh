@@ -1,0 +1,33 @@
+# The examples of every command's help, and the commands of the README, run as they stand.
+temper finetune --model "$TINY/model" --data "$TINY/rows.jsonl" --steps 1 --lora-rank 2 --out made >/dev/null
+enter() {
+    mkdir "$1"
+    cd "$1"
+    for name in my-model defended; do ln -s "$TINY/model" $name; done
+    ln -s ../made my-adapter
+    for name in rows harmful benign questions; do ln -s "$TINY/$name.jsonl" $name.jsonl; done
+    ln -s "$TINY/rows.jsonl" heldout.jsonl
+    ln -s "$TINY/benign.jsonl" alpaca.jsonl
+}
+number=0
+for command in finetune defend attack eval generate inspect tokenize methods help; do
+    temper help $command | sed -n '/^Examples:/,/^$/s/^  //p' | sed -e :more -e '/\\$/N; s/\\\n *//; t more' >lines
+    [ -s lines ] || fail "no examples of $command"
+    while read -r line; do
+        case $line in *temper-demo/*) continue ;; esac
+        number=$((number + 1))
+        (
+            enter "$number"
+            case $line in *"--out defended"*) rm defended ;; esac
+            echo "$line" | sed 's/--steps [0-9]*/--steps 2/; s/--rows 1000/--rows 100/; s/my-model --decode "1 15043 3186"/my-model --decode "1 2 3"/' >line
+            sh -eu ./line >output 2>&1 </dev/null || { cat output >&2; fail "$line"; }
+        )
+    done <lines
+done
+(
+    enter readme
+    rm defended
+    sed -n '/^M=my-model/,/^```/p' "$TEMPER_SOURCE/README.md" | sed '/^```/d; s/--steps [0-9]*/--steps 2/' >block
+    [ "$(grep -c '^temper' block)" -ge 8 ] || fail "the README's commands are not where they were"
+    sh -eu ./block >output 2>&1 </dev/null || { cat output >&2; fail "the README's commands"; }
+)
