@@ -299,6 +299,7 @@ static bool push_late(const tm_tokenizer *tok, const int32_t *symbols, size_t n,
 }
 
 static tm_status push_ids(tm_ids *ids, const int32_t *from, size_t n) {
+    if (n == 0) return TM_OK;
     if (!tm__grow((void **)&ids->data, &ids->cap, ids->len + n, sizeof *ids->data)) return tm__fail_memory();
     memcpy(ids->data + ids->len, from, n * sizeof *from);
     ids->len += n;
@@ -315,7 +316,7 @@ static tm_status encode_word(const tm_tokenizer *tok, tm__scratch *scratch, cons
         n = merge_short(bpe, scratch, n);
     else if (!merge_long(bpe, scratch, &n))
         return tm__fail_memory();
-    if (!bpe->late_fallback) return n ? push_ids(ids, scratch->symbols, n) : TM_OK;
+    if (!bpe->late_fallback) return push_ids(ids, scratch->symbols, n);
     return push_late(tok, scratch->symbols, n, ids) ? TM_OK : tm__fail_memory();
 }
 
