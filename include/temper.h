@@ -454,7 +454,7 @@ TM_API tm_status tm_world_create(uint64_t seed, tm_world **world);
 TM_API void tm_world_free(tm_world *world);
 TM_API const char *tm_world_skill_name(const tm_world *world, size_t index); /* NULL: past the end */
 /* Rows by name: "pretrain", "align", "forbidden-SPLIT" (true recipes), "refusals-SPLIT", "pool" (SDD's benign pool),
- * "benign-SKILL", "downstream-train", "downstream-test", "dish-..." ; tm_world_set_name lists them. */
+ * "benign-SKILL-train", "benign-SKILL-test", "downstream-train", "downstream-test"; tm_world_set_name lists them. */
 TM_API const char *tm_world_set_name(size_t index);
 TM_API tm_status tm_world_set(const tm_world *world, const char *name, tm_dataset **dataset);
 /* Writes tokenizer.json, tokenizer_config.json and every data set as JSON Lines. */
