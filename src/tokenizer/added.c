@@ -9,12 +9,6 @@
 #include <stdlib.h>
 #include <utf8proc.h>
 
-static tm_status flag_piece(tm_tokenizer *tok, int32_t id, bool special) {
-    tm__piece *piece = &tok->vocab.pieces[id];
-    piece->flags |= TM__PIECE_ADDED | (special ? TM__PIECE_SPECIAL : 0u);
-    return TM_OK;
-}
-
 tm_status tm__added_put(tm_tokenizer *tok, const char *file, const char *text, size_t len, int32_t id,
                         const tm__added *flags) {
     if (len == 0) return tm__fail(TM_FORMAT, file, "added_tokens", NULL, "token %d is empty", (int)id);
@@ -31,7 +25,8 @@ tm_status tm__added_put(tm_tokenizer *tok, const char *file, const char *text, s
     }
     tok->added[at] = *flags;
     tok->added[at].id = id;
-    return flag_piece(tok, id, flags->special);
+    tok->vocab.pieces[id].flags |= TM__PIECE_ADDED | (flags->special ? TM__PIECE_SPECIAL : 0u);
+    return TM_OK;
 }
 
 /* ---- tries ------------------------------------------------------------------------------------------------------- */
