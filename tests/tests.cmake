@@ -17,7 +17,7 @@ foreach(source ${tests})
   string(REGEX REPLACE "^test_" "" short ${name})
   add_test(NAME ${kind}.${short} COMMAND ${name})
   set_tests_properties(${kind}.${short} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900
-    ENVIRONMENT "TEMPER_SHARED=${CMAKE_SOURCE_DIR}/../shared;TEMPER_BIN=${CMAKE_BINARY_DIR}/temper")
+    ENVIRONMENT "TEMPER_SHARED=${CMAKE_SOURCE_DIR}/../shared;TEMPER_BIN=${CMAKE_BINARY_DIR}/temper;GOMP_SPINCOUNT=1000")
 endforeach()
 include(tests/cli/cli_tests.cmake OPTIONAL)
 include(tests/fuzz/fuzz.cmake OPTIONAL)
