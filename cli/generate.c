@@ -105,6 +105,28 @@ static tm_status encode_raw(const tm_tokenizer *tokenizer, const char *text, tm_
     return status;
 }
 
+/* What the new ids add to the text. Decoded alone they would lose the blank that begins their first word. */
+static tm_status added_text(const tm_tokenizer *tokenizer, tm_ids *prompt, const tm_ids *added, char **text) {
+    char *before = NULL, *all = NULL;
+    tm_status status = tm_tokenizer_decode(tokenizer, prompt->data, prompt->len, TM_DECODE_SKIP_SPECIAL, &before, NULL);
+    for (size_t i = 0; status == TM_OK && i < added->len; i++) status = tm_ids_push(prompt, added->data[i]);
+    if (status == TM_OK)
+        status = tm_tokenizer_decode(tokenizer, prompt->data, prompt->len, TM_DECODE_SKIP_SPECIAL, &all, NULL);
+    if (status == TM_OK) {
+        size_t len = strlen(before);
+        if (strncmp(all, before, len) == 0) { /* else a character was cut in two: the ids alone are the best there is */
+            memmove(all, all + len, strlen(all) - len + 1);
+            *text = all;
+            all = NULL;
+        } else {
+            status = tm_tokenizer_decode(tokenizer, added->data, added->len, TM_DECODE_SKIP_SPECIAL, text, NULL);
+        }
+    }
+    free(before);
+    free(all);
+    return status;
+}
+
 static tm_status generate_raw(run_state *state, cli_model *model) {
     size_t n = state->count;
     tm_ids *prompts = calloc(n, sizeof *prompts), *out = calloc(n, sizeof *out);
@@ -115,8 +137,7 @@ static tm_status generate_raw(run_state *state, cli_model *model) {
     if (status == TM_OK)
         status = tm_generate(model->model, prompts, n, &stop, stop >= 0, state->how, cli_monitor(state->output), out);
     for (size_t i = 0; status == TM_OK && i < n; i++)
-        status = tm_tokenizer_decode(model->tokenizer, out[i].data, out[i].len, TM_DECODE_SKIP_SPECIAL,
-                                     &state->answers[i], NULL);
+        status = added_text(model->tokenizer, &prompts[i], &out[i], &state->answers[i]);
     for (size_t i = 0; i < n; i++) {
         if (prompts) tm_ids_free(&prompts[i]);
         if (out) tm_ids_free(&out[i]);
