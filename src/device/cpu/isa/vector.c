@@ -100,21 +100,46 @@ tm_status TM__ISA(convert)(tm_device *dev, void *y, tm_dtype to, const void *x, 
     return TM_OK;
 }
 
-/* Elements [lo, hi), lo a multiple of 4: four per Philox block. */
+enum { BLOCKS = 64 };
+
+/* BLOCKS blocks of tm__philox from `first` on, word i of each in word[i]: the same rounds, side by side. */
+static void philox_blocks(uint32_t word[4][BLOCKS], uint64_t first, uint64_t seed, uint64_t stream) {
+    for (int b = 0; b < BLOCKS; b++) {
+        uint64_t counter = first + (uint64_t)b;
+        word[0][b] = (uint32_t)counter;
+        word[1][b] = (uint32_t)(counter >> 32);
+        word[2][b] = (uint32_t)stream;
+        word[3][b] = (uint32_t)(stream >> 32);
+    }
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    for (int round = 0; round < 10; round++) {
+        for (int b = 0; b < BLOCKS; b++) {
+            uint64_t p0 = (uint64_t)0xD2511F53u * word[0][b], p1 = (uint64_t)0xCD9E8D57u * word[2][b];
+            word[0][b] = (uint32_t)(p1 >> 32) ^ word[1][b] ^ k0;
+            word[1][b] = (uint32_t)p1;
+            word[2][b] = (uint32_t)(p0 >> 32) ^ word[3][b] ^ k1;
+            word[3][b] = (uint32_t)p0;
+        }
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+}
+
+/* Elements [lo, hi), lo a multiple of 4: four per Philox block. An element is kept where its word is `least` or more.
+ */
 static void dropout_chunk(float *y, bool accumulate, const float *x, int64_t lo, int64_t hi, double p, uint64_t seed,
                           uint64_t stream) {
-    const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-    double below = p * 0x1p32;
+    uint32_t word[4][BLOCKS], flat[4 * BLOCKS];
+    uint64_t least = (uint64_t)ceil(p * 0x1p32);
     float kept = (float)(1 / (1 - p));
-    for (int64_t i = lo; i < hi; i += 4) {
-        uint64_t block = (uint64_t)i / 4;
-        const uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)stream,
-                                     (uint32_t)(stream >> 32)};
-        uint32_t word[4];
-        tm__philox(counter, key, word);
-        for (int64_t j = i; j < TM__MIN(i + 4, hi); j++) {
-            float value = (double)word[j - i] < below ? 0 : x[j] * kept;
-            y[j] = accumulate ? y[j] + value : value;
+    for (int64_t i = lo; i < hi; i += 4 * BLOCKS) {
+        philox_blocks(word, (uint64_t)i / 4, seed, stream);
+        for (int b = 0; b < BLOCKS; b++)
+            for (int w = 0; w < 4; w++) flat[4 * b + w] = word[w][b];
+        int64_t n = TM__MIN((int64_t)(4 * BLOCKS), hi - i);
+        for (int64_t j = 0; j < n; j++) {
+            float value = flat[j] < least ? 0 : x[i + j] * kept;
+            y[i + j] = accumulate ? y[i + j] + value : value;
         }
     }
 }
