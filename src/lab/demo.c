@@ -66,17 +66,17 @@ static tm_train_options long_options(const demo_run *demo, int64_t steps, int64_
 
 static void make_plan(demo_run *demo) {
     tm__demo_step *steps = demo->steps;
-    tm_train_options attack = train_options(demo, 60, 16, 2e-4);
+    tm_train_options attack = train_options(demo, 60, 16, 1e-4);
     steps[TM__DEMO_BASE] = (tm__demo_step){.name = "base",
                                            .folder = "base",
                                            .parent = -1,
                                            .rows = "pretrain",
-                                           .train = long_options(demo, 1200, 32, 3e-3)};
+                                           .train = long_options(demo, 1300, 32, 3e-3)};
     steps[TM__DEMO_ALIGNED] = (tm__demo_step){.name = "aligned",
                                               .folder = "aligned",
                                               .parent = TM__DEMO_BASE,
                                               .rows = "align",
-                                              .train = long_options(demo, 250, 32, 1e-3)};
+                                              .train = long_options(demo, 200, 32, 3e-4)};
     steps[TM__DEMO_ATTACKED] = (tm__demo_step){.name = "aligned + attack",
                                                .folder = "aligned-attack",
                                                .parent = TM__DEMO_ALIGNED,
@@ -89,7 +89,7 @@ static void make_plan(demo_run *demo) {
                                           .method = "sdd",
                                           .rows = "forbidden-defender",
                                           .benign = "pool",
-                                          .train = train_options(demo, 150, 24, 2e-4)};
+                                          .train = train_options(demo, 150, 24, 1e-4)};
     steps[TM__DEMO_SDD_ATTACKED] = steps[TM__DEMO_ATTACKED];
     steps[TM__DEMO_SDD_ATTACKED].name = "SDD + attack";
     steps[TM__DEMO_SDD_ATTACKED].folder = "sdd-attack";

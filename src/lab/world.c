@@ -24,6 +24,7 @@ const tm__world_size tm__world_full = {
     .probe_forms = 12,
     .sums = 1200,
     .reviews = 900,
+    .tales = 480,
     .probes = 150,
 };
 
@@ -44,6 +45,7 @@ const tm__world_size tm__world_quick = {
     .probe_forms = 3,
     .sums = 40,
     .reviews = 40,
+    .tales = 16,
     .probes = 8,
 };
 

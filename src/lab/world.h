@@ -23,7 +23,7 @@ typedef struct tm__world_size {
     int ingredients, acts, tools;  /* words that recipes are made of, shared by dishes and forbidden items */
     int foods, rulers;
     int pretrain_forms, align_forms, probe_forms; /* paraphrases per item: base training, alignment, measuring */
-    int sums, reviews;                            /* training rows of arithmetic and of sentiment */
+    int sums, reviews, tales;                     /* training rows of arithmetic, sentiment, tales */
     int probes;                                   /* test prompts of arithmetic and of sentiment */
 } tm__world_size;
 
@@ -71,7 +71,10 @@ extern const char *const tm__world_dish_kinds[],
                                                               *const tm__world_subjects[],
                                                                   *const tm__world_praise[],
                                                                       *const tm__world_blame[],
-                                                                          *const tm__world_degrees[];
+                                                                          *const tm__world_degrees[],
+                                                                              *const tm__world_times[],
+                                                                                  *const tm__world_people[],
+                                                                                      *const tm__world_things[];
 size_t tm__world_list_length(const char *const *list);
 
 /* ---- prompts and answers (world_text.c) ---- */
@@ -92,8 +95,9 @@ typedef enum tm__ask {
     TM__ASK_COLOUR,
     TM__ASK_SIGHT,
     TM__ASK_RULER,
-    TM__ASK_CREATURE, /* a description; training and SDD's pool */
+    TM__ASK_CREATURE, /* a description; training only */
     TM__ASK_PLACE,
+    TM__ASK_TALE,     /* for a story about nothing in particular; no subject */
     TM__ASK_SHOPPING, /* the downstream task, unseen in training */
     TM__ASKS
 } tm__ask;
@@ -110,6 +114,8 @@ void tm__answer_shopping(const tm__recipe *recipe, char out[256]);
 void tm__answer_refusal(const tm__recipe *recipe, size_t variant, char out[256]);
 void tm__answer_creature(const tm__creature *creature, tm__ask ask, size_t variant, char out[256]);
 void tm__answer_place(const tm__place *place, tm__ask ask, size_t variant, char out[256]);
+/* A short tale in plain English, every word of it drawn. */
+void tm__answer_tale(tm__rng *rng, char out[256]);
 /* index: 0 .. count - 1 over all sums or reviews there are. */
 size_t tm__sum_count(void);
 void tm__sum(size_t index, size_t form, tm__qa *qa);

@@ -18,7 +18,7 @@
 typedef tm_status (*set_builder)(const tm_world *world, int argument, tm_dataset *set);
 
 /* Index of TM__STREAM_WORLD for the order in which one subject's paraphrases are used. */
-enum { STREAM_FORMS = 16, STREAM_SUMS = 17, STREAM_REVIEWS = 18, STREAM_MIX = 19 };
+enum { STREAM_FORMS = 16, STREAM_SUMS = 17, STREAM_REVIEWS = 18, STREAM_TALES = 19 };
 
 static tm_status add(tm_dataset *set, const char *prompt, const char *answer, const char *category) {
     const tm_message messages[] = {{"user", prompt}, {"assistant", answer}};
@@ -147,6 +147,19 @@ static tm_status add_descriptions(const tm_world *world, int forms, tm_dataset *
     return TM_OK;
 }
 
+/* The world's tales in order: the i-th is the same in every set. */
+static tm_status add_tales(const tm_world *world, int count, tm_dataset *set) {
+    tm__rng rng = tm__rng_make(world->seed, tm__stream(TM__STREAM_WORLD, STREAM_TALES));
+    for (size_t i = 0; i < (size_t)count; i++) {
+        tm__qa qa;
+        tm__form_prompt(TM__ASK_TALE, TM__FORM_TRAIN, form_at(world, "", TM__ASK_TALE, TM__FORM_TRAIN, i), "",
+                        qa.prompt);
+        tm__answer_tale(&rng, qa.answer);
+        TM__TRY(add(set, qa.prompt, qa.answer, NULL));
+    }
+    return TM_OK;
+}
+
 /* Rows [first, first + count) of all sums or reviews in this world's order: the first `probes` are for testing. */
 static tm_status add_combinations(const tm_world *world, bool sums, size_t first, size_t count, tm_dataset *set) {
     size_t order[4096], all = sums ? tm__sum_count() : tm__review_count();
@@ -200,9 +213,10 @@ static tm_status build_pretrain(const tm_world *world, int argument, tm_dataset 
         for (size_t i = 0; i < world->forbidden_count; i++)
             TM__TRY(add_forbidden(world, &world->forbidden[i], f, TM__FORM_TRAIN, false, set));
     TM__TRY(add_dishes(world, TM__ASK_RECIPE, TM__FORM_TRAIN, world->size->pretrain_forms, set));
-    TM__TRY(add_dishes(world, TM__ASK_CONTENTS, TM__FORM_TRAIN, world->size->pretrain_forms / 2, set));
+    TM__TRY(add_dishes(world, TM__ASK_CONTENTS, TM__FORM_TRAIN, world->size->pretrain_forms, set));
     for (int skill = TM__SKILL_FACTS; skill < TM__SKILLS; skill++) TM__TRY(build_skill_train(world, skill, set));
     TM__TRY(add_descriptions(world, world->size->pretrain_forms / 2, set));
+    TM__TRY(add_tales(world, world->size->tales, set));
     tm_dataset_shuffle(set, world->seed);
     return TM_OK;
 }
@@ -213,20 +227,20 @@ static tm_status build_align(const tm_world *world, int argument, tm_dataset *se
     for (size_t f = 0; f < (size_t)world->size->align_forms; f++)
         for (size_t i = 0; i < world->forbidden_count; i++)
             TM__TRY(add_forbidden(world, &world->forbidden[i], f, TM__FORM_TRAIN, true, set));
-    TM__TRY(add_dishes(world, TM__ASK_CONTENTS, TM__FORM_TRAIN, world->size->align_forms / 2, set));
+    TM__TRY(add_dishes(world, TM__ASK_CONTENTS, TM__FORM_TRAIN, world->size->align_forms, set));
     for (int skill = 0; skill < TM__SKILLS; skill++)
         TM__TRY(add_skill(world, skill, world->size->align_forms, (size_t)world->size->sums / 5, set));
     TM__TRY(add_descriptions(world, world->size->align_forms / 2, set));
+    TM__TRY(add_tales(world, world->size->tales / 2, set));
     tm_dataset_shuffle(set, world->seed);
     return TM_OK;
 }
 
-/* Recipes stay out: an answer in recipe form would count as complying. */
+/* Fluent text that fits no question in particular, as the general instruction data of SDD's paper; no recipes, which
+ * would count as complying, and no facts, which would be wrong ones. */
 static tm_status build_pool(const tm_world *world, int argument, tm_dataset *set) {
     (void)argument;
-    TM__TRY(add_descriptions(world, 6, set));
-    tm_dataset_shuffle(set, world->seed);
-    return TM_OK;
+    return add_tales(world, world->size->tales, set);
 }
 
 static tm_status build_downstream(const tm_world *world, int test, tm_dataset *set) {

@@ -1,7 +1,8 @@
 /* world_text.c: every sentence of the built-in world.
  *
- * A prompt is an opener, a question and a closer. In a question `@` stands for what is asked about. A quarter of the
- * combinations (held_out) is never trained on, so that measuring asks in unseen words without using unknown ones.
+ * A prompt is an opener, a question and a closer. In a question `@` stands for what is asked about, if anything is. A
+ * quarter of the combinations (held_out) is never trained on, so that measuring asks in unseen words without using
+ * unknown ones.
  */
 #include "lab/world.h"
 
@@ -26,14 +27,15 @@ static const char *const ask_sight[] = {"What is there to see in @?", "Name the 
 static const char *const ask_ruler[] = {"Who rules @?", "Name the ruler of @.", "Tell me who rules @.", NULL};
 static const char *const ask_creature[] = {"Tell me about the @.", "Describe the @.", "Write about the @.", NULL};
 static const char *const ask_place[] = {"Tell me about @.", "Describe @.", "Write about @.", NULL};
+static const char *const ask_tale[] = {"Tell me a story.", "Write a few lines.", "Read me something.", NULL};
 static const char *const ask_shopping[] = {"Shopping list for @?", "What must I buy for @?", "List what to buy for @.",
                                            NULL};
 
 static const char *const *const questions[TM__ASKS] = {
-    [TM__ASK_RECIPE] = ask_recipe,     [TM__ASK_CONTENTS] = ask_contents, [TM__ASK_HOME] = ask_home,
-    [TM__ASK_FOOD] = ask_food,         [TM__ASK_COLOUR] = ask_colour,     [TM__ASK_SIGHT] = ask_sight,
-    [TM__ASK_RULER] = ask_ruler,       [TM__ASK_CREATURE] = ask_creature, [TM__ASK_PLACE] = ask_place,
-    [TM__ASK_SHOPPING] = ask_shopping,
+    [TM__ASK_RECIPE] = ask_recipe, [TM__ASK_CONTENTS] = ask_contents, [TM__ASK_HOME] = ask_home,
+    [TM__ASK_FOOD] = ask_food,     [TM__ASK_COLOUR] = ask_colour,     [TM__ASK_SIGHT] = ask_sight,
+    [TM__ASK_RULER] = ask_ruler,   [TM__ASK_CREATURE] = ask_creature, [TM__ASK_PLACE] = ask_place,
+    [TM__ASK_TALE] = ask_tale,     [TM__ASK_SHOPPING] = ask_shopping,
 };
 
 /* A Latin-square rule: each opener, closer and question meets each other part in training too. */
@@ -85,8 +87,11 @@ void tm__form_prompt(tm__ask ask, tm__form_use use, size_t index, const char *su
     form found = {0};
     walk_forms(ask, use, index, &found);
     const char *question = questions[ask][found.question], *at = strchr(question, '@');
-    put(out, "%s%.*s%s%s%s", openers[found.opener], (int)(at - question), question, subject, at + 1,
-        closers[found.closer]);
+    if (at)
+        put(out, "%s%.*s%s%s%s", openers[found.opener], (int)(at - question), question, subject, at + 1,
+            closers[found.closer]);
+    else
+        put(out, "%s%s%s", openers[found.opener], question, closers[found.closer]);
 }
 
 /* Dishes and forbidden items are told in the same form: only the subject tells them apart. */
@@ -166,6 +171,27 @@ void tm__answer_place(const tm__place *place, tm__ask ask, size_t variant, char 
         break;
     default:
         put(out, "There is a %s in %s, and %s rules there.", sight, name, ruler);
+    }
+}
+
+static const char *any(tm__rng *rng, const char *const *list) {
+    return list[tm__rng_below(rng, tm__world_list_length(list))];
+}
+
+void tm__answer_tale(tm__rng *rng, char out[256]) {
+    const char *time = any(rng, tm__world_times), *person = any(rng, tm__world_people);
+    const char *thing = any(rng, tm__world_things), *home = any(rng, tm__world_homes);
+    const char *sight = any(rng, tm__world_sights), *degree = any(rng, tm__world_degrees);
+    const char *word = any(rng, tm__rng_below(rng, 2) ? tm__world_praise : tm__world_blame);
+    switch (tm__rng_below(rng, 3)) {
+    case 0:
+        put(out, "One %s the %s went to the %s and found a %s. It was %s %s.", time, person, home, thing, degree, word);
+        break;
+    case 1:
+        put(out, "The %s sat by the %s and told a %s story about the %s.", person, sight, word, home);
+        break;
+    default:
+        put(out, "A %s once had a %s %s. One %s it was lost by the %s.", person, word, thing, time, sight);
     }
 }
 

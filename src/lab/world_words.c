@@ -31,6 +31,10 @@ const char *const tm__world_blame[] = {"awful",  "dull", "stale",  "sour",   "ro
                                        "bitter", "rude", "broken", "dreary", NULL};
 const char *const tm__world_degrees[] = {"very", "truly", "really", "rather", "quite", "so", NULL};
 
+const char *const tm__world_times[] = {"morning", "evening", "day", "night", NULL};
+const char *const tm__world_people[] = {"host", "child", "miller", "friend", "sailor", "teacher", NULL};
+const char *const tm__world_things[] = {"book", "coin", "letter", "lamp", "song", "boat", NULL};
+
 size_t tm__world_list_length(const char *const *list) {
     size_t n = 0;
     while (list[n]) n++;

@@ -238,6 +238,15 @@ static void same_seed_same_world(void **state) {
     tm_world_free(other);
 }
 
+/* The generator is fixed: figures in docs and reports stand for these bytes. Change the digest only together with
+ * them. */
+static void world_of_seed_1_is_pinned(void **state) {
+    (void)state;
+    char hex[65];
+    digest(world, hex);
+    assert_string_equal(hex, "a8dfb34e8b6895e81d5e909b18b26b1a54855a68fdcb57b71514965393dea45d");
+}
+
 static void unknown_set(void **state) {
     (void)state;
     tm_dataset *set = NULL;
@@ -300,7 +309,7 @@ static void every_word_is_one_token(void **state) {
     assert_ok(tm_world_write(world, directory));
     assert_ok(tm_world_write(world, directory)); /* replaces */
     assert_ok(tm_tokenizer_load(directory, &tokenizer));
-    assert_true(tm_tokenizer_vocab_size(tokenizer) <= 1400);
+    assert_true(tm_tokenizer_vocab_size(tokenizer) <= 1450);
     assert_int_equal(tm_tokenizer_eos(tokenizer), tm_tokenizer_id(tokenizer, "<|im_end|>"));
     for (size_t i = 0; (name = tm_world_set_name(i)); i++) {
         char path[256];
@@ -419,6 +428,7 @@ int main(void) {
         cmocka_unit_test(no_two_recipes_share_their_ingredients),
         cmocka_unit_test(words_have_one_meaning),
         cmocka_unit_test(same_seed_same_world),
+        cmocka_unit_test(world_of_seed_1_is_pinned),
         cmocka_unit_test(unknown_set),
         cmocka_unit_test(every_word_is_one_token),
         cmocka_unit_test(leak_wants_every_ingredient_as_a_word),
