@@ -1,8 +1,9 @@
 /* checkpoint.c: resumable checkpoints: a directory that holds all that a run needs to go on as if never stopped.
  *
  *   state.json             version, tag, step, counters, random stream, device
- *   state.safetensors      "w.<i>.<name>" master weights, "m.<i>.<name>", "v.<i>.<name>" the optimiser's moments, all
- * in the device's own type, and "losses" (steps) in fp64
+ *   state.safetensors      "w.<i>.<name>" master weights, "m.<i>.<name>", "v.<i>.<name>" the optimiser's moments,
+ *                          "0.<i>.<name>", "1.<i>.<name>" a method's own vectors, all in the device's own type, and
+ *                          "losses" (steps) in fp64
  *
  * The directory is replaced as a whole (outdir.c), so that it never mixes two steps. Resuming checks everything before
  * the first weight is changed. Row order and dropout need no more than the step and the stream: they are counters.
@@ -65,7 +66,7 @@ static bool list_tensor(listing *list, const tm__trainer *trainer, char kind, si
 }
 
 static tm_status write_tensors(const tm__trainer *trainer, const char *directory) {
-    size_t most = trainer->set.count * 3 + 1;
+    size_t most = trainer->set.count * (3 + TM__EXTRAS) + 1;
     listing list = {.entries = tm__zalloc(most, sizeof *list.entries),
                     .sources = tm__zalloc(most, sizeof *list.sources)};
     bool ok = list.entries && list.sources;
@@ -73,6 +74,8 @@ static tm_status write_tensors(const tm__trainer *trainer, const char *directory
         ok = list_tensor(&list, trainer, 'w', i, trainer->set.items[i]->value.data);
         if (ok && trainer->optimiser.m.data) ok = list_tensor(&list, trainer, 'm', i, trainer->optimiser.m.data[i]);
         if (ok && trainer->optimiser.v.data) ok = list_tensor(&list, trainer, 'v', i, trainer->optimiser.v.data[i]);
+        for (size_t k = 0; ok && k < trainer->extra_count; k++)
+            ok = list_tensor(&list, trainer, (char)('0' + k), i, trainer->extra[k]->data[i]);
     }
     tm_status status = ok ? TM_OK : tm__fail_memory();
     if (ok) {
@@ -183,7 +186,8 @@ static tm_status take(tm__trainer *trainer, tm__safetensors *file, char kind, bo
         const char *name = tensor_name(&names, kind, i, param);
         void *to = kind == 'w'   ? param->value.data
                    : kind == 'm' ? trainer->optimiser.m.data[i]
-                                 : trainer->optimiser.v.data[i];
+                   : kind == 'v' ? trainer->optimiser.v.data[i]
+                                 : trainer->extra[kind - '0']->data[i];
         tm_tensor tensor;
         status = name ? find(file, name, dev->act, param->value.ndim, param->value.shape, &tensor) : tm__fail_memory();
         if (status == TM_OK && apply)
@@ -199,6 +203,7 @@ static tm_status take_all(tm__trainer *trainer, tm__safetensors *file, bool appl
     TM__TRY(take(trainer, file, 'w', apply));
     if (trainer->optimiser.m.data) TM__TRY(take(trainer, file, 'm', apply));
     if (trainer->optimiser.v.data) TM__TRY(take(trainer, file, 'v', apply));
+    for (size_t k = 0; k < trainer->extra_count; k++) TM__TRY(take(trainer, file, (char)('0' + k), apply));
     return TM_OK;
 }
 

@@ -51,19 +51,25 @@ static tm_status hash_param(void *user, tm__param *param, bool is_adapter) {
     return TM_OK;
 }
 
-tm_status tm__train_tag(const char *method, tm_model *model, const tm__examples *examples,
+static void hash_examples(tm__sha256 *hash, const tm__examples *examples) {
+    uint64_t count = examples->count;
+    tm__sha256_update(hash, &count, sizeof count);
+    for (size_t i = 0; i < examples->count; i++) {
+        const tm_ids *ids = &examples->ids[i], *labels = &examples->labels[i];
+        uint64_t len = ids->len;
+        tm__sha256_update(hash, &len, sizeof len);
+        tm__sha256_update(hash, ids->data, ids->len * sizeof *ids->data);
+        tm__sha256_update(hash, labels->data, labels->len * sizeof *labels->data);
+    }
+}
+
+tm_status tm__train_tag(const char *method, tm_model *model, const tm__examples *const *sets, size_t set_count,
                         const tm_train_options *options, char tag[65]) {
     tm__sha256 hash;
     tm__sha256_init(&hash);
     hash_text(&hash, method);
     hash_options(&hash, options);
-    for (size_t i = 0; i < examples->count; i++) {
-        const tm_ids *ids = &examples->ids[i], *labels = &examples->labels[i];
-        uint64_t len = ids->len;
-        tm__sha256_update(&hash, &len, sizeof len);
-        tm__sha256_update(&hash, ids->data, ids->len * sizeof *ids->data);
-        tm__sha256_update(&hash, labels->data, labels->len * sizeof *labels->data);
-    }
+    for (size_t i = 0; i < set_count; i++) hash_examples(&hash, sets[i]);
     sampling s = {model->dev, &hash};
     TM__TRY(tm__model_params(model, hash_param, &s));
     tm__sha256_hex(&hash, tag);
@@ -72,7 +78,7 @@ tm_status tm__train_tag(const char *method, tm_model *model, const tm__examples 
 
 /* ---- training ---------------------------------------------------------------------------------------------------- */
 
-static tm_status prepare(tm_model *model, const tm_train_options *options) {
+tm_status tm__train_prepare(tm_model *model, const tm_train_options *options) {
     if (options->lora.rank == 0) return tm__model_train_full(model);
     tm_model_info info;
     tm_model_describe(model, &info);
@@ -80,14 +86,17 @@ static tm_status prepare(tm_model *model, const tm_train_options *options) {
     return tm__model_train_adapters(model, (size_t)info.adapters);
 }
 
-static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm__examples *examples, const char *method,
-                     const tm_train_options *options, const tm_monitor *monitor, tm_train_result *result) {
+tm_status tm__train_run(tm_model *model, const tm_tokenizer *tokenizer, const tm__examples *const *sets,
+                        size_t set_count, const char *method, tm__run *run, const tm_train_options *options,
+                        const tm_monitor *monitor, tm_train_result *result) {
     char tag[65];
-    TM__TRY(tm__examples_fit(examples, model));
-    TM__TRY(tm__train_tag(method, model, examples, options, tag));
-    tm_status status = prepare(model, options);
-    if (status == TM_OK)
-        status = tm__trainer_run(model, examples, tm__pad_id(tokenizer), options, monitor, NULL, NULL, tag, result);
+    for (size_t i = 0; i < set_count; i++) TM__TRY(tm__examples_fit(sets[i], model));
+    TM__TRY(tm__train_tag(method, model, sets, set_count, options, tag));
+    run->tag = tag;
+    run->pad = tm__pad_id(tokenizer);
+    tm_status status = tm__train_prepare(model, options);
+    if (status == TM_OK) status = tm__trainer_run(model, sets[0], options, monitor, run, result);
+    run->tag = NULL;
     if (status == TM_OK) return tm__model_freeze(model);
     tm_error kept = *tm_error_last(); /* giving gradients back must not hide why */
     if (tm__model_freeze(model) != TM_OK) tm__fail(kept.status, kept.file, kept.field, kept.hint, "%s", kept.message);
@@ -102,7 +111,9 @@ tm_status tm__train_sft(tm_model *model, const tm_tokenizer *tokenizer, const tm
     if (tm_dataset_rows(dataset) == 0) return tm__fail(TM_INVALID, NULL, "data", NULL, "holds no rows");
     TM__TRY(tm__examples_encode(tokenizer, dataset, (tm_chat_format)checked.chat, checked.max_length,
                                 checked.full_sequence, monitor, &examples));
-    tm_status status = run(model, tokenizer, &examples, method, &checked, monitor, result);
+    const tm__examples *sets[] = {&examples};
+    tm__run run = {0};
+    tm_status status = tm__train_run(model, tokenizer, sets, 1, method, &run, &checked, monitor, result);
     tm__examples_release(&examples);
     return status;
 }

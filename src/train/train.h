@@ -91,7 +91,7 @@ double tm__schedule_factor(int schedule, double warmup, int64_t step, int64_t to
 
 /* ---- the loop (trainer.c) ---- */
 
-enum { TM__ORDERS = 4 };
+enum { TM__ORDERS = 4, TM__EXTRAS = 2 };
 
 typedef struct tm__trainer {
     tm_model *model;
@@ -109,27 +109,58 @@ typedef struct tm__trainer {
     tm__order orders[TM__ORDERS];
     size_t next_order;
     const char *tag;
+    tm__vector *extra[TM__EXTRAS]; /* a method's own vectors, saved and resumed with the weights */
+    size_t extra_count;
 } tm__trainer;
 
 /* Leaves the composed gradient of step trainer->step in param->grad (zeroed before the call) and its loss in *loss.
- * NULL: SFT, that is tm__trainer_sft_gradient on this step's rows. */
+ * NULL: SFT, one pass with factor 1 over this step's rows. */
 typedef tm_status (*tm__step)(tm__trainer *trainer, void *user, double *loss, int64_t *tokens, int64_t *targets);
 
-/* Adds the gradient of the mean response loss over rows [first, first+n) of the endless shuffled stream of `examples`.
- */
-tm_status tm__trainer_gradient(tm__trainer *trainer, const tm__examples *examples, uint64_t seed, int64_t first,
-                               int64_t n, double *loss, int64_t *tokens, int64_t *targets);
+/* One forward and backward pass over rows [first, first+count) of the endless shuffled stream of `examples`. */
+typedef struct tm__pass {
+    const tm__examples *examples;
+    uint64_t seed;
+    int64_t first, count;
+    double factor; /* of the mean response loss, in the gradient */
+} tm__pass;
+typedef struct tm__pass_result {
+    double loss; /* mean response loss, without the factor */
+    int64_t tokens, targets;
+} tm__pass_result;
+/* Adds factor * gradient to param->grad, micro-batch by micro-batch. */
+tm_status tm__trainer_pass(tm__trainer *trainer, const tm__pass *pass, tm__pass_result *result);
+/* The same rows as one batch, for a method that runs the model itself (taps, several losses). result->loss is 0. */
+tm_status tm__trainer_batch(tm__trainer *trainer, const tm__pass *pass, tm__batch_store **store,
+                            const tm__batch **batch, tm__pass_result *result);
+/* What the loop is told besides model, rows and options. */
+typedef struct tm__run {
+    const char *tag; /* names method and data in the checkpoint; resuming with another is TM_MISMATCH */
+    int32_t pad;
+    tm__step step; /* NULL: SFT */
+    void *user;
+    /* Before the first step and before resuming: allocates the method's vectors and lists those to be saved in
+     * trainer->extra. After the last step: the weights may still be moved. Called on every way out. NULL: nothing. */
+    tm_status (*begin)(tm__trainer *trainer, void *user);
+    tm_status (*finish)(tm__trainer *trainer, void *user);
+    void (*release)(tm__trainer *trainer, void *user);
+} tm__run;
 /* Runs the loop: steps, schedule, clipping, resumable checkpoints (options->resume_dir), interruption. Parameters must
- * already be marked trainable. `tag` names method and data in the checkpoint (a digest of options and data): resuming
- * with another is TM_MISMATCH. */
-tm_status tm__trainer_run(tm_model *model, const tm__examples *examples, int32_t pad, const tm_train_options *options,
-                          const tm_monitor *monitor, tm__step step, void *user, const char *tag,
-                          tm_train_result *result);
+ * already be marked trainable. */
+tm_status tm__trainer_run(tm_model *model, const tm__examples *examples, const tm_train_options *options,
+                          const tm_monitor *monitor, const tm__run *run, tm_train_result *result);
 
 /* SHA-256 over everything that decides the result of a run: `method` (its name and options in words), the options of
- * training but not those of saving, the rows, and samples of every weight. */
-tm_status tm__train_tag(const char *method, tm_model *model, const tm__examples *examples,
+ * training but not those of saving, the rows of every set, and samples of every weight. */
+tm_status tm__train_tag(const char *method, tm_model *model, const tm__examples *const *sets, size_t set_count,
                         const tm_train_options *options, char tag[65]);
+/* Marks what `options` ask to train: everything, or a new adapter. */
+tm_status tm__train_prepare(tm_model *model, const tm_train_options *options);
+/* Trains on encoded sets, sets[0] being the one that epochs count: tag, what is trainable, the loop, freezing again.
+ * `method` goes into the tag; run->tag and run->pad are filled in. */
+tm_status tm__train_run(tm_model *model, const tm_tokenizer *tokenizer, const tm__examples *const *sets,
+                        size_t set_count, const char *method, tm__run *run, const tm_train_options *options,
+                        const tm_monitor *monitor, tm_train_result *result);
 /* tm_train on behalf of a method; `method` goes into the tag. */
 tm_status tm__train_sft(tm_model *model, const tm_tokenizer *tokenizer, const tm_dataset *dataset, const char *method,
                         const tm_train_options *options, const tm_monitor *monitor, tm_train_result *result);

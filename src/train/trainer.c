@@ -21,9 +21,22 @@ static tm_status stream_row(tm__trainer *trainer, uint64_t seed, size_t count, i
     return tm__order_row(order, seed, count, index, row);
 }
 
+/* Backward from a scalar whose gradient is `factor`. Without a seed buffer where it is 1, so that SFT stays SFT. */
+static tm_status backward(tm__trainer *trainer, tm__var *loss, double factor) {
+    tm_device *dev = trainer->model->dev;
+    size_t bytes = tm__dtype_size(dev->act);
+    void *seed = NULL;
+    if (factor == 1) return tm__tape_backward(trainer->tape, 1, &loss, NULL);
+    TM__TRY(dev->alloc(dev, bytes, &seed));
+    tm_status status = dev->k->fill(dev, seed, factor, 1);
+    if (status == TM_OK) status = tm__tape_backward(trainer->tape, 1, &loss, (const void *const *)&seed);
+    dev->release(dev, seed, bytes);
+    return status;
+}
+
 /* One forward and backward pass; adds the summed cross-entropy of its targets to *sum. */
 static tm_status micro_batch(tm__trainer *trainer, const tm__examples *examples, const size_t *rows, size_t n,
-                             int64_t total_targets, double *sum) {
+                             int64_t total_targets, double factor, double *sum) {
     const tm__batch *batch;
     tm__batch_store *store;
     tm__var *loss;
@@ -32,7 +45,7 @@ static tm_status micro_batch(tm__trainer *trainer, const tm__examples *examples,
     double *terms = tm__alloc((size_t)batch->targets.count, sizeof *terms);
     tm_status status = terms ? TM_OK : tm__fail_memory();
     if (status == TM_OK) status = tm__model_loss(trainer->model, trainer->tape, batch, &forward, terms, &loss);
-    if (status == TM_OK) status = tm__tape_backward(trainer->tape, 1, &loss, NULL);
+    if (status == TM_OK) status = backward(trainer, loss, factor);
     for (int64_t i = 0; status == TM_OK && i < batch->targets.count; i++) *sum += terms[i];
     tm__tape_reset(trainer->tape);
     free(terms);
@@ -40,34 +53,62 @@ static tm_status micro_batch(tm__trainer *trainer, const tm__examples *examples,
     return status;
 }
 
-tm_status tm__trainer_gradient(tm__trainer *trainer, const tm__examples *examples, uint64_t seed, int64_t first,
-                               int64_t n, double *loss, int64_t *tokens, int64_t *targets) {
-    size_t *rows = tm__alloc((size_t)n, sizeof *rows);
-    if (!rows) return tm__fail_memory();
-    int64_t micro = trainer->options->micro ? TM__MIN(trainer->options->micro, n) : n, total = 0, length = 0;
+/* Rows first .. first + n of the stream, their targets and their length in all. */
+static tm_status draw_rows(tm__trainer *trainer, const tm__pass *pass, size_t **rows, tm__pass_result *result) {
+    const tm__examples *examples = pass->examples;
+    size_t *drawn = tm__alloc((size_t)pass->count, sizeof *drawn);
+    tm_status status = drawn ? TM_OK : tm__fail_memory();
+    *result = (tm__pass_result){0};
+    for (int64_t i = 0; i < pass->count && status == TM_OK; i++) {
+        status = stream_row(trainer, pass->seed, examples->count, pass->first + i, &drawn[i]);
+        if (status != TM_OK) break;
+        result->targets += tm__example_targets(examples, drawn[i]);
+        result->tokens += (int64_t)examples->ids[drawn[i]].len;
+    }
+    if (status == TM_OK)
+        *rows = drawn;
+    else
+        free(drawn);
+    return status;
+}
+
+tm_status tm__trainer_pass(tm__trainer *trainer, const tm__pass *pass, tm__pass_result *result) {
+    size_t *rows;
+    tm__pass_result made;
+    TM__TRY(draw_rows(trainer, pass, &rows, &made));
+    int64_t n = pass->count, micro = trainer->options->micro ? TM__MIN(trainer->options->micro, n) : n;
     double sum = 0;
     tm_status status = TM_OK;
-    for (int64_t i = 0; i < n && status == TM_OK; i++) {
-        status = stream_row(trainer, seed, examples->count, first + i, &rows[i]);
-        if (status != TM_OK) break;
-        total += tm__example_targets(examples, rows[i]);
-        length += (int64_t)examples->ids[rows[i]].len;
-    }
     for (int64_t at = 0; at < n && status == TM_OK; at += micro)
-        status = micro_batch(trainer, examples, rows + at, (size_t)TM__MIN(micro, n - at), total, &sum);
+        status = micro_batch(trainer, pass->examples, rows + at, (size_t)TM__MIN(micro, n - at), made.targets,
+                             pass->factor, &sum);
     free(rows);
     if (status != TM_OK) return status;
-    *loss = sum / (double)total;
-    *tokens = length;
-    *targets = total;
+    made.loss = sum / (double)made.targets;
+    *result = made;
     return TM_OK;
+}
+
+tm_status tm__trainer_batch(tm__trainer *trainer, const tm__pass *pass, tm__batch_store **store,
+                            const tm__batch **batch, tm__pass_result *result) {
+    size_t *rows;
+    TM__TRY(draw_rows(trainer, pass, &rows, result));
+    tm_status status = tm__batch_build(pass->examples, rows, (size_t)pass->count, trainer->options->packed,
+                                       trainer->pad, result->targets, store, batch);
+    free(rows);
+    return status;
 }
 
 static tm_status sft_step(tm__trainer *trainer, void *user, double *loss, int64_t *tokens, int64_t *targets) {
     (void)user;
     int64_t batch = trainer->options->batch;
-    return tm__trainer_gradient(trainer, trainer->examples, (uint64_t)trainer->options->seed, trainer->step * batch,
-                                batch, loss, tokens, targets);
+    const tm__pass pass = {trainer->examples, (uint64_t)trainer->options->seed, trainer->step * batch, batch, 1};
+    tm__pass_result result;
+    TM__TRY(tm__trainer_pass(trainer, &pass, &result));
+    *loss = result.loss;
+    *tokens = result.tokens;
+    *targets = result.targets;
+    return TM_OK;
 }
 
 /* ---- the loop ---------------------------------------------------------------------------------------------------- */
@@ -170,26 +211,32 @@ static double mean(const double *values, int64_t n) {
     return sum / (double)n;
 }
 
-tm_status tm__trainer_run(tm_model *model, const tm__examples *examples, int32_t pad, const tm_train_options *options,
-                          const tm_monitor *monitor, tm__step step, void *user, const char *tag,
-                          tm_train_result *result) {
+static tm_status run_all(tm__trainer *trainer, const tm__run *run, bool *resumed, double began) {
+    const char *directory = trainer->options->resume_dir;
+    TM__TRY(trainer_init(trainer));
+    if (run->begin) TM__TRY(run->begin(trainer, run->user));
+    if (directory) TM__TRY(tm__trainer_resume(trainer, directory, resumed));
+    if (*resumed)
+        tm__note(trainer->monitor, "%s: continuing after step %lld of %lld", directory, (long long)trainer->step,
+                 (long long)trainer->total_steps);
+    TM__TRY(loop(trainer, run->step ? run->step : sft_step, run->user, began));
+    return run->finish ? run->finish(trainer, run->user) : TM_OK;
+}
+
+tm_status tm__trainer_run(tm_model *model, const tm__examples *examples, const tm_train_options *options,
+                          const tm_monitor *monitor, const tm__run *run, tm_train_result *result) {
     tm__trainer trainer = {
         .model = model,
         .options = options,
         .monitor = monitor,
         .examples = examples,
         .total_steps = steps_of(options, examples),
-        .pad = pad,
-        .tag = tag,
+        .pad = run->pad,
+        .tag = run->tag,
     };
     bool resumed = false;
     double began = tm__now();
-    tm_status status = trainer_init(&trainer);
-    if (status == TM_OK && options->resume_dir) status = tm__trainer_resume(&trainer, options->resume_dir, &resumed);
-    if (status == TM_OK && resumed)
-        tm__note(monitor, "%s: continuing after step %lld of %lld", options->resume_dir, (long long)trainer.step,
-                 (long long)trainer.total_steps);
-    if (status == TM_OK) status = loop(&trainer, step ? step : sft_step, user, began);
+    tm_status status = run_all(&trainer, run, &resumed, began);
     if (status == TM_OK && result) {
         int64_t total = trainer.total_steps, tenth = TM__MAX(total / 10, (int64_t)1);
         *result = (tm_train_result){
@@ -203,6 +250,7 @@ tm_status tm__trainer_run(tm_model *model, const tm__examples *examples, int32_t
             .resumed = resumed,
         };
     }
+    if (run->release) run->release(&trainer, run->user);
     trainer_release(&trainer);
     return status;
 }

@@ -77,12 +77,14 @@ static gradient gradient_of(const char *device_name, const tm_dataset *rows, con
     assert_ok(tm__tape_create(device, &trainer.tape));
     trainer.tape->recording = trainer.tape->training = true;
     gradient g = {.values = tm__alloc((size_t)trainer.set.scalars, sizeof(double))};
-    int64_t tokens, targets, expected = 0;
-    int64_t n = (int64_t)examples.count;
+    int64_t expected = 0;
+    const tm__pass pass = {&examples, 1, 0, (int64_t)examples.count, 1};
+    tm__pass_result result;
     assert_ok(tm__grads_zero(&trainer.set));
-    assert_ok(tm__trainer_gradient(&trainer, &examples, 1, 0, n, &g.loss, &tokens, &targets));
+    assert_ok(tm__trainer_pass(&trainer, &pass, &result));
+    g.loss = result.loss;
     for (size_t i = 0; i < examples.count; i++) expected += tm__example_targets(&examples, i);
-    assert_int_equal(targets, expected);
+    assert_int_equal(result.targets, expected);
     for (size_t i = 0; i < trainer.set.count; i++) {
         size_t count = (size_t)tm__tensor_count(&trainer.set.items[i]->value);
         void *host = tm__alloc(count, tm__dtype_size(device->act));
@@ -180,17 +182,19 @@ static void test_recomputation_is_bitwise(void **state) {
 static tm_status zero_regulariser(tm__trainer *trainer, void *user, double *loss, int64_t *tokens, int64_t *targets) {
     (void)user;
     tm__vector weights = {0}, plain = {0}, extra = {0};
-    double other;
-    int64_t batch = trainer->options->batch, first = trainer->step * batch, seed = trainer->options->seed;
+    int64_t batch = trainer->options->batch, first = trainer->step * batch;
+    const tm__pass pass = {trainer->examples, (uint64_t)trainer->options->seed, first, batch, 1},
+                   other = {trainer->examples, 77, first, batch, 1};
+    tm__pass_result result, ignored;
     TM__TRY(tm__vector_create(&trainer->set, &weights));
     TM__TRY(tm__vector_create(&trainer->set, &plain));
     TM__TRY(tm__vector_create(&trainer->set, &extra));
-    TM__TRY(tm__trainer_gradient(trainer, trainer->examples, (uint64_t)seed, first, batch, loss, tokens, targets));
+    TM__TRY(tm__trainer_pass(trainer, &pass, &result));
     TM__TRY(tm__grads_save(&trainer->set, &plain));
     TM__TRY(tm__paramset_save(&trainer->set, &weights));
     TM__TRY(tm__paramset_axpy(&trainer->set, 1e-3, &plain));
     TM__TRY(tm__grads_zero(&trainer->set));
-    TM__TRY(tm__trainer_gradient(trainer, trainer->examples, 77, first, batch, &other, tokens, targets));
+    TM__TRY(tm__trainer_pass(trainer, &other, &ignored));
     TM__TRY(tm__grads_save(&trainer->set, &extra));
     TM__TRY(tm__paramset_restore(&trainer->set, &weights));
     TM__TRY(tm__grads_zero(&trainer->set));
@@ -199,6 +203,9 @@ static tm_status zero_regulariser(tm__trainer *trainer, void *user, double *loss
     tm__vector_release(&trainer->set, &weights);
     tm__vector_release(&trainer->set, &plain);
     tm__vector_release(&trainer->set, &extra);
+    *loss = result.loss;
+    *tokens = result.tokens;
+    *targets = result.targets;
     return TM_OK;
 }
 
@@ -213,7 +220,8 @@ static void test_zero_regulariser_is_sft(void **state) {
         tm__examples examples;
         assert_ok(tm__examples_encode(tokenizer, rows, TM_CHAT_CHATML, 128, false, NULL, &examples));
         assert_ok(tm__model_train_full(model));
-        assert_ok(tm__trainer_run(model, &examples, 0, &o, NULL, i ? zero_regulariser : NULL, NULL, "tag", NULL));
+        const tm__run run = {.tag = "tag", .step = i ? zero_regulariser : NULL};
+        assert_ok(tm__trainer_run(model, &examples, &o, NULL, &run, NULL));
         assert_ok(tm__model_freeze(model));
         tiny_hash(model, hash[i]);
         tm__examples_release(&examples);
