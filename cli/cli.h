@@ -26,6 +26,7 @@ typedef struct cli_command {
 
 extern const cli_command cli_demo, cli_finetune, cli_defend, cli_attack, cli_eval, cli_generate, cli_inspect,
     cli_tokenize, cli_methods, cli_help;
+extern const char *cli_program; /* how the program was called: what to write in a command to try */
 /* NULL past the end. */
 const cli_command *cli_command_at(size_t index);
 const cli_command *cli_command_find(const char *name);

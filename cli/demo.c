@@ -69,7 +69,8 @@ static void print_directions(const tm_demo_options *demo, const tm_demo_row *row
     for (int i = 0; i < TM_DEMO_ROWS; i++) printf("  %-20s %s\n", rows[i].name, rows[i].directory);
     char *question = sample_question(demo);
     if (question && !strpbrk(question, "\"\\$`"))
-        printf("\nAsk one of them:\n  temper generate --model %s --prompt \"%s\"\n", rows[2].directory, question);
+        printf("\nAsk one of them:\n  %s generate --model %s --prompt \"%s\"\n", cli_program, rows[2].directory,
+               question);
     free(question);
 }
 

@@ -70,7 +70,10 @@ static void calm_threads(char **argv) {
     if (setenv("GOMP_SPINCOUNT", "1000", 1) == 0) execv("/proc/self/exe", argv); /* failing that, go on as we are */
 }
 
+const char *cli_program = "temper";
+
 int main(int argc, char **argv) {
+    if (argc > 0) cli_program = argv[0];
     calm_threads(argv);
     guard_streams();
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error, not an end in the middle of a file */
