@@ -5,7 +5,7 @@
 #include <string.h>
 
 typedef struct method_options {
-    const char *model, *harmful, *benign, *adapter;
+    const char *model, *harmful, *refusals, *benign, *user, *adapter;
 } method_options;
 
 static const tm_option table[] = {
@@ -19,6 +19,16 @@ static const tm_option table[] = {
      .offset = offsetof(method_options, harmful),
      .unit = "FILE",
      .help = "JSON Lines of harmful rows: a defence reads their prompts, an attack trains on their answers"},
+    {.name = "refusals",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(method_options, refusals),
+     .unit = "FILE",
+     .help = "JSON Lines of harmful prompts answered by refusals: alignment data, safety rows"},
+    {.name = "data",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(method_options, user),
+     .unit = "FILE",
+     .help = "JSON Lines of the rows that a user of a fine-tuning service hands in"},
     {.name = "benign",
      .type = TM_OPTION_TEXT,
      .offset = offsetof(method_options, benign),
@@ -43,44 +53,76 @@ typedef struct job {
     cli_output output;
 } job;
 
-/* A defence answers harmful prompts itself, so its rows need no answers. */
-static tm_status load_data(const job *work, tm_dataset **harmful, tm_dataset **benign) {
+/* One role of the method's data; `bits` says which masks ask for it. */
+typedef struct role {
+    const char *option, *path;
+    unsigned bits;
+} role;
+
+static int check_roles(const job *work) {
+    const role roles[] = {
+        {"--harmful", work->in.harmful, TM_DATA_HARMFUL | TM_DATA_HARMFUL_PROMPTS},
+        {"--refusals", work->in.refusals, TM_DATA_REFUSALS},
+        {"--benign", work->in.benign, TM_DATA_BENIGN},
+        {"--data", work->in.user, TM_DATA_USER},
+    };
+    const tm_method *m = work->method;
+    for (size_t i = 0; i < CLI_COUNT(roles); i++) {
+        int code = m->required & roles[i].bits ? cli_check_required(roles[i].option, roles[i].path) : 0;
+        if (code) return code;
+        if (roles[i].path && !((m->required | m->optional) & roles[i].bits))
+            return cli_error(TM_INVALID, roles[i].option, "leave it out", "%s reads no such rows", m->name);
+    }
+    return 0;
+}
+
+typedef struct method_sets {
+    tm_dataset *harmful, *refusals, *benign, *user;
+} method_sets;
+
+static tm_status load_data(const job *work, method_sets *sets) {
+    const method_options *in = &work->in;
+    bool ask = (work->method->required & TM_DATA_HARMFUL_PROMPTS) != 0;
     tm_status status = TM_OK;
-    bool attack = work->method->stage == TM_STAGE_ATTACK;
-    if (work->in.harmful)
+    if (in->harmful)
         status =
-            attack ? tm_dataset_load(work->in.harmful, harmful) : tm_dataset_load_prompts(work->in.harmful, harmful);
-    if (status == TM_OK && work->in.benign) status = tm_dataset_load(work->in.benign, benign);
+            ask ? tm_dataset_load_prompts(in->harmful, &sets->harmful) : tm_dataset_load(in->harmful, &sets->harmful);
+    if (status == TM_OK && in->refusals) status = tm_dataset_load(in->refusals, &sets->refusals);
+    if (status == TM_OK && in->benign) status = tm_dataset_load(in->benign, &sets->benign);
+    if (status == TM_OK && in->user) status = tm_dataset_load(in->user, &sets->user);
     return status;
 }
 
 static int run_job(job *work) {
     const tm_monitor *monitor = cli_monitor(&work->output);
     cli_model model = {0};
-    tm_dataset *harmful = NULL, *benign = NULL;
+    method_sets sets = {0};
     tm_train_result result = {0};
     int code;
-    tm_status status = load_data(work, &harmful, &benign);
+    tm_status status = load_data(work, &sets);
     if (status == TM_OK) status = cli_model_open(&model, &work->where, work->in.model, work->in.adapter);
     if (status == TM_OK && work->in.adapter) status = tm_model_merge(model.model);
     if (status != TM_OK) {
         code = cli_fail(status);
     } else {
-        tm_method_data data = {.harmful = harmful, .benign = benign};
+        const tm_method_data data = {
+            .harmful = sets.harmful, .refusals = sets.refusals, .benign = sets.benign, .user = sets.user};
         status = work->method->run(model.model, model.tokenizer, &data, work->own, &work->train, monitor, &result);
         code = status == TM_OK
                    ? cli_model_finish(&model, work->in.model, &work->train, &work->save, &result, &work->output)
                    : cli_train_failed(status, &work->train);
     }
-    tm_dataset_free(harmful);
-    tm_dataset_free(benign);
+    tm_dataset_free(sets.harmful);
+    tm_dataset_free(sets.refusals);
+    tm_dataset_free(sets.benign);
+    tm_dataset_free(sets.user);
     cli_model_close(&model);
     return code;
 }
 
 static int check_and_run(job *work) {
     int code = cli_check_required("--model", work->in.model);
-    if (code == 0) code = cli_check_required("--harmful", work->in.harmful);
+    if (code == 0) code = check_roles(work);
     if (code == 0) code = cli_check_output("--out", work->save.out, work->save.overwrite);
     if (code == 0) code = cli_check_adapter(work->in.adapter, &work->train, &work->save);
     return code ? code : run_job(work);
@@ -97,13 +139,17 @@ static void list_methods(bool attack) {
 }
 
 static int no_such_method(const cli_command *command, bool attack, const char *name) {
-    char names[200] = "one of";
+    char hint[80] = "temper methods lists them";
     const tm_method *method;
-    for (size_t i = 0, at = strlen(names); (method = tm_method_at(i)) != NULL; i++)
-        if ((method->stage == TM_STAGE_ATTACK) == attack && at < sizeof names)
-            at += (size_t)snprintf(names + at, sizeof names - at, " %s", method->name);
-    if (!name) return cli_error(TM_INVALID, "NAME", names, "temper %s needs a method's name first", command->name);
-    return cli_error(TM_NOT_FOUND, name, names, "no such %s", attack ? "attack" : "defence");
+    if (!name) return cli_error(TM_INVALID, "NAME", hint, "temper %s needs a method's name first", command->name);
+    int best = 3;
+    for (size_t i = 0; (method = tm_method_at(i)) != NULL; i++) {
+        int distance = cli_distance(name, method->name);
+        if ((method->stage == TM_STAGE_ATTACK) != attack || distance >= best) continue;
+        best = distance;
+        snprintf(hint, sizeof hint, "did you mean %s?", method->name);
+    }
+    return cli_error(TM_NOT_FOUND, name, hint, "no such %s", attack ? "attack" : "defence");
 }
 
 static void add_groups(cli_args *args, job *work) {

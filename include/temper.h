@@ -63,17 +63,17 @@ extern "C" {
 /* ------------------------------------------------------------------------------------------------ status, errors */
 
 /* One list makes the enum, the names, the texts and the exit codes of the command line. */
-#define TM_STATUS_LIST(X)                                                                                              \
-    X(OK, "ok", 0)                                                                                                     \
-    X(INVALID, "invalid argument or option", 2)                                                                        \
-    X(NO_MEMORY, "out of memory", 3)                                                                                   \
-    X(IO, "reading or writing failed", 4)                                                                              \
-    X(NOT_FOUND, "no such file, tensor or name", 5)                                                                    \
-    X(FORMAT, "malformed file", 6)                                                                                     \
-    X(UNSUPPORTED, "not supported", 7)                                                                                 \
-    X(MISMATCH, "two inputs do not fit each other", 8)                                                                 \
-    X(NUMERIC, "a value is not finite", 9)                                                                             \
-    X(EXISTS, "the output already exists", 10)                                                                         \
+#define TM_STATUS_LIST(X)                              \
+    X(OK, "ok", 0)                                     \
+    X(INVALID, "invalid argument or option", 2)        \
+    X(NO_MEMORY, "out of memory", 3)                   \
+    X(IO, "reading or writing failed", 4)              \
+    X(NOT_FOUND, "no such file, tensor or name", 5)    \
+    X(FORMAT, "malformed file", 6)                     \
+    X(UNSUPPORTED, "not supported", 7)                 \
+    X(MISMATCH, "two inputs do not fit each other", 8) \
+    X(NUMERIC, "a value is not finite", 9)             \
+    X(EXISTS, "the output already exists", 10)         \
     X(INTERRUPTED, "interrupted", 130)
 
 typedef enum tm_status {
@@ -133,11 +133,11 @@ TM_API void tm_options_text(const tm_option *option, const void *options, char *
 typedef struct tm_progress {
     const char *phase; /* "train", "generate", ... */
     int64_t done, total;
-    const char *unit;  /* "step", "prompt" */
-    double loss;       /* NAN where there is none */
-    double lr;         /* NAN where there is none */
-    int64_t tokens;    /* processed since the phase began */
-    double seconds;    /* since the phase began */
+    const char *unit; /* "step", "prompt" */
+    double loss;      /* NAN where there is none */
+    double lr;        /* NAN where there is none */
+    int64_t tokens;   /* processed since the phase began */
+    double seconds;   /* since the phase began */
 } tm_progress;
 
 /* Every member may be NULL. `stop` is asked between steps; true ends the call with TM_INTERRUPTED after it has saved
@@ -161,18 +161,18 @@ typedef enum tm_precision {
 } tm_precision;
 
 typedef struct tm_device_options {
-    const char *name;       /* "cpu" (default), "ref" */
-    int64_t threads;        /* 0: all cores this process may use */
-    int precision;          /* tm_precision */
+    const char *name; /* "cpu" (default), "ref" */
+    int64_t threads;  /* 0: all cores this process may use */
+    int precision;    /* tm_precision */
 } tm_device_options;
 
 extern TM_API const tm_option tm_device_option_table[]; /* --device --threads --precision */
 
 TM_API tm_status tm_device_open(const tm_device_options *options, tm_device **device);
 TM_API void tm_device_close(tm_device *device);
-TM_API const char *tm_device_name(const tm_device *device);        /* "cpu" */
+TM_API const char *tm_device_name(const tm_device *device);            /* "cpu" */
 TM_API const char *tm_device_instruction_set(const tm_device *device); /* "avx512_bf16", "avx2", "c" ... */
-TM_API const char *tm_device_precision(const tm_device *device);   /* "fp32", "bf16", "fp64" */
+TM_API const char *tm_device_precision(const tm_device *device);       /* "fp32", "bf16", "fp64" */
 TM_API int tm_device_threads(const tm_device *device);
 
 /* ------------------------------------------------------------------------------------------------ tokenizer */
@@ -202,10 +202,10 @@ TM_API tm_status tm_tokenizer_decode(const tm_tokenizer *tokenizer, const int32_
 TM_API int32_t tm_tokenizer_vocab_size(const tm_tokenizer *tokenizer); /* highest id + 1, added tokens included */
 TM_API int32_t tm_tokenizer_id(const tm_tokenizer *tokenizer, const char *piece); /* -1: none */
 TM_API const char *tm_tokenizer_piece(const tm_tokenizer *tokenizer, int32_t id); /* as in the vocabulary; NULL: none */
-TM_API int32_t tm_tokenizer_bos(const tm_tokenizer *tokenizer);        /* -1: none */
-TM_API int32_t tm_tokenizer_eos(const tm_tokenizer *tokenizer);        /* -1: none */
-TM_API int32_t tm_tokenizer_pad(const tm_tokenizer *tokenizer);        /* -1: none */
-TM_API const char *tm_tokenizer_kind(const tm_tokenizer *tokenizer);   /* "byte-level BPE", "SentencePiece BPE" */
+TM_API int32_t tm_tokenizer_bos(const tm_tokenizer *tokenizer);                   /* -1: none */
+TM_API int32_t tm_tokenizer_eos(const tm_tokenizer *tokenizer);                   /* -1: none */
+TM_API int32_t tm_tokenizer_pad(const tm_tokenizer *tokenizer);                   /* -1: none */
+TM_API const char *tm_tokenizer_kind(const tm_tokenizer *tokenizer); /* "byte-level BPE", "SentencePiece BPE" */
 /* Copies the tokenizer's files (tokenizer.json, tokenizer.model, configs, chat template) as they are into directory. */
 TM_API tm_status tm_tokenizer_copy_files(const char *from_directory, const char *to_directory);
 
@@ -215,7 +215,8 @@ TM_API tm_status tm_ids_push(tm_ids *ids, int32_t id);
 /* ------------------------------------------------------------------------------------------------ chat formats */
 
 typedef enum tm_chat_format {
-    TM_CHAT_AUTO,   /* from the tokenizer: ChatML if it has <|im_start|>, Llama 2 if its template says [INST], else plain */
+    TM_CHAT_AUTO, /* from the tokenizer: ChatML if it has <|im_start|>, Llama 2 if its template says [INST], else plain
+                   */
     TM_CHAT_CHATML, /* <|im_start|>role\ncontent<|im_end|>\n */
     TM_CHAT_LLAMA2, /* <s>[INST] <<SYS>>\nsystem\n<</SYS>>\n\nuser [/INST] answer </s> */
     TM_CHAT_ALPACA, /* ### Instruction: / ### Input: / ### Response: */
@@ -244,9 +245,9 @@ typedef struct tm_model_info {
     const char *architecture; /* "LlamaForCausalLM" */
     int64_t hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, vocab_size, max_positions;
     bool tied_embeddings;
-    int64_t parameters;   /* scalar count, adapters not included */
-    int64_t adapters;     /* LoRA adapters loaded */
-    const char *dtype;    /* storage of the weights: "bf16", ... */
+    int64_t parameters; /* scalar count, adapters not included */
+    int64_t adapters;   /* LoRA adapters loaded */
+    const char *dtype;  /* storage of the weights: "bf16", ... */
 } tm_model_info;
 
 /* Maps a Hugging Face checkpoint directory (config.json, *.safetensors). `adapter`: NULL, or a PEFT LoRA directory that
@@ -271,8 +272,8 @@ TM_API tm_status tm_model_save(const tm_model *model, const char *directory, con
 TM_API tm_status tm_model_save_adapter(const tm_model *model, const char *directory, const tm_save_options *options);
 
 typedef struct tm_lora_options {
-    int64_t rank;        /* 0: no adapter, full fine-tuning */
-    double alpha;        /* scale is alpha / rank */
+    int64_t rank; /* 0: no adapter, full fine-tuning */
+    double alpha; /* scale is alpha / rank */
     double dropout;
     const char *targets; /* comma-separated module names: "q_proj,v_proj"; "all-linear" */
     bool rslora;         /* scale alpha / sqrt(rank) */
@@ -286,7 +287,7 @@ typedef struct tm_weight_info {
     const char *name, *dtype;
     int ndim;
     const int64_t *shape;
-    double norm;   /* L2, only if asked for */
+    double norm; /* L2, only if asked for */
     bool trainable, adapter;
 } tm_weight_info;
 TM_API tm_status tm_model_visit(const tm_model *model, bool norms, tm_status (*visit)(void *, const tm_weight_info *),
@@ -322,25 +323,25 @@ TM_API void tm_dataset_free(tm_dataset *dataset);
 /* ------------------------------------------------------------------------------------------------ training */
 
 typedef struct tm_train_options {
-    int64_t steps;     /* 0: from epochs */
+    int64_t steps; /* 0: from epochs */
     double epochs;
-    int64_t batch;     /* rows per optimiser step */
-    int64_t micro;     /* rows per forward-backward; 0: the whole batch */
+    int64_t batch; /* rows per optimiser step */
+    int64_t micro; /* rows per forward-backward; 0: the whole batch */
     double lr;
-    int schedule;      /* 0 constant, 1 linear, 2 cosine */
-    double warmup;     /* share of the steps */
-    int optimiser;     /* 0 adamw, 1 sgd */
+    int schedule;  /* 0 constant, 1 linear, 2 cosine */
+    double warmup; /* share of the steps */
+    int optimiser; /* 0 adamw, 1 sgd */
     double beta1, beta2, epsilon, weight_decay, momentum;
-    double clip;       /* global gradient norm; 0: off */
+    double clip; /* global gradient norm; 0: off */
     int64_t max_length;
-    bool packed;       /* rows laid end to end; else padded to the longest. The loss is the same. */
+    bool packed;        /* rows laid end to end; else padded to the longest. The loss is the same. */
     bool full_sequence; /* train on the prompt too */
-    bool recompute;    /* activation checkpointing: keep only block inputs */
+    bool recompute;     /* activation checkpointing: keep only block inputs */
     int64_t seed;
-    int64_t save_every; /* steps between resumable checkpoints; 0: none */
+    int64_t save_every;     /* steps between resumable checkpoints; 0: none */
     const char *resume_dir; /* where resumable checkpoints live; continued from if one is there */
-    bool force_resume; /* continue although the checkpoint was made with another instruction set or precision */
-    int chat;          /* tm_chat_format */
+    bool force_resume;      /* continue although the checkpoint was made with another instruction set or precision */
+    int chat;               /* tm_chat_format */
     tm_lora_options lora;
 } tm_train_options;
 
@@ -366,20 +367,20 @@ typedef struct tm_generate_options {
     int64_t top_k;          /* 0: off */
     double top_p;           /* 1: off */
     int64_t seed;
-    bool ignore_stop;       /* generate exactly max_new_tokens */
+    bool ignore_stop; /* generate exactly max_new_tokens */
 } tm_generate_options;
 
 extern TM_API const tm_option tm_generate_option_table[];
 
-/* Continues `n` prompts. `out[i]` (caller's array, zeroed) receives the new ids without the stop id. `stop`: ids that end
- * a row. The sampling of row i depends on (seed, i) and its prompt only, not on the batch. */
+/* Continues `n` prompts. `out[i]` (caller's array, zeroed) receives the new ids without the stop id. `stop`: ids that
+ * end a row. The sampling of row i depends on (seed, i) and its prompt only, not on the batch. */
 TM_API tm_status tm_generate(tm_model *model, const tm_ids *prompts, size_t n, const int32_t *stop, size_t n_stop,
                              const tm_generate_options *options, const tm_monitor *monitor, tm_ids *out);
 TM_API tm_status tm_generate_chat(tm_model *model, const tm_tokenizer *tokenizer, tm_chat_format format,
                                   const tm_message *messages, size_t n, const tm_generate_options *options,
                                   char **answer);
-/* One answer per row of `prompts` (its messages up to the last user turn). `answers` has tm_dataset_rows() entries, each
- * to be freed by the caller. */
+/* One answer per row of `prompts` (its messages up to the last user turn). `answers` has tm_dataset_rows() entries,
+ * each to be freed by the caller. */
 TM_API tm_status tm_generate_dataset(tm_model *model, const tm_tokenizer *tokenizer, tm_chat_format format,
                                      const tm_dataset *prompts, const tm_generate_options *options,
                                      const tm_monitor *monitor, char **answers);
@@ -398,11 +399,23 @@ TM_API tm_status tm_eval_loss(tm_model *model, const tm_tokenizer *tokenizer, co
 
 typedef enum tm_stage { TM_STAGE_ALIGNMENT, TM_STAGE_FINE_TUNING, TM_STAGE_POST, TM_STAGE_ATTACK } tm_stage;
 
-/* Data a method is given; what it does not need may be NULL. */
+/* Data a method is given, by role; what it does not need may be NULL. */
 typedef struct tm_method_data {
-    const tm_dataset *harmful; /* harmful questions with harmful answers (an attack's), or questions only (SDD's) */
-    const tm_dataset *benign;  /* benign rows: SDD's pool of answers, the clean part of a poisoned task */
+    const tm_dataset *harmful;  /* harmful questions with harmful answers; where only they are read, answers may lack */
+    const tm_dataset *refusals; /* harmful questions with refusals: alignment data, safety rows */
+    const tm_dataset
+        *benign; /* harmless rows: SDD's pool of answers, the clean part of a poisoned task, rows to retain */
+    const tm_dataset *user; /* the rows that a user of a fine-tuning service hands in */
 } tm_method_data;
+
+/* Bits of tm_method.required and .optional. */
+enum {
+    TM_DATA_HARMFUL = 1,
+    TM_DATA_HARMFUL_PROMPTS = 2, /* role harmful, answers not needed */
+    TM_DATA_REFUSALS = 4,
+    TM_DATA_BENIGN = 8,
+    TM_DATA_USER = 16
+};
 
 typedef struct tm_method {
     const char *name;    /* "sdd" */
@@ -412,7 +425,8 @@ typedef struct tm_method {
     const char *who;     /* who runs it, and when */
     const char *needs;   /* data, in words */
     tm_stage stage;
-    const tm_option *options; /* the method's own options */
+    unsigned required, optional; /* TM_DATA_* */
+    const tm_option *options;    /* the method's own options */
     size_t options_size;
     tm_status (*run)(tm_model *model, const tm_tokenizer *tokenizer, const tm_method_data *data, const void *options,
                      const tm_train_options *train, const tm_monitor *monitor, tm_train_result *result);
@@ -422,18 +436,27 @@ TM_API const tm_method *tm_method_find(const char *name); /* NULL: none */
 TM_API const tm_method *tm_method_at(size_t index);       /* NULL: past the end */
 
 typedef struct tm_sdd_options {
-    double tau;            /* largest similarity, as a quantile of all prompt-pool similarities */
-    bool tau_is_cosine;    /* tau is the cosine itself */
+    double tau;         /* largest similarity, as a quantile of all prompt-pool similarities */
+    bool tau_is_cosine; /* tau is the cosine itself */
     int64_t max_tries;
-    int64_t prompts;       /* prompts to pair, spread evenly over their categories; 0: all */
-    bool reject;           /* SDD_reject: answers opened by a refusal preface */
-    const char *pairs;     /* write the pairing (JSON Lines) here */
+    int64_t prompts;   /* prompts to pair, spread evenly over their categories; 0: all */
+    bool reject;       /* SDD_reject: answers opened by a refusal preface */
+    const char *pairs; /* write the pairing (JSON Lines) here */
     int64_t seed;
 } tm_sdd_options;
 
+typedef struct tm_panacea_options {
+    double lambda;     /* weight of the flatness term */
+    double rho;        /* L2 norm of the perturbation */
+    int64_t batches;   /* harmful batches that the final perturbation is averaged over; 0: the last training step's */
+    double clamp;      /* largest perturbed harmful loss whose gradient counts; 0: no clamp */
+    const char *tuned; /* save the tuned model without the perturbation here */
+    const char *affinity; /* write the perturbation's norm per block and module here (JSON) */
+} tm_panacea_options;
+
 typedef struct tm_harmful_sft_options {
-    int64_t rows;          /* rows of the attack's training set; 0: all harmful rows */
-    double poison_ratio;   /* share of harmful rows; the rest is benign */
+    int64_t rows;        /* rows of the attack's training set; 0: all harmful rows */
+    double poison_ratio; /* share of harmful rows; the rest is benign */
 } tm_harmful_sft_options;
 
 /* ------------------------------------------------------------------------------------------------ built-in world */
@@ -465,8 +488,8 @@ TM_API tm_status tm_world_eval(const tm_world *world, int split, tm_model *model
 typedef struct tm_demo_options {
     const char *directory; /* models and cache; default "temper-demo" */
     int64_t seed;
-    bool fresh;            /* ignore the cache */
-    bool quick;            /* a small world for tests: minutes become seconds, the figures mean nothing */
+    bool fresh; /* ignore the cache */
+    bool quick; /* a small world for tests: minutes become seconds, the figures mean nothing */
 } tm_demo_options;
 
 extern TM_API const tm_option tm_demo_option_table[];

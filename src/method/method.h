@@ -4,7 +4,29 @@
 
 #include "train/train.h"
 
-extern const tm_method tm__method_sdd, tm__method_harmful_sft;
+extern const tm_method tm__method_sdd, tm__method_harmful_sft, tm__method_panacea;
+
+/* ---- what methods that train share (job.c) ---- */
+
+typedef struct tm__job {
+    tm_model *model;
+    const tm_tokenizer *tokenizer;
+    const tm_method_data *data;
+    const tm_monitor *monitor;
+    tm_train_options train;
+    tm_train_result *result;
+} tm__job;
+/* Checks the data of `method` and resolves the options of training. */
+tm_status tm__job_begin(tm__job *job, const tm_method *method, tm_model *model, const tm_tokenizer *tokenizer,
+                        const tm_method_data *data, const tm_train_options *train, const tm_monitor *monitor,
+                        tm_train_result *result);
+/* Rows of one role as examples; `name` of the role goes into errors. */
+tm_status tm__job_encode(const tm__job *job, const tm_dataset *rows, const char *name, tm__examples *examples);
+/* tm__train_run with a tag of the method's name and all of its options. */
+tm_status tm__job_run(const tm__job *job, const tm_method *method, const void *options, const tm__examples *const *sets,
+                      size_t set_count, tm__run *run);
+/* Seed of the row order of a method's second (index 1) and further sets: streams must not move together. */
+uint64_t tm__job_seed(const tm__trainer *trainer, unsigned index);
 
 /* ---- pairing of SDD (sdd_pairing.c) ---- */
 

@@ -309,6 +309,7 @@ const tm_method tm__method_sdd = {
     .who = "the developer of an open-weight model, once, before the release",
     .needs = "harmful prompts (answers are not used) and benign rows, whose answers are the pool",
     .stage = TM_STAGE_ALIGNMENT,
+    .required = TM_DATA_HARMFUL_PROMPTS | TM_DATA_BENIGN,
     .options = options_table,
     .options_size = sizeof(tm_sdd_options),
     .run = run,

@@ -99,6 +99,12 @@ tm_status tm__paramset_axpy(const tm__paramset *set, double alpha, const tm__vec
     return TM_OK;
 }
 
+tm_status tm__vector_scale(const tm__paramset *set, double alpha, tm__vector *x) {
+    for (size_t i = 0; i < set->count; i++)
+        TM__TRY(set->dev->k->scale(set->dev, x->data[i], alpha, x->data[i], length(set->items[i])));
+    return TM_OK;
+}
+
 tm_status tm__vector_dot(const tm__paramset *set, const tm__vector *x, const tm__vector *y, double *dot) {
     double sum = 0;
     for (size_t i = 0; i < set->count; i++) {
@@ -147,4 +153,11 @@ tm_status tm__grads_norm(const tm__paramset *set, double *norm) {
     }
     *norm = sqrt(sum);
     return TM_OK;
+}
+
+tm_status tm__grads_direction(const tm__paramset *set, double length, tm__vector *x) {
+    double norm;
+    TM__TRY(tm__grads_norm(set, &norm));
+    TM__TRY(tm__grads_save(set, x));
+    return tm__vector_scale(set, length / (norm + TM__NORM_FLOOR), x);
 }

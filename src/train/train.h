@@ -69,6 +69,11 @@ tm_status tm__grads_save(const tm__paramset *set, tm__vector *to);
 tm_status tm__grads_axpy(const tm__paramset *set, double alpha, const tm__vector *x); /* grad += alpha x */
 tm_status tm__grads_scale(const tm__paramset *set, double alpha);
 tm_status tm__grads_norm(const tm__paramset *set, double *norm); /* global L2 */
+/* x = length * grad / (|grad| + 1e-7): the normalised step that Panacea, Booster and others take. Zero where grad is.
+ */
+#define TM__NORM_FLOOR 1e-7
+tm_status tm__grads_direction(const tm__paramset *set, double length, tm__vector *x);
+tm_status tm__vector_scale(const tm__paramset *set, double alpha, tm__vector *x); /* x = alpha x */
 tm_status tm__vector_dot(const tm__paramset *set, const tm__vector *x, const tm__vector *y, double *dot);
 
 /* ---- optimiser (optimiser.c) and schedule (schedule.c) ---- */

@@ -70,7 +70,7 @@ static void test_sdd_pairs(void **state) {
     (void)state;
     tm_dataset *harmful = tiny_rows("harmful", 12), *benign = tiny_rows("benign", 30);
     assert_ok(tm_dataset_append(harmful, harmful, 0, 5)); /* repeated prompts */
-    const tm_method_data data = {harmful, benign};
+    const tm_method_data data = {.harmful = harmful, .benign = benign};
     const tm_train_options train = tiny_options();
     tm_train_result result;
     char a[65], b[65];
@@ -109,7 +109,7 @@ static void test_sdd_pairs(void **state) {
 static void test_sdd_reject_opens_with_a_refusal(void **state) {
     (void)state;
     tm_dataset *harmful = tiny_rows("harmful", 3), *benign = tiny_rows("benign", 8);
-    const tm_method_data data = {harmful, benign};
+    const tm_method_data data = {.harmful = harmful, .benign = benign};
     const tm_train_options train = tiny_options();
     tm_sdd_options o = sdd_defaults();
     char hex[65];
@@ -133,7 +133,7 @@ static void test_sdd_reject_opens_with_a_refusal(void **state) {
 static void test_sdd_says_what_rounding_loses(void **state) {
     (void)state;
     tm_dataset *harmful = tiny_rows("harmful", 3), *benign = tiny_rows("benign", 8);
-    const tm_method_data data = {harmful, benign};
+    const tm_method_data data = {.harmful = harmful, .benign = benign};
     tm_device *device = tiny_device("cpu");
     tm_model *fresh = tiny_model(device), *model;
     const tm_save_options bf16 = {.dtype = TM_SAVE_BF16, .overwrite = true};
@@ -159,7 +159,7 @@ static void test_sdd_says_what_rounding_loses(void **state) {
 static void test_sdd_overfits_four_pairs(void **state) {
     (void)state;
     tm_dataset *harmful = tiny_rows("harmful", 4), *benign = tiny_rows("benign", 4);
-    const tm_method_data data = {harmful, benign};
+    const tm_method_data data = {.harmful = harmful, .benign = benign};
     tm_train_options train = tiny_options();
     tm_train_result result;
     char hex[65];
@@ -189,7 +189,7 @@ static void test_sdd_drops_old_answers(void **state) {
     tm_dataset *harmful, *benign = tiny_rows("benign", 1);
     assert_ok(tm_dataset_create(&harmful));
     assert_ok(tm_dataset_add(harmful, turns, 5));
-    const tm_method_data data = {harmful, benign};
+    const tm_method_data data = {.harmful = harmful, .benign = benign};
     tm_train_options train = tiny_options();
     tm_train_result result;
     char hex[65];
@@ -209,10 +209,13 @@ static void test_sdd_refuses(void **state) {
     tm_device *device = tiny_device("cpu");
     tm_model *model = tiny_model(device);
     const tm_train_options train = tiny_options();
-    const tm_method_data bad[] = {{NULL, benign}, {harmful, NULL}, {none, benign}, {harmful, none}};
+    const tm_method_data bad[] = {{.benign = benign},
+                                  {.harmful = harmful},
+                                  {.harmful = none, .benign = benign},
+                                  {.harmful = harmful, .benign = none}};
     for (size_t i = 0; i < TM__COUNT(bad); i++)
         assert_int_equal(tm__method_sdd.run(model, tokenizer, &bad[i], NULL, &train, NULL, NULL), TM_INVALID);
-    const tm_method_data good = {harmful, benign};
+    const tm_method_data good = {.harmful = harmful, .benign = benign};
     tm_sdd_options o = sdd_defaults();
     o.tau = -.5;
     assert_int_equal(tm__method_sdd.run(model, tokenizer, &good, &o, &train, NULL, NULL), TM_INVALID);
@@ -242,7 +245,7 @@ static void attack_hash(const tm_method_data *data, const tm_harmful_sft_options
 static void test_attack_is_sft_on_the_mix(void **state) {
     (void)state;
     tm_dataset *harmful = tiny_rows("harmful", 10), *benign = tiny_rows("benign", 40), *mixed;
-    const tm_method_data data = {harmful, benign};
+    const tm_method_data data = {.harmful = harmful, .benign = benign};
     const tm_harmful_sft_options few = {.rows = 20, .poison_ratio = .2}, all = {.poison_ratio = .2};
     const tm_train_options train = tiny_options();
     char a[65], b[65], c[65];

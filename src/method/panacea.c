@@ -1,0 +1,202 @@
+/* panacea.c: Panacea: a perturbation of the weights, found while a user's rows are learnt, added after the last step.
+ *
+ * Paper: Y. Wang et al., "Panacea: Mitigating Harmful Fine-tuning for Large Language Models via Post-fine-tuning
+ * Perturbation" (arXiv 2501.18100).
+ *
+ *   min_w g(w) - lambda ( max_{|e| <= rho} h(w + e) - h(w) ),  g: user's rows, h: imitating harmful answers
+ *   e = rho grad h(w) / (|grad h(w)| + 1e-7)          norm over all trainable tensors together
+ *   G = grad g(w) - lambda ( grad h(w + e) - grad h(w) )   first order: e is held fixed
+ *   deployed: w_T + e_T, a step of length rho that raises the harmful loss
+ *
+ * Three forward and backward passes per step. Deviations from the released code, which does not run as published:
+ * - the perturbed loss is not clamped at 5 unless asked for; beyond a clamp the term's gradient turns round and lowers
+ *   the harmful loss;
+ * - weights are restored from a copy, never by subtraction, and e has a buffer of its own;
+ * - e_T comes from the last step's batch, as published (it was computed before the last optimiser step), or, with
+ *   `batches`, from the mean gradient over so many fresh batches at w_T.
+ * Pinned by tests/unit/test_panacea.c (methods' golden row A5, invariants) and tests/golden/test_methods.c.
+ */
+#include "method/method.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+
+static const tm_option options_table[] = {
+    {"lambda", TM_OPTION_REAL, offsetof(tm_panacea_options, lambda), "0.001", 0, 1e6, NULL, NULL,
+     "weight of the harmful loss's rise under the perturbation"},
+    {"rho", TM_OPTION_REAL, offsetof(tm_panacea_options, rho), "1", 0, 1e6, NULL, NULL,
+     "L2 norm of the perturbation over all trained weights"},
+    {"batches", TM_OPTION_INT, offsetof(tm_panacea_options, batches), "0", 0, 1e6, NULL, "batches",
+     "harmful batches that the final perturbation is averaged over; 0: the last training step's, as published"},
+    {"clamp", TM_OPTION_REAL, offsetof(tm_panacea_options, clamp), "0", 0, 1e6, NULL, "nats",
+     "ignore the perturbed harmful loss's gradient above this loss (published: 5); 0: never"},
+    {"tuned", TM_OPTION_TEXT, offsetof(tm_panacea_options, tuned), NULL, 1, 0, NULL, "DIR",
+     "also save the tuned model without the perturbation here"},
+    {"affinity", TM_OPTION_TEXT, offsetof(tm_panacea_options, affinity), NULL, 1, 0, NULL, "FILE",
+     "write the perturbation's norm per block and module here (JSON): layer-wise safety affinity"},
+    {0},
+};
+
+typedef struct panacea {
+    const tm_panacea_options *options;
+    const tm__examples *harmful;
+    tm__vector weights, user, harm, epsilon; /* epsilon is the state that a checkpoint keeps */
+} panacea;
+
+static tm_status harmful_pass(tm__trainer *t, panacea *p, int64_t first, double *loss) {
+    const tm__pass pass = {p->harmful, tm__job_seed(t, 1), first, t->options->batch, 1};
+    tm__pass_result result;
+    TM__TRY(tm__grads_zero(&t->set));
+    TM__TRY(tm__trainer_pass(t, &pass, &result));
+    if (loss) *loss = result.loss;
+    return TM_OK;
+}
+
+/* grad h(w + epsilon) is left in the gradients; w comes back bit by bit. */
+static tm_status perturbed_pass(tm__trainer *t, panacea *p, int64_t first, double *loss) {
+    TM__TRY(tm__paramset_save(&t->set, &p->weights));
+    TM__TRY(tm__paramset_axpy(&t->set, 1, &p->epsilon));
+    TM__TRY(harmful_pass(t, p, first, loss));
+    return tm__paramset_restore(&t->set, &p->weights);
+}
+
+static tm_status step(tm__trainer *t, void *user, double *loss, int64_t *tokens, int64_t *targets) {
+    panacea *p = user;
+    const tm__paramset *set = &t->set;
+    double lambda = p->options->lambda, perturbed = 0;
+    int64_t first = t->step * t->options->batch;
+    const tm__pass pass = {t->examples, tm__job_seed(t, 0), first, t->options->batch, 1};
+    tm__pass_result result;
+    TM__TRY(tm__trainer_pass(t, &pass, &result));
+    TM__TRY(tm__grads_save(set, &p->user));
+    TM__TRY(harmful_pass(t, p, first, NULL));
+    TM__TRY(tm__grads_direction(set, p->options->rho, &p->epsilon));
+    if (lambda > 0 && p->options->rho > 0) {
+        TM__TRY(tm__grads_save(set, &p->harm));
+        TM__TRY(perturbed_pass(t, p, first, &perturbed));
+        bool clamped = p->options->clamp > 0 && perturbed > p->options->clamp;
+        TM__TRY(tm__grads_scale(set, clamped ? 0 : -lambda));
+        TM__TRY(tm__grads_axpy(set, lambda, &p->harm));
+        TM__TRY(tm__grads_axpy(set, 1, &p->user));
+    } else {
+        TM__TRY(tm__grads_zero(set));
+        TM__TRY(tm__grads_axpy(set, 1, &p->user));
+    }
+    *loss = result.loss;
+    *tokens = result.tokens;
+    *targets = result.targets;
+    return TM_OK;
+}
+
+/* ---- after the last step -------------------------------------------------------------------------------------------
+ */
+
+/* The mean gradient over `batches` batches of the harmful stream behind those that training used. */
+static tm_status average_epsilon(tm__trainer *t, panacea *p) {
+    int64_t batch = t->options->batch;
+    TM__TRY(tm__grads_zero(&t->set));
+    for (int64_t i = 0; i < p->options->batches; i++) {
+        const tm__pass pass = {p->harmful, tm__job_seed(t, 1), (t->total_steps + i) * batch, batch,
+                               1.0 / (double)p->options->batches};
+        tm__pass_result result;
+        TM__TRY(tm__trainer_pass(t, &pass, &result));
+    }
+    return tm__grads_direction(&t->set, p->options->rho, &p->epsilon);
+}
+
+/* {"rho": r, "parameters": [{"name", "epsilon_norm", "weight_norm"}]}: per-tensor norms, from which any grouping by
+ * block and module follows. */
+static tm_status write_affinity(tm__trainer *t, const panacea *p) {
+    json_t *list = json_array(), *root = json_pack("{s:f, s:o?}", "rho", p->options->rho, "parameters", list);
+    tm_status status = list && root ? TM_OK : tm__fail_memory();
+    for (size_t i = 0; i < t->set.count && status == TM_OK; i++) {
+        const tm__param *param = t->set.items[i];
+        int64_t n = tm__tensor_count(&param->value);
+        double epsilon = 0, weight = 0;
+        status = t->set.dev->k->dot(t->set.dev, &epsilon, p->epsilon.data[i], p->epsilon.data[i], n);
+        if (status == TM_OK) status = t->set.dev->k->dot(t->set.dev, &weight, param->value.data, param->value.data, n);
+        json_t *row = status == TM_OK ? json_pack("{s:s, s:f, s:f}", "name", param->name, "epsilon_norm", sqrt(epsilon),
+                                                  "weight_norm", sqrt(weight))
+                                      : NULL;
+        if (status == TM_OK && json_array_append_new(list, row) != 0) status = tm__fail_memory();
+    }
+    char *text = NULL;
+    size_t len;
+    if (status == TM_OK) status = tm__json_dump(root, JSON_INDENT(2), &text, &len);
+    if (status == TM_OK) status = tm__file_write(p->options->affinity, text, len);
+    free(text);
+    json_decref(root);
+    return status;
+}
+
+static tm_status save_tuned(tm__trainer *t, const panacea *p) {
+    const tm_save_options save = {.tokenizer_dir = t->model->directory, .overwrite = true};
+    return t->options->lora.rank ? tm_model_save_adapter(t->model, p->options->tuned, &save)
+                                 : tm_model_save(t->model, p->options->tuned, &save);
+}
+
+static tm_status finish(tm__trainer *t, void *user) {
+    panacea *p = user;
+    if (p->options->tuned) TM__TRY(save_tuned(t, p));
+    if (p->options->batches) TM__TRY(average_epsilon(t, p));
+    if (p->options->affinity) TM__TRY(write_affinity(t, p));
+    return tm__paramset_axpy(&t->set, 1, &p->epsilon);
+}
+
+/* ---- the method ----------------------------------------------------------------------------------------------------
+ */
+
+static tm_status begin(tm__trainer *t, void *user) {
+    panacea *p = user;
+    TM__TRY(tm__vector_create(&t->set, &p->weights));
+    TM__TRY(tm__vector_create(&t->set, &p->user));
+    TM__TRY(tm__vector_create(&t->set, &p->harm));
+    TM__TRY(tm__vector_create(&t->set, &p->epsilon));
+    t->extra[t->extra_count++] = &p->epsilon;
+    return TM_OK;
+}
+
+static void release(tm__trainer *t, void *user) {
+    panacea *p = user;
+    tm__vector_release(&t->set, &p->weights);
+    tm__vector_release(&t->set, &p->user);
+    tm__vector_release(&t->set, &p->harm);
+    tm__vector_release(&t->set, &p->epsilon);
+}
+
+static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_method_data *data, const void *options,
+                     const tm_train_options *train, const tm_monitor *monitor, tm_train_result *result) {
+    tm_panacea_options o;
+    tm__job job;
+    tm__examples user = {0}, harmful = {0};
+    TM__TRY(tm__options_check(options_table, options, &o));
+    if (options) o = *(const tm_panacea_options *)options;
+    TM__TRY(tm__job_begin(&job, &tm__method_panacea, model, tokenizer, data, train, monitor, result));
+    tm_status status = tm__job_encode(&job, data->user, "data", &user);
+    if (status == TM_OK) status = tm__job_encode(&job, data->harmful, "harmful", &harmful);
+    if (status == TM_OK) {
+        panacea p = {.options = &o, .harmful = &harmful};
+        tm__run loop = {.step = step, .user = &p, .begin = begin, .finish = finish, .release = release};
+        const tm__examples *sets[] = {&user, &harmful};
+        status = tm__job_run(&job, &tm__method_panacea, &o, sets, TM__COUNT(sets), &loop);
+    }
+    tm__examples_release(&user);
+    tm__examples_release(&harmful);
+    return status;
+}
+
+const tm_method tm__method_panacea = {
+    .name = "panacea",
+    .title = "Panacea",
+    .paper = "arXiv 2501.18100",
+    .summary =
+        "Fine-tunes on a user's rows and then adds a perturbation of the weights, learnt on the way, that raises "
+        "the harmful loss.",
+    .who = "the provider of a fine-tuning service, while and after it tunes on a user's rows",
+    .needs = "the user's rows, and harmful prompts with harmful answers of the provider's own",
+    .stage = TM_STAGE_FINE_TUNING,
+    .required = TM_DATA_USER | TM_DATA_HARMFUL,
+    .options = options_table,
+    .options_size = sizeof(tm_panacea_options),
+    .run = run,
+};
