@@ -44,11 +44,12 @@ typedef struct columns {
     const void *data;
     tm_dtype type;
     int64_t ld;
+    bool padded; /* with zeros to whole vectors: an own block */
 } columns;
 
 static void block_products(int64_t rows, const float *a, const columns *b, int64_t k, int64_t depth,
                            float result[BLOCK][BLOCK]) {
-    bool wide = b->type == TM_F32, whole = k == depth || b->ld == depth;
+    bool wide = b->type == TM_F32, whole = k == depth || b->padded;
     if (rows == BLOCK && wide && whole)
         inner_products(4, TM_F32, true, a, b->data, b->ld, k, depth, result);
     else if (rows == 1 && wide && whole)
@@ -111,10 +112,10 @@ tm_status TM__ISA(gemm_rows)(tm_device *dev, const tm__gemm *g) {
         for (int64_t t = 0; t < tasks; t++)
             for (int64_t j = t * TASK_ROWS; j < TM__MIN(g->n, (t + 1) * TASK_ROWS); j += BLOCK) {
                 int64_t count = TM__MIN(g->n - j, (int64_t)BLOCK);
-                columns b = {(const uint8_t *)g->b + (size_t)(j * g->ldb) * size, g->b_type, g->ldb};
+                columns b = {(const uint8_t *)g->b + (size_t)(j * g->ldb) * size, g->b_type, g->ldb, false};
                 if (!in_place || count < BLOCK) {
                     widen_rows(own, g->b, g->b_type, g->ldb, j, count, BLOCK, g->k, depth, round);
-                    b = (columns){own, TM_F32, depth};
+                    b = (columns){own, TM_F32, depth, true};
                 }
                 multiply_block(g, a, &b, j, count, depth);
             }
