@@ -13,18 +13,19 @@
  *         tm_generate_options how = {.max_new_tokens = 64};
  *         const tm_message ask[] = {{"user", "How do I bake a brimble cake?"}};
  *
- *         if (tm_device_open(&where, &device) != TM_OK) goto fail;
- *         if (tm_model_load(device, "my-model", NULL, &model) != TM_OK) goto fail;
- *         if (tm_tokenizer_load("my-model", &tokenizer) != TM_OK) goto fail;
- *         if (tm_generate_chat(model, tokenizer, TM_CHAT_AUTO, ask, 1, &how, &answer) != TM_OK) goto fail;
- *         puts(answer);
+ *         tm_status status = tm_device_open(&where, &device);
+ *         if (status == TM_OK) status = tm_model_load(device, "my-model", NULL, &model);
+ *         if (status == TM_OK) status = tm_tokenizer_load("my-model", &tokenizer);
+ *         if (status == TM_OK) status = tm_generate_chat(model, tokenizer, TM_CHAT_AUTO, ask, 1, &how, &answer);
+ *         if (status == TM_OK)
+ *             puts(answer);
+ *         else
+ *             fprintf(stderr, "%s\n", tm_error_last()->line);
  *         free(answer);
- *     fail:
- *         if (tm_error_last()->status != TM_OK) fprintf(stderr, "%s\n", tm_error_last()->line);
  *         tm_tokenizer_free(tokenizer);
  *         tm_model_free(model);
  *         tm_device_close(device);
- *         return 0;
+ *         return tm_status_exit_code(status);
  *     }
  *
  * Conventions
@@ -35,7 +36,8 @@
  * - `tm_x_free(NULL)` is allowed everywhere. Strings and arrays that a function hands out belong to the caller and are
  *   released with free(), unless stated otherwise.
  * - An options pointer may be NULL: the defaults of its option table are then used. Fill an options struct with
- *   tm_options_default() before changing fields of it.
+ *   tm_options_default() before changing fields of it. In options of devices, generation and saving a field that is
+ *   left 0 or NULL means its default too.
  * - Objects are not locked: use one object from one thread at a time. Different objects may be used concurrently,
  *   except that models on the same tm_device share its threads.
  * - Shapes are written (rows, columns), row-major. Text is UTF-8.
