@@ -21,6 +21,6 @@ temper_cpu_isa(sse 4 4 -march=x86-64)
 
 file(GLOB cpu_sources CONFIGURE_DEPENDS src/device/cpu/*.c)
 add_library(tm_device_cpu OBJECT ${cpu_sources})
-target_link_libraries(tm_device_cpu PRIVATE temper_flags OpenMP::OpenMP_C DNNL::dnnl)
+target_link_libraries(tm_device_cpu PRIVATE temper_flags OpenMP::OpenMP_C temper_dnnl)
 list(APPEND TEMPER_OBJECTS $<TARGET_OBJECTS:tm_device_cpu> $<TARGET_OBJECTS:tm_device_cpu_avx512>
      $<TARGET_OBJECTS:tm_device_cpu_avx2> $<TARGET_OBJECTS:tm_device_cpu_sse>)
