@@ -283,6 +283,9 @@ tm_status tm_model_score(tm_model *model, const int32_t *ids, size_t n, double *
         tape->recording = false;
         status = score_documents(model, tape, &d, &sum);
     }
+    if (status == TM_OK && !isfinite(sum))
+        status = tm__fail(TM_NUMERIC, model->directory, "score", "the training that made this model diverged",
+                          "is not finite");
     if (status == TM_OK) *sum_log_prob = sum;
     tm__tape_free(tape);
     documents_release(&d);
@@ -306,6 +309,9 @@ static tm_status pool(tm_model *model, const documents *d, const tm__var *hidden
         }
         for (size_t i = 0; i < width; i++) norm += mean[i] * mean[i];
         norm = sqrt(norm);
+        if (!isfinite(norm))
+            status = tm__fail(TM_NUMERIC, model->directory, "hidden state",
+                              "the training that made this model diverged", "is not finite");
         for (size_t i = 0; norm > 0 && i < width; i++) mean[i] /= norm;
     }
     free(raw);

@@ -157,6 +157,15 @@ static tm_status advance(run *r, slot *s, const void *logits) {
     return TM_OK;
 }
 
+/* A token picked from NaN would look like an answer. */
+static tm_status check_logits(const run *r, int64_t count) {
+    const tm_tensor all = {
+        .dtype = r->model->dev->act, .ndim = 1, .shape = {count * r->model->config.vocab}, r->logits};
+    if (tm__tensor_check_finite(&all, NULL, NULL) == TM_OK) return TM_OK;
+    return tm__fail(TM_NUMERIC, r->model->directory, "logits", "the training that made this model diverged",
+                    "are not finite");
+}
+
 static tm_status pick_tokens(run *r, const tm__var *hidden) {
     size_t row_bytes = (size_t)r->model->config.vocab * tm__dtype_size(r->model->dev->act);
     int64_t count = 0;
@@ -164,6 +173,7 @@ static tm_status pick_tokens(run *r, const tm__var *hidden) {
         if (r->slots[i].row >= 0 && r->slots[i].ready >= 0) r->picked[count++] = (int32_t)r->slots[i].ready;
     if (count == 0) return TM_OK;
     TM__TRY(tm__model_logits(r->model, r->tape, hidden, r->picked, count, r->logits));
+    TM__TRY(check_logits(r, count));
     const char *logits = r->logits;
     for (int64_t i = 0; i < r->slot_count; i++) {
         if (r->slots[i].row < 0 || r->slots[i].ready < 0) continue;

@@ -205,16 +205,25 @@ static void batches_do_not_change_texts(void **state) {
 }
 
 /* A row's logits, bit by bit, alone and in company, its prompt in one part or several. */
+/* The wider one's rows reach over several tasks of every kernel, at places that depend on the company. */
+static const char *const company_configs[] = {
+    config_text,
+    "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": 74,"
+    "\"intermediate_size\": 1003, \"num_hidden_layers\": 2, \"num_attention_heads\": 6, \"num_key_value_heads\": 3,"
+    "\"head_dim\": 18, \"vocab_size\": 301, \"initializer_range\": 0.2}",
+};
+
 static void logits_do_not_depend_on_company(void **state) {
     (void)state;
-    enum { T = 14, OTHERS = 30 };
+    enum { T = 14, OTHERS = 30, MOST = 301 };
     static const int precisions[] = {TM_PRECISION_F32, TM_PRECISION_BF16};
-    for (size_t k = 0; k < TM__COUNT(precisions); k++) {
-        tm_device *dev = fixture_device("cpu", precisions[k]);
-        tm_model *model = fixture_model(dev, config_text, 3);
+    for (size_t k = 0; k < 2 * TM__COUNT(precisions); k++) {
+        tm_device *dev = fixture_device("cpu", precisions[k % 2]);
+        tm_model *model = fixture_model(dev, company_configs[k / 2], 3);
+        size_t logits = (size_t)model->config.vocab * sizeof(float);
         const tm_lora_options lora = {.rank = 3, .alpha = 300, .targets = "all-linear"};
         assert_ok(tm_model_add_lora(model, &lora, 1));
-        float alone[V], mixed[V], parts[V];
+        float alone[MOST], mixed[MOST], parts[MOST];
         float *results[] = {alone, mixed, parts};
         for (int way = 0; way < 3; way++) {
             int32_t ids[64], slot[64], position[64], n = 0, own = 0;
@@ -250,8 +259,8 @@ static void logits_do_not_depend_on_company(void **state) {
             tm__tape_free(tape);
             tm__cache_free(model, cache);
         }
-        assert_memory_equal(alone, mixed, sizeof alone);
-        assert_memory_equal(alone, parts, sizeof alone);
+        assert_memory_equal(alone, mixed, logits);
+        assert_memory_equal(alone, parts, logits);
         tm_model_free(model);
         tm_device_close(dev);
     }
@@ -330,6 +339,31 @@ static void refuses_bad_arguments(void **state) {
     assert_int_equal(tm_generate(model, &wrong, 1, NULL, 0, NULL, NULL, &out), TM_INVALID);
     assert_null(out.data);
     assert_ok(tm_generate(model, NULL, 0, NULL, 0, NULL, NULL, NULL));
+    tm_model_free(model);
+    assert_int_equal(dev->bytes_in_use, 0);
+    tm_device_close(dev);
+}
+
+/* A norm of 1e38 overflows fp32 in the head: every answer must fail, not be token 0. */
+static void values_that_are_not_finite_are_reported(void **state) {
+    (void)state;
+    tm_device *dev = fixture_device("cpu", TM_PRECISION_F32);
+    tm_model *model = fixture_model(dev, config_text, 3);
+    const int32_t ids[] = {3, 4, 5};
+    tm_ids prompt = {(int32_t *)(uintptr_t)ids, 3, 3}, out = {0};
+    double sum = 7, embedding[64];
+    assert_ok(dev->k->fill(dev, model->final_norm.value.data, 1e38, tm__tensor_count(&model->final_norm.value)));
+    assert_ok(dev->k->fill(dev, model->head.value.data, 1e3, tm__tensor_count(&model->head.value)));
+    for (int hot = 0; hot < 2; hot++) {
+        const tm_generate_options options = {.temperature = hot, .max_new_tokens = 2};
+        assert_int_equal(tm_generate(model, &prompt, 1, NULL, 0, &options, NULL, &out), TM_NUMERIC);
+        assert_string_equal(tm_error_last()->field, "logits");
+        assert_null(out.data);
+    }
+    assert_int_equal(tm_model_score(model, ids, 3, &sum), TM_NUMERIC);
+    assert_true(sum == 7);
+    assert_ok(dev->k->fill(dev, model->final_norm.value.data, INFINITY, tm__tensor_count(&model->final_norm.value)));
+    assert_int_equal(tm__model_embed_texts(model, &prompt, 1, embedding), TM_NUMERIC);
     tm_model_free(model);
     assert_int_equal(dev->bytes_in_use, 0);
     tm_device_close(dev);
@@ -485,6 +519,7 @@ int main(void) {
         cmocka_unit_test(stops_and_lengths),
         cmocka_unit_test(long_prompts),
         cmocka_unit_test(refuses_bad_arguments),
+        cmocka_unit_test(values_that_are_not_finite_are_reported),
         cmocka_unit_test(reports_and_stops),
         cmocka_unit_test(survives_failing_allocations),
         cmocka_unit_test(answers_conversations),
