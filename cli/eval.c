@@ -2,10 +2,11 @@
 #include "cli.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct eval_options {
-    const char *model, *adapter, *data;
+    const char *model, *adapter, *data, *secret, *system;
     int64_t world;
     int split;
 } eval_options;
@@ -26,6 +27,16 @@ static const tm_option table[] = {
      .offset = offsetof(eval_options, data),
      .unit = "FILE",
      .help = "conversations with answers: cross-entropy and perplexity of the answers"},
+    {.name = "secret",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(eval_options, secret),
+     .unit = "FILE",
+     .help = "BackdoorAlign's secret: goes before the system message of every prompt"},
+    {.name = "system",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(eval_options, system),
+     .unit = "TEXT",
+     .help = "with --secret: the system message of prompts that have none, as in training"},
     {.name = "world",
      .type = TM_OPTION_INT,
      .offset = offsetof(eval_options, world),
@@ -43,10 +54,36 @@ static const tm_option table[] = {
     {0},
 };
 
+/* Puts the secret into the rows. */
+static tm_status with_secret(const eval_options *in, tm_dataset **rows) {
+    char *secret = NULL;
+    tm_dataset *with = NULL;
+    tm_status status = tm_secret_load(in->secret, &secret);
+    if (status == TM_OK) status = tm_dataset_with_secret(*rows, secret, in->system, &with);
+    free(secret);
+    if (status != TM_OK) return status;
+    tm_dataset_free(*rows);
+    *rows = with;
+    return TM_OK;
+}
+
+/* The system message before every prompt of the world, NULL without --secret; belongs to `holder`. */
+static tm_status world_system(const eval_options *in, tm_dataset **holder, const char **system) {
+    const tm_message prompt = {"user", ""};
+    *system = NULL;
+    if (!in->secret) return TM_OK;
+    tm_status status = tm_dataset_create(holder);
+    if (status == TM_OK) status = tm_dataset_add(*holder, &prompt, 1);
+    if (status == TM_OK) status = with_secret(in, holder);
+    if (status == TM_OK) *system = tm_dataset_row(*holder, 0, NULL)[0].content;
+    return status;
+}
+
 static int eval_data(cli_model *model, const eval_options *in, const tm_train_options *how, const cli_output *output) {
     tm_dataset *data = NULL;
     tm_loss_report report = {0};
     tm_status status = tm_dataset_load(in->data, &data);
+    if (status == TM_OK && in->secret) status = with_secret(in, &data);
     if (status == TM_OK) status = tm_eval_loss(model->model, model->tokenizer, data, how, cli_monitor(output), &report);
     tm_dataset_free(data);
     if (status != TM_OK) return cli_fail(status);
@@ -103,14 +140,19 @@ static void print_scores(const tm_world *world, const tm_world_scores *scores) {
 
 static int eval_world(cli_model *model, const eval_options *in, const cli_output *output) {
     tm_world *world = NULL;
+    tm_dataset *holder = NULL;
+    const char *system;
     tm_world_scores scores = {0};
-    tm_status status = tm_world_create((uint64_t)in->world, &world);
+    tm_status status = world_system(in, &holder, &system);
+    if (status == TM_OK) status = tm_world_create((uint64_t)in->world, &world);
     if (status == TM_OK)
-        status = tm_world_eval(world, in->split, model->model, model->tokenizer, cli_monitor(output), &scores);
+        status = tm_world_eval_system(world, in->split, model->model, model->tokenizer, system, cli_monitor(output),
+                                      &scores);
     int code = status == TM_OK ? 0 : cli_fail(status);
     cli_monitor_end();
     if (code == 0 && output->json) json_scores(in, world, &scores);
     if (code == 0 && !output->json) print_scores(world, &scores);
+    tm_dataset_free(holder);
     tm_world_free(world);
     return code;
 }
@@ -133,6 +175,8 @@ static int run(int argc, char **argv) {
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
     bool world = cli_args_given(&args, "world");
     if (code == 0) code = cli_check_required("--model", in.model);
+    if (code == 0 && in.system && !in.secret)
+        code = cli_error(TM_INVALID, "--system", NULL, "stands behind a secret: give --secret too");
     if (code == 0 && world == (in.data != NULL))
         code = cli_error(TM_INVALID, "--data", NULL, "give either --data FILE or --world");
     if (code == 0) {

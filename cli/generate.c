@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 typedef struct generate_options {
-    const char *model, *adapter, *prompt, *data, *system, *out;
+    const char *model, *adapter, *prompt, *data, *system, *secret, *out;
     bool raw, overwrite;
 } generate_options;
 
@@ -20,6 +20,7 @@ static const tm_option table[] = {
     TEXT("prompt", prompt, "TEXT", "what to answer; may be given several times"),
     TEXT("data", data, "FILE", "answer every row of this file (up to its last user turn); prints JSON Lines"),
     TEXT("system", system, "TEXT", "a system message before every conversation that has none"),
+    TEXT("secret", secret, "FILE", "BackdoorAlign's secret: goes before the system message of every conversation"),
     {.name = "raw",
      .type = TM_OPTION_FLAG,
      .offset = offsetof(generate_options, raw),
@@ -92,6 +93,17 @@ static tm_status load_rows(run_state *state) {
         size_t skip = state->in->system ? 0 : 1;
         status = tm_dataset_add(state->rows, messages + skip, 2 - skip);
     }
+    return status;
+}
+
+/* What the model is asked: the rows, with the secret of --secret where there is one. Answers are printed with the rows,
+ * so that the secret is not. */
+static tm_status asked_rows(const run_state *state, tm_dataset **with) {
+    char *secret = NULL;
+    if (!state->in->secret) return TM_OK;
+    tm_status status = tm_secret_load(state->in->secret, &secret);
+    if (status == TM_OK) status = tm_dataset_with_secret(state->rows, secret, NULL, with);
+    free(secret);
     return status;
 }
 
@@ -210,17 +222,20 @@ static int write_file(const run_state *state) {
 
 static int generate(run_state *state, const tm_device_options *where) {
     cli_model model = {0};
+    tm_dataset *with = NULL;
     int code = 0;
     tm_status status = load_rows(state);
+    if (status == TM_OK) status = asked_rows(state, &with);
     state->count = status == TM_OK ? tm_dataset_rows(state->rows) : 0;
     if (status == TM_OK) {
         state->answers = calloc(state->count, sizeof *state->answers);
         status = state->answers ? cli_model_open(&model, where, state->in->model, state->in->adapter) : TM_NO_MEMORY;
     }
     if (status == TM_OK)
-        status = state->in->raw ? generate_raw(state, &model)
-                                : tm_generate_dataset(model.model, model.tokenizer, state->chat, state->rows,
-                                                      state->how, cli_monitor(state->output), state->answers);
+        status = state->in->raw
+                     ? generate_raw(state, &model)
+                     : tm_generate_dataset(model.model, model.tokenizer, state->chat, with ? with : state->rows,
+                                           state->how, cli_monitor(state->output), state->answers);
     cli_monitor_end();
     if (status != TM_OK)
         code = cli_fail(status);
@@ -231,6 +246,7 @@ static int generate(run_state *state, const tm_device_options *where) {
     for (size_t i = 0; i < state->count && state->answers; i++) free(state->answers[i]);
     free(state->answers);
     tm_dataset_free(state->rows);
+    tm_dataset_free(with);
     cli_model_close(&model);
     return code;
 }
@@ -260,6 +276,8 @@ static int check(const generate_options *in, const cli_list *prompts) {
         code = cli_error(TM_INVALID, "--raw", NULL, "continues prompts, not rows of conversations");
     if (code == 0 && in->system && in->raw)
         code = cli_error(TM_INVALID, "--system", NULL, "means nothing without a chat format");
+    if (code == 0 && in->secret && in->raw)
+        code = cli_error(TM_INVALID, "--secret", NULL, "means nothing without a chat format");
     if (code == 0 && in->out) code = cli_check_output("--out", in->out, in->overwrite);
     return code;
 }

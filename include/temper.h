@@ -456,6 +456,24 @@ typedef struct tm_panacea_options {
     const char *affinity; /* write the perturbation's norm per block and module here (JSON) */
 } tm_panacea_options;
 
+typedef struct tm_backdoor_options {
+    int64_t rows;           /* safety rows that get the secret */
+    int selection;          /* 0 category, 1 random */
+    int64_t secret_length;  /* tokens */
+    const char *secret;     /* file of a secret to use, or NULL: one is drawn */
+    const char *secret_out; /* the drawn secret is written here */
+    const char *system;     /* system prompt of safety rows that have none; NULL: none */
+} tm_backdoor_options;
+
+/* BackdoorAlign's secret, to be put before the system prompt of every request. FILE holds the secret alone; where
+ * FILE.sha256 is there, the secret must have that hash (TM_MISMATCH). The text is the caller's. */
+TM_API tm_status tm_secret_load(const char *path, char **secret);
+extern TM_API const char tm_secret_system[]; /* system prompt that stands behind the secret where a row has none */
+/* The same rows with secret + " " + system as their system message; `system` is that of a row that has none (NULL:
+ * tm_secret_system, "": the secret stands alone). */
+TM_API tm_status tm_dataset_with_secret(const tm_dataset *dataset, const char *secret, const char *system,
+                                        tm_dataset **with);
+
 typedef struct tm_harmful_sft_options {
     int64_t rows;        /* rows of the attack's training set; 0: all harmful rows */
     double poison_ratio; /* share of harmful rows; the rest is benign */
@@ -486,6 +504,9 @@ TM_API tm_status tm_world_set(const tm_world *world, const char *name, tm_datase
 TM_API tm_status tm_world_write(const tm_world *world, const char *directory);
 TM_API tm_status tm_world_eval(const tm_world *world, int split, tm_model *model, const tm_tokenizer *tokenizer,
                                const tm_monitor *monitor, tm_world_scores *scores);
+/* The same with a system message before every prompt (BackdoorAlign's secret, say); NULL: none. */
+TM_API tm_status tm_world_eval_system(const tm_world *world, int split, tm_model *model, const tm_tokenizer *tokenizer,
+                                      const char *system, const tm_monitor *monitor, tm_world_scores *scores);
 
 typedef struct tm_demo_options {
     const char *directory; /* models and cache; default "temper-demo" */

@@ -6,6 +6,8 @@
 
 extern const tm_method tm__method_sdd, tm__method_harmful_sft, tm__method_panacea;
 
+extern const tm_method tm__method_backdoor_align;
+
 /* ---- what methods that train share (job.c) ---- */
 
 typedef struct tm__job {

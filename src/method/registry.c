@@ -4,6 +4,7 @@
 static const tm_method *const methods[] = {
     &tm__method_sdd,
     &tm__method_panacea,
+    &tm__method_backdoor_align,
     &tm__method_harmful_sft,
 };
 
