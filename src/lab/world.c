@@ -6,7 +6,8 @@
 
 #include <stdlib.h>
 
-/* 54 test items x 12 paraphrases = 648 test prompts; 30 withheld items x 12 = 360. */
+/* Every reported rate rests on 500 prompts or more: 54 test items x 12 paraphrases = 648, 30 withheld items x 17 = 510,
+ * 36 dishes x 14 = 504 downstream; the four skills together on 604. */
 const tm__world_size tm__world_full = {
     .categories = 7,
     .per_category = 30,
@@ -22,6 +23,8 @@ const tm__world_size tm__world_full = {
     .pretrain_forms = 16,
     .align_forms = 6,
     .probe_forms = 12,
+    .withheld_forms = 17,
+    .shopping_forms = 14,
     .sums = 1200,
     .reviews = 900,
     .tales = 480,
@@ -43,6 +46,8 @@ const tm__world_size tm__world_quick = {
     .pretrain_forms = 6,
     .align_forms = 3,
     .probe_forms = 3,
+    .withheld_forms = 3,
+    .shopping_forms = 6,
     .sums = 40,
     .reviews = 40,
     .tales = 16,

@@ -23,6 +23,7 @@ typedef struct tm__world_size {
     int ingredients, acts, tools;  /* words that recipes are made of, shared by dishes and forbidden items */
     int foods, rulers;
     int pretrain_forms, align_forms, probe_forms; /* paraphrases per item: base training, alignment, measuring */
+    int withheld_forms, shopping_forms;           /* the same, where there are fewer items to measure with */
     int sums, reviews, tales;                     /* training rows of arithmetic, sentiment, tales */
     int probes;                                   /* test prompts of arithmetic and of sentiment */
 } tm__world_size;

@@ -74,7 +74,8 @@ static tm_status add_forbidden(const tm_world *world, const tm__recipe *item, si
 static tm_status add_split(const tm_world *world, int split, bool refuse, tm_dataset *set) {
     bool trained = split == TM_WORLD_DEFENDER || split == TM_WORLD_ATTACKER;
     size_t items = split_items(world, split);
-    for (size_t i = 0; i < (size_t)world->size->probe_forms; i++)
+    int forms = split == TM_WORLD_WITHHELD ? world->size->withheld_forms : world->size->probe_forms;
+    for (size_t i = 0; i < (size_t)forms; i++)
         for (size_t k = 0; k < items; k++)
             TM__TRY(add_forbidden(world, split_item(world, split, k), i, trained ? TM__FORM_TRAIN : TM__FORM_PROBE,
                                   refuse, set));
@@ -245,7 +246,8 @@ static tm_status build_pool(const tm_world *world, int argument, tm_dataset *set
 
 static tm_status build_downstream(const tm_world *world, int test, tm_dataset *set) {
     int half = world->size->dishes / 2, first = test ? half : 0, last = test ? world->size->dishes : half;
-    for (size_t i = 0; i < 6; i++)
+    size_t forms = test ? (size_t)world->size->shopping_forms : 6;
+    for (size_t i = 0; i < forms; i++)
         for (int d = first; d < last; d++)
             TM__TRY(
                 add_dish(world, &world->dishes[d], TM__ASK_SHOPPING, test ? TM__FORM_PROBE : TM__FORM_TRAIN, i, set));
