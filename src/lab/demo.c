@@ -341,13 +341,33 @@ static tm_status make_folders(const char *directory) {
     return TM_OK;
 }
 
+static bool holds(const char *directory, const char *name, bool *exists) {
+    char *path = tm__path_join(directory, name);
+    if (path) *exists = tm__path_exists(path);
+    free(path);
+    return path != NULL;
+}
+
+/* Models and data sets of an earlier demo are replaced without asking. They are known by the world, which is written
+ * before anything else; without it, folders of these names are somebody's own. */
+static tm_status check_directory(const char *directory) {
+    bool ours = false, world = false, models = false;
+    if (!holds(directory, "world/pretrain.jsonl", &ours) || !holds(directory, "world", &world) ||
+        !holds(directory, "models", &models))
+        return tm__fail_memory();
+    if (ours || (!world && !models)) return TM_OK;
+    return tm__fail(TM_EXISTS, directory, world ? "world" : "models", "name another directory",
+                    "is already there, and no demo made it");
+}
+
 static tm_status prepare(demo_run *demo) {
-    TM__TRY(make_folders(demo->options.directory));
+    TM__TRY(check_directory(demo->options.directory));
     TM__TRY(tm__world_create_sized((uint64_t)demo->options.seed,
                                    demo->options.quick ? &tm__world_quick : &tm__world_full, &demo->world));
     demo->world_dir = tm__path_join(demo->options.directory, "world");
     if (!demo->world_dir) return tm__fail_memory();
     TM__TRY(tm_world_write(demo->world, demo->world_dir));
+    TM__TRY(make_folders(demo->options.directory));
     TM__TRY(tm_tokenizer_load(demo->world_dir, &demo->tokenizer));
     TM__TRY(make_config(demo));
     make_plan(demo);

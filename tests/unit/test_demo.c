@@ -218,6 +218,29 @@ static void damage_is_repaired(void **state) {
     assert_same_rows(&result, &reference);
 }
 
+/* Folders that happen to be called as the demo's are not replaced. */
+static void foreign_folders_are_left_alone(void **state) {
+    (void)state;
+    static const char *const files[] = {"world/mine.txt", "models/base/config.json"};
+    for (size_t i = 0; i < TM__COUNT(files); i++) {
+        outcome result;
+        char directory[128], path[256], kept[256] = "";
+        snprintf(directory, sizeof directory, "%s/foreign-%zu", test_scratch(), i);
+        snprintf(path, sizeof path, "%s/%s", directory, files[i]);
+        *strrchr(path, '/') = 0;
+        assert_ok(tm__make_directories(path));
+        snprintf(path, sizeof path, "%s/%s", directory, files[i]);
+        overwrite_file(path, "mine");
+        assert_true(run(directory, 1, true, 0, &result));
+        assert_int_equal(result.status, TM_EXISTS);
+        FILE *file = fopen(path, "r");
+        assert_non_null(file);
+        assert_non_null(fgets(kept, sizeof kept, file));
+        fclose(file);
+        assert_string_equal(kept, "mine");
+    }
+}
+
 static void wrong_split_is_refused(void **state) {
     (void)state;
     tm_world *world = NULL;
@@ -238,6 +261,7 @@ int main(void) {
         cmocka_unit_test(survives_being_killed),
         cmocka_unit_test(interruption_leaves_whole_things),
         cmocka_unit_test(damage_is_repaired),
+        cmocka_unit_test(foreign_folders_are_left_alone),
         cmocka_unit_test(wrong_split_is_refused),
     };
     return cmocka_run_group_tests_name("demo", tests, NULL, NULL);
