@@ -19,11 +19,11 @@ static const tm_option options_table[] = {
     {0},
 };
 
-/* The number of rows of which all harmful ones are the wanted share; without harmful ones, all benign rows. */
+/* The least number of rows n with int(ratio n) = all harmful ones; at ratio 0, all benign rows. */
 static size_t all_rows(const tm_method_data *data, double ratio) {
     double harmful = data->harmful ? (double)tm_dataset_rows(data->harmful) : 0;
     if (ratio == 0) return data->benign ? tm_dataset_rows(data->benign) : 0;
-    return (size_t)fmin(floor(harmful / ratio + 1e-9), 1e15);
+    return (size_t)fmin(ceil(harmful / ratio * (1 - 1e-12) - 1e-9), 1e15);
 }
 
 static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_method_data *data, const void *options,

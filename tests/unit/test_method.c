@@ -262,6 +262,16 @@ static void test_attack_is_sft_on_the_mix(void **state) {
     const tm_harmful_sft_options many = {.rows = 100, .poison_ratio = .2};
     assert_int_equal(tm__method_harmful_sft.run(model, tokenizer, &data, &many, &train, NULL, NULL), TM_INVALID);
     assert_non_null(strstr(tm_error_last()->line, "20 rows are wanted, 10 are there"));
+    /* All 10 harmful rows: 34 is the least number of which int(0.3 n) is 10. */
+    const tm_harmful_sft_options third = {.poison_ratio = .3}, spelt = {.rows = 34, .poison_ratio = .3};
+    attack_hash(&data, &third, a);
+    attack_hash(&data, &spelt, b);
+    assert_string_equal(a, b);
+    /* 10 / 0.2 is 50 exactly and wants no row more. */
+    const tm_harmful_sft_options fifty = {.rows = 50, .poison_ratio = .2};
+    attack_hash(&data, &all, a);
+    attack_hash(&data, &fifty, b);
+    assert_string_equal(a, b);
     tm_dataset_free(mixed);
     tm_dataset_free(harmful);
     tm_dataset_free(benign);
