@@ -95,32 +95,43 @@ static bool lowercase(const char *text, size_t len, tm__string *out) {
     return true;
 }
 
-static bool replace_literal(const tm__step *step, const char *text, size_t len, tm__string *out) {
-    const char *end = text + len, *hit;
-    while ((hit = memmem(text, (size_t)(end - text), step->literal, step->literal_len))) {
-        if (!tm__string_append(out, text, (size_t)(hit - text)) ||
-            !tm__string_append(out, step->content, step->content_len))
-            return false;
-        text = hit + step->literal_len;
-    }
-    return tm__string_append(out, text, (size_t)(end - text));
+/* No published normalizer makes a text 20 times as long; a few replacements in a row could fill any memory. */
+static size_t most_bytes(size_t len) {
+    return len > (SIZE_MAX >> 7) ? SIZE_MAX : 64 * len + 65536;
 }
 
-static tm_status replace(const tm__step *step, tm__scratch *scratch, const char *text, size_t len, tm__string *out) {
+static tm_status append_within(tm__string *out, const char *bytes, size_t len, size_t limit) {
+    if (out->len > limit || len > limit - out->len)
+        return tm__fail(TM_FORMAT, NULL, "normalizer", "the tokenizer's normalizer is damaged",
+                        "makes a text more than 64 times as long");
+    return tm__string_append(out, bytes, len) ? TM_OK : tm__fail_memory();
+}
+
+static tm_status replace_literal(const tm__step *step, const char *text, size_t len, size_t limit, tm__string *out) {
+    const char *end = text + len, *hit;
+    while ((hit = memmem(text, (size_t)(end - text), step->literal, step->literal_len))) {
+        TM__TRY(append_within(out, text, (size_t)(hit - text), limit));
+        TM__TRY(append_within(out, step->content, step->content_len, limit));
+        text = hit + step->literal_len;
+    }
+    return append_within(out, text, (size_t)(end - text), limit);
+}
+
+static tm_status replace(const tm__step *step, tm__scratch *scratch, const char *text, size_t len, size_t limit,
+                         tm__string *out) {
     uint32_t code;
     size_t kept = 0, from = 0, start, end;
     bool found;
-    if (step->literal_len) return replace_literal(step, text, len, out) ? TM_OK : tm__fail_memory();
+    if (step->literal_len) return replace_literal(step, text, len, limit, out);
     while (from <= len) {
         TM__TRY(tm__regex_find(&step->regex, scratch->match_data, text, len, from, &found, &start, &end));
         if (!found) break;
-        if (!tm__string_append(out, text + kept, start - kept) ||
-            !tm__string_append(out, step->content, step->content_len))
-            return tm__fail_memory();
+        TM__TRY(append_within(out, text + kept, start - kept, limit));
+        TM__TRY(append_within(out, step->content, step->content_len, limit));
         kept = end;
         from = end > start ? end : end + TM__MAX(1u, (size_t)tm__utf8_decode(text + end, len - end, &code));
     }
-    return tm__string_append(out, text + kept, len - kept) ? TM_OK : tm__fail_memory();
+    return append_within(out, text + kept, len - kept, limit);
 }
 
 static bool strip(const tm__step *step, const char *text, size_t len, tm__string *out) {
@@ -140,13 +151,13 @@ static bool strip(const tm__step *step, const char *text, size_t len, tm__string
 }
 
 static tm_status run_step(const tm_tokenizer *tok, const tm__step *step, tm__scratch *scratch, const char *text,
-                          size_t len, bool prefix, tm__string *out) {
+                          size_t len, size_t limit, bool prefix, tm__string *out) {
     bool ok;
     switch (step->kind) {
     case TM__NORM_UNICODE:
         return normal_form(text, len, step->options, out);
     case TM__NORM_REPLACE:
-        return replace(step, scratch, text, len, out);
+        return replace(step, scratch, text, len, limit, out);
     case TM__NORM_LOWERCASE:
         ok = lowercase(text, len, out);
         break;
@@ -166,10 +177,11 @@ static tm_status run_step(const tm_tokenizer *tok, const tm__step *step, tm__scr
 
 tm_status tm__normalize(const tm_tokenizer *tok, tm__scratch *scratch, const char *text, size_t len, bool prefix,
                         const char **out, size_t *out_len) {
+    size_t limit = most_bytes(len);
     for (size_t i = 0; i < tok->normalizers.len; i++) {
         tm__string *to = &scratch->normal[i % 2];
         to->len = 0;
-        TM__TRY(run_step(tok, &tok->normalizers.data[i], scratch, text, len, prefix, to));
+        TM__TRY(run_step(tok, &tok->normalizers.data[i], scratch, text, len, limit, prefix, to));
         text = to->data;
         len = to->len;
     }

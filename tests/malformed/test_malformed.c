@@ -28,6 +28,9 @@ typedef struct probe {
 #define TOKENIZE "tokenize --model model hello"
 #define EVAL "eval --model model --data rows.jsonl"
 #define ADAPTED "inspect --model model --adapter adapter"
+#define GROW "{\"type\": \"Replace\", \"pattern\": {\"String\": \"l\"}, \"content\": \"llllllllllllllllllll\"}"
+#define GROW4 GROW ", " GROW ", " GROW ", " GROW
+#define GROWING "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [" GROW4 ", " GROW4 "]}"
 #define TRAIN "finetune --model model --data rows.jsonl --out out --steps 1"
 
 static const probe probes[] = {
@@ -163,6 +166,8 @@ static const probe probes[] = {
      "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}",
      "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"(((\"}, \"behavior\": \"Isolated\", \"invert\": false}",
      TOKENIZE, 6, "tokenizer.json", NULL},
+    {"normalizer that grows and grows", spoil_replace, TOKENIZER, "\"normalizer\": null", GROWING, TOKENIZE, 6, NULL,
+     "normalizer"},
     {"tokenizer.model cut off", spoil_sentencepiece, "model", "\x0a\x7f\x0a", NULL, TOKENIZE, 6, "tokenizer.model",
      NULL},
     {"tokenizer.model of huge lengths", spoil_sentencepiece, "model", "\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
