@@ -173,7 +173,8 @@ extern TM_API const tm_option tm_device_option_table[]; /* --device --threads --
 TM_API tm_status tm_device_open(const tm_device_options *options, tm_device **device);
 TM_API void tm_device_close(tm_device *device);
 TM_API const char *tm_device_name(const tm_device *device);            /* "cpu" */
-TM_API const char *tm_device_instruction_set(const tm_device *device); /* "avx512_bf16", "avx2", "c" ... */
+/* "avx512+amx", "avx512", "avx2" or "sse"; "c" on ref. It decides bytes: checkpoints of training name it. */
+TM_API const char *tm_device_instruction_set(const tm_device *device);
 TM_API const char *tm_device_precision(const tm_device *device);       /* "fp32", "bf16", "fp64" */
 TM_API int tm_device_threads(const tm_device *device);
 
@@ -296,7 +297,7 @@ TM_API tm_status tm_model_visit(const tm_model *model, bool norms, tm_status (*v
                                 void *user);
 /* SHA-256 over names, shapes, dtypes and bytes of all weights in name order, as 64 hex digits. */
 TM_API tm_status tm_model_hash(const tm_model *model, char hex[65]);
-/* Mean and number of the next-token log-probabilities of one sequence: sum over t of ln p(ids[t+1] | ids[0..t]). */
+/* Sum over t of ln p(ids[t+1] | ids[0..t]) of one sequence; 0 where nothing is predicted (n < 2). */
 TM_API tm_status tm_model_score(tm_model *model, const int32_t *ids, size_t n, double *sum_log_prob);
 
 /* ------------------------------------------------------------------------------------------------ data */
