@@ -429,6 +429,7 @@ typedef struct tm_method {
     const char *needs;   /* data, in words */
     tm_stage stage;
     unsigned required, optional; /* TM_DATA_* */
+    bool edits_adapter;          /* works on the model's last adapter and leaves it in place; trains nothing */
     const tm_option *options;    /* the method's own options */
     size_t options_size;
     tm_status (*run)(tm_model *model, const tm_tokenizer *tokenizer, const tm_method_data *data, const void *options,
@@ -475,10 +476,63 @@ extern TM_API const char tm_secret_system[]; /* system prompt that stands behind
 TM_API tm_status tm_dataset_with_secret(const tm_dataset *dataset, const char *secret, const char *system,
                                         tm_dataset **with);
 
+typedef struct tm_booster_options {
+    double lambda; /* weight of the term */
+    double alpha;  /* L2 length of the harmful step */
+} tm_booster_options;
+
+typedef struct tm_vaccine_options {
+    double rho; /* vaccine: L2 norm of the perturbation; random-vaccine: variance of the noise */
+} tm_vaccine_options;
+
+typedef struct tm_gradient_ascent_options {
+    int64_t cap;  /* most steps */
+    bool answers; /* loss over answers only */
+} tm_gradient_ascent_options;
+
+typedef struct tm_random_perturbation_options {
+    double sigma; /* standard deviation of the noise */
+    double norm;  /* L2 norm to scale the noise to; 0: as sigma says */
+} tm_random_perturbation_options;
+
+typedef struct tm_lisa_options {
+    int64_t k1, k2; /* steps on refusals and on the user's rows, in turns */
+    double rho;     /* weight of the pull towards the weights at the last switch */
+} tm_lisa_options;
+
+typedef struct tm_repnoise_options {
+    double alpha;         /* weight of the ascent on harmful answers, at every layer */
+    double beta;          /* weight of the distance from noise */
+    int mode;             /* 0 correct, 1 compat: as the published code */
+    double benign_weight; /* weight of the loss on retained benign rows */
+} tm_repnoise_options;
+
+typedef struct tm_adversarial_options {
+    double coefficient; /* weight of the ascent on harmful answers */
+    int mode;           /* 0 correct, 1 compat: as the published code */
+} tm_adversarial_options;
+
+typedef struct tm_antidote_options {
+    double ratio; /* share of every output row that is zeroed */
+    int64_t rows; /* harmful rows to score with; 0: all */
+} tm_antidote_options;
+
+typedef struct tm_safe_lora_options {
+    const char *base, *aligned; /* checkpoints; aligned NULL: the model itself */
+    double tau;                 /* project modules of this cosine or less */
+    int64_t lowest;             /* project so many modules of lowest cosine instead; 0: by tau */
+    int projector;              /* 0 code, 1 exact */
+} tm_safe_lora_options;
+
 typedef struct tm_harmful_sft_options {
     int64_t rows;        /* rows of the attack's training set; 0: all harmful rows */
     double poison_ratio; /* share of harmful rows; the rest is benign */
 } tm_harmful_sft_options;
+
+typedef struct tm_random_init_options {
+    tm_harmful_sft_options attack;
+    int64_t seed; /* of the new weights */
+} tm_random_init_options;
 
 /* ------------------------------------------------------------------------------------------------ built-in world */
 

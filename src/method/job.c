@@ -49,3 +49,21 @@ tm_status tm__job_run(const tm__job *job, const tm_method *method, const void *o
 uint64_t tm__job_seed(const tm__trainer *trainer, unsigned index) {
     return (uint64_t)trainer->options->seed + ((uint64_t)index << 56);
 }
+
+tm_status tm__job_side_pass(tm__trainer *trainer, const tm__examples *examples, double *loss) {
+    int64_t batch = trainer->options->batch;
+    const tm__pass pass = {examples, tm__job_seed(trainer, 1), trainer->step * batch, batch, 1};
+    tm__pass_result result;
+    uint64_t stream = trainer->tape->dropout_stream;
+    TM__TRY(tm__trainer_pass(trainer, &pass, &result));
+    trainer->tape->dropout_stream = stream;
+    *loss = result.loss;
+    return TM_OK;
+}
+
+tm_status tm__job_needs_whole_batch(const tm__job *job, const tm_method *method) {
+    int64_t micro = job->train.micro;
+    if (micro == 0 || micro >= job->train.batch) return TM_OK;
+    return tm__fail(TM_INVALID, NULL, "micro-batch", "leave it out, or choose a smaller batch",
+                    "%s measures a whole batch before it moves it, so it cannot be split", method->name);
+}

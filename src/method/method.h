@@ -5,8 +5,13 @@
 #include "train/train.h"
 
 extern const tm_method tm__method_sdd, tm__method_harmful_sft, tm__method_panacea;
-
-extern const tm_method tm__method_backdoor_align;
+extern const tm_method tm__method_backdoor_align, tm__method_antidote, tm__method_safe_lora, tm__method_random_init;
+/* The edit of antidote on encoded rows. */
+tm_status tm__antidote_apply(tm_model *model, const tm__examples *examples, const tm_antidote_options *options,
+                             const tm_monitor *monitor);
+extern const tm_method tm__method_booster, tm__method_vaccine, tm__method_random_vaccine, tm__method_lisa;
+extern const tm_method tm__method_gradient_ascent, tm__method_safety_training, tm__method_random_perturbation;
+extern const tm_method tm__method_repnoise, tm__method_adversarial;
 
 /* ---- what methods that train share (job.c) ---- */
 
@@ -29,6 +34,84 @@ tm_status tm__job_run(const tm__job *job, const tm_method *method, const void *o
                       size_t set_count, tm__run *run);
 /* Seed of the row order of a method's second (index 1) and further sets: streams must not move together. */
 uint64_t tm__job_seed(const tm__trainer *trainer, unsigned index);
+/* This step's pass over a method's second set. It leaves the dropout stream where it was: passes over the same rows
+ * have the same masks, and the first set's masks are those of plain SFT. */
+tm_status tm__job_side_pass(tm__trainer *trainer, const tm__examples *examples, double *loss);
+/* TM_INVALID if the options split batches, for a method that cannot do it. */
+tm_status tm__job_needs_whole_batch(const tm__job *job, const tm_method *method);
+
+/* ---- h's change along its own gradient (contrast.c): Panacea and Booster ---- */
+
+/* Adds a gradient to param->grad and says the loss it belongs to. */
+typedef tm_status (*tm__gradient)(void *user, double *loss);
+typedef struct tm__contrast {
+    double lambda, length;
+    double clamp; /* gradient at w + s counts as zero where the loss there exceeds it; 0: off */
+    tm__vector weights, base, harm, shift; /* shift: s of the last call */
+    double loss, shifted_loss;             /* h(w) and, if lambda and length are not 0, h(w + s) */
+} tm__contrast;
+tm_status tm__contrast_create(const tm__paramset *set, tm__contrast *contrast);
+void tm__contrast_release(const tm__paramset *set, tm__contrast *contrast);
+/* Adds lambda (grad h(w) - grad h(w + s)) to the gradients; w is left as it was, bitwise. */
+tm_status tm__contrast_add(const tm__paramset *set, tm__contrast *contrast, tm__gradient harm, void *user);
+
+/* ---- steps of single methods, for tests ---- */
+
+typedef struct tm__panacea {
+    const tm_panacea_options *options;
+    const tm__examples *harmful;
+    tm__trainer *trainer;
+    tm__contrast contrast;
+} tm__panacea;
+tm_status tm__panacea_begin(tm__trainer *trainer, void *panacea);
+tm_status tm__panacea_step(tm__trainer *trainer, void *panacea, double *loss, int64_t *tokens, int64_t *targets);
+tm_status tm__panacea_finish(tm__trainer *trainer, void *panacea);
+void tm__panacea_release(tm__trainer *trainer, void *panacea);
+
+typedef struct tm__booster {
+    const tm_booster_options *options;
+    const tm__examples *harmful;
+    tm__trainer *trainer;
+    tm__contrast contrast;
+} tm__booster;
+tm_status tm__booster_begin(tm__trainer *trainer, void *booster);
+tm_status tm__booster_step(tm__trainer *trainer, void *booster, double *loss, int64_t *tokens, int64_t *targets);
+void tm__booster_release(tm__trainer *trainer, void *booster);
+
+tm_status tm__ascent_step(tm__trainer *trainer, void *unused, double *loss, int64_t *tokens, int64_t *targets);
+
+/* Taps behind the attention of every block, for one batch at a time (attention_taps.c). */
+typedef struct tm__attention_taps {
+    tm_device *dev;
+    size_t layers;
+    int64_t scalars; /* of one buffer: tokens * hidden */
+    tm__tap *taps;   /* (layers) */
+    void **buffers;  /* (layers) */
+} tm__attention_taps;
+tm_status tm__attention_taps_create(const tm_model *model, int64_t tokens, tm__attention_taps *taps);
+void tm__attention_taps_release(tm__attention_taps *taps);
+/* Each buffer, a gradient g_l, becomes rho g_l / (|g| + 1e-7), the norm taken over all of them together. */
+tm_status tm__attention_taps_direction(const tm__attention_taps *taps, double rho, double *norm);
+/* Forward and backward with the taps; adds to the gradients. */
+tm_status tm__attention_taps_pass(tm__trainer *trainer, const tm__batch *batch, const tm__attention_taps *taps,
+                                  double *loss);
+
+typedef struct tm__vaccine {
+    double rho;
+    const bool *blocks; /* (layers) those to perturb; NULL: all */
+} tm__vaccine;
+tm_status tm__vaccine_step(tm__trainer *trainer, void *vaccine, double *loss, int64_t *tokens, int64_t *targets);
+/* `options`: tm_vaccine_options. */
+tm_status tm__random_vaccine_step(tm__trainer *trainer, void *options, double *loss, int64_t *tokens, int64_t *targets);
+
+typedef struct tm__lisa {
+    const tm_lisa_options *options;
+    const tm__examples *refusals;
+    tm__vector anchor, shift;
+} tm__lisa;
+tm_status tm__lisa_begin(tm__trainer *trainer, void *lisa);
+tm_status tm__lisa_step(tm__trainer *trainer, void *lisa, double *loss, int64_t *tokens, int64_t *targets);
+void tm__lisa_release(tm__trainer *trainer, void *lisa);
 
 /* ---- pairing of SDD (sdd_pairing.c) ---- */
 

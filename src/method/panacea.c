@@ -11,10 +11,10 @@
  * Three forward and backward passes per step. Deviations from the released code, which does not run as published:
  * - the perturbed loss is not clamped at 5 unless asked for; beyond a clamp the term's gradient turns round and lowers
  *   the harmful loss;
- * - weights are restored from a copy, never by subtraction, and e has a buffer of its own;
+ * - weights are restored from a copy, never by subtraction, and e has a buffer of its own (contrast.c);
  * - e_T comes from the last step's batch, as published (it was computed before the last optimiser step), or, with
  *   `batches`, from the mean gradient over so many fresh batches at w_T.
- * Pinned by tests/unit/test_panacea.c (methods' golden row A5, invariants) and tests/golden/test_methods.c.
+ * Pinned by tests/unit/test_contrast.c (golden row A5), tests/unit/test_panacea.c and tests/golden/test_combine.c.
  */
 #include "method/method.h"
 
@@ -37,51 +37,18 @@ static const tm_option options_table[] = {
     {0},
 };
 
-typedef struct panacea {
-    const tm_panacea_options *options;
-    const tm__examples *harmful;
-    tm__vector weights, user, harm, epsilon; /* epsilon is the state that a checkpoint keeps */
-} panacea;
-
-static tm_status harmful_pass(tm__trainer *t, panacea *p, int64_t first, double *loss) {
-    const tm__pass pass = {p->harmful, tm__job_seed(t, 1), first, t->options->batch, 1};
-    tm__pass_result result;
-    TM__TRY(tm__grads_zero(&t->set));
-    TM__TRY(tm__trainer_pass(t, &pass, &result));
-    if (loss) *loss = result.loss;
-    return TM_OK;
+static tm_status harmful_gradient(void *user, double *loss) {
+    const tm__panacea *p = user;
+    return tm__job_side_pass(p->trainer, p->harmful, loss);
 }
 
-/* grad h(w + epsilon) is left in the gradients; w comes back bit by bit. */
-static tm_status perturbed_pass(tm__trainer *t, panacea *p, int64_t first, double *loss) {
-    TM__TRY(tm__paramset_save(&t->set, &p->weights));
-    TM__TRY(tm__paramset_axpy(&t->set, 1, &p->epsilon));
-    TM__TRY(harmful_pass(t, p, first, loss));
-    return tm__paramset_restore(&t->set, &p->weights);
-}
-
-static tm_status step(tm__trainer *t, void *user, double *loss, int64_t *tokens, int64_t *targets) {
-    panacea *p = user;
-    const tm__paramset *set = &t->set;
-    double lambda = p->options->lambda, perturbed = 0;
-    int64_t first = t->step * t->options->batch;
-    const tm__pass pass = {t->examples, tm__job_seed(t, 0), first, t->options->batch, 1};
+tm_status tm__panacea_step(tm__trainer *t, void *user, double *loss, int64_t *tokens, int64_t *targets) {
+    tm__panacea *p = user;
+    int64_t batch = t->options->batch;
+    const tm__pass pass = {t->examples, tm__job_seed(t, 0), t->step * batch, batch, 1};
     tm__pass_result result;
     TM__TRY(tm__trainer_pass(t, &pass, &result));
-    TM__TRY(tm__grads_save(set, &p->user));
-    TM__TRY(harmful_pass(t, p, first, NULL));
-    TM__TRY(tm__grads_direction(set, p->options->rho, &p->epsilon));
-    if (lambda > 0 && p->options->rho > 0) {
-        TM__TRY(tm__grads_save(set, &p->harm));
-        TM__TRY(perturbed_pass(t, p, first, &perturbed));
-        bool clamped = p->options->clamp > 0 && perturbed > p->options->clamp;
-        TM__TRY(tm__grads_scale(set, clamped ? 0 : -lambda));
-        TM__TRY(tm__grads_axpy(set, lambda, &p->harm));
-        TM__TRY(tm__grads_axpy(set, 1, &p->user));
-    } else {
-        TM__TRY(tm__grads_zero(set));
-        TM__TRY(tm__grads_axpy(set, 1, &p->user));
-    }
+    TM__TRY(tm__contrast_add(&t->set, &p->contrast, harmful_gradient, p));
     *loss = result.loss;
     *tokens = result.tokens;
     *targets = result.targets;
@@ -92,7 +59,7 @@ static tm_status step(tm__trainer *t, void *user, double *loss, int64_t *tokens,
  */
 
 /* The mean gradient over `batches` batches of the harmful stream behind those that training used. */
-static tm_status average_epsilon(tm__trainer *t, panacea *p) {
+static tm_status average_epsilon(tm__trainer *t, tm__panacea *p) {
     int64_t batch = t->options->batch;
     TM__TRY(tm__grads_zero(&t->set));
     for (int64_t i = 0; i < p->options->batches; i++) {
@@ -101,19 +68,19 @@ static tm_status average_epsilon(tm__trainer *t, panacea *p) {
         tm__pass_result result;
         TM__TRY(tm__trainer_pass(t, &pass, &result));
     }
-    return tm__grads_direction(&t->set, p->options->rho, &p->epsilon);
+    return tm__grads_direction(&t->set, p->options->rho, &p->contrast.shift);
 }
 
 /* {"rho": r, "parameters": [{"name", "epsilon_norm", "weight_norm"}]}: per-tensor norms, from which any grouping by
  * block and module follows. */
-static tm_status write_affinity(tm__trainer *t, const panacea *p) {
+static tm_status write_affinity(tm__trainer *t, const tm__panacea *p) {
     json_t *list = json_array(), *root = json_pack("{s:f, s:o?}", "rho", p->options->rho, "parameters", list);
     tm_status status = list && root ? TM_OK : tm__fail_memory();
     for (size_t i = 0; i < t->set.count && status == TM_OK; i++) {
         const tm__param *param = t->set.items[i];
         int64_t n = tm__tensor_count(&param->value);
         double epsilon = 0, weight = 0;
-        status = t->set.dev->k->dot(t->set.dev, &epsilon, p->epsilon.data[i], p->epsilon.data[i], n);
+        status = t->set.dev->k->dot(t->set.dev, &epsilon, p->contrast.shift.data[i], p->contrast.shift.data[i], n);
         if (status == TM_OK) status = t->set.dev->k->dot(t->set.dev, &weight, param->value.data, param->value.data, n);
         json_t *row = status == TM_OK ? json_pack("{s:s, s:f, s:f}", "name", param->name, "epsilon_norm", sqrt(epsilon),
                                                   "weight_norm", sqrt(weight))
@@ -129,39 +96,36 @@ static tm_status write_affinity(tm__trainer *t, const panacea *p) {
     return status;
 }
 
-static tm_status save_tuned(tm__trainer *t, const panacea *p) {
+static tm_status save_tuned(tm__trainer *t, const tm__panacea *p) {
     const tm_save_options save = {.tokenizer_dir = t->model->directory, .overwrite = true};
     return t->options->lora.rank ? tm_model_save_adapter(t->model, p->options->tuned, &save)
                                  : tm_model_save(t->model, p->options->tuned, &save);
 }
 
-static tm_status finish(tm__trainer *t, void *user) {
-    panacea *p = user;
+tm_status tm__panacea_finish(tm__trainer *t, void *user) {
+    tm__panacea *p = user;
     if (p->options->tuned) TM__TRY(save_tuned(t, p));
     if (p->options->batches) TM__TRY(average_epsilon(t, p));
     if (p->options->affinity) TM__TRY(write_affinity(t, p));
-    return tm__paramset_axpy(&t->set, 1, &p->epsilon);
+    return tm__paramset_axpy(&t->set, 1, &p->contrast.shift);
 }
 
 /* ---- the method ----------------------------------------------------------------------------------------------------
  */
 
-static tm_status begin(tm__trainer *t, void *user) {
-    panacea *p = user;
-    TM__TRY(tm__vector_create(&t->set, &p->weights));
-    TM__TRY(tm__vector_create(&t->set, &p->user));
-    TM__TRY(tm__vector_create(&t->set, &p->harm));
-    TM__TRY(tm__vector_create(&t->set, &p->epsilon));
-    t->extra[t->extra_count++] = &p->epsilon;
+tm_status tm__panacea_begin(tm__trainer *t, void *user) {
+    tm__panacea *p = user;
+    p->trainer = t;
+    p->contrast.lambda = p->options->lambda;
+    p->contrast.length = p->options->rho;
+    p->contrast.clamp = p->options->clamp;
+    TM__TRY(tm__contrast_create(&t->set, &p->contrast));
+    t->extra[t->extra_count++] = &p->contrast.shift; /* a run resumed after its last step still adds it */
     return TM_OK;
 }
 
-static void release(tm__trainer *t, void *user) {
-    panacea *p = user;
-    tm__vector_release(&t->set, &p->weights);
-    tm__vector_release(&t->set, &p->user);
-    tm__vector_release(&t->set, &p->harm);
-    tm__vector_release(&t->set, &p->epsilon);
+void tm__panacea_release(tm__trainer *t, void *user) {
+    tm__contrast_release(&t->set, &((tm__panacea *)user)->contrast);
 }
 
 static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_method_data *data, const void *options,
@@ -175,8 +139,12 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
     tm_status status = tm__job_encode(&job, data->user, "data", &user);
     if (status == TM_OK) status = tm__job_encode(&job, data->harmful, "harmful", &harmful);
     if (status == TM_OK) {
-        panacea p = {.options = &o, .harmful = &harmful};
-        tm__run loop = {.step = step, .user = &p, .begin = begin, .finish = finish, .release = release};
+        tm__panacea p = {.options = &o, .harmful = &harmful};
+        tm__run loop = {.step = tm__panacea_step,
+                        .user = &p,
+                        .begin = tm__panacea_begin,
+                        .finish = tm__panacea_finish,
+                        .release = tm__panacea_release};
         const tm__examples *sets[] = {&user, &harmful};
         status = tm__job_run(&job, &tm__method_panacea, &o, sets, TM__COUNT(sets), &loop);
     }

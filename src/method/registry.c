@@ -5,6 +5,13 @@ static const tm_method *const methods[] = {
     &tm__method_sdd,
     &tm__method_panacea,
     &tm__method_backdoor_align,
+    &tm__method_booster,
+    &tm__method_vaccine,
+    &tm__method_random_vaccine,
+    &tm__method_lisa,
+    &tm__method_gradient_ascent,
+    &tm__method_safety_training,
+    &tm__method_random_perturbation,
     &tm__method_harmful_sft,
 };
 

@@ -135,6 +135,9 @@ typedef struct tm__pass_result {
 } tm__pass_result;
 /* Adds factor * gradient to param->grad, micro-batch by micro-batch. */
 tm_status tm__trainer_pass(tm__trainer *trainer, const tm__pass *pass, tm__pass_result *result);
+/* The pass's rows (count) of the stream, for a method that lays them out itself; the caller's array. result->loss is 0.
+ */
+tm_status tm__trainer_draw(tm__trainer *trainer, const tm__pass *pass, size_t **rows, tm__pass_result *result);
 /* The same rows as one batch, for a method that runs the model itself (taps, several losses). result->loss is 0. */
 tm_status tm__trainer_batch(tm__trainer *trainer, const tm__pass *pass, tm__batch_store **store,
                             const tm__batch **batch, tm__pass_result *result);
@@ -154,6 +157,9 @@ typedef struct tm__run {
  * already be marked trainable. */
 tm_status tm__trainer_run(tm_model *model, const tm__examples *examples, const tm_train_options *options,
                           const tm_monitor *monitor, const tm__run *run, tm_train_result *result);
+
+/* Steps that the options mean for so many examples. */
+int64_t tm__trainer_steps(const tm_train_options *options, const tm__examples *examples);
 
 /* SHA-256 over everything that decides the result of a run: `method` (its name and options in words), the options of
  * training but not those of saving, the rows of every set, and samples of every weight. */

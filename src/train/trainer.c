@@ -54,7 +54,7 @@ static tm_status micro_batch(tm__trainer *trainer, const tm__examples *examples,
 }
 
 /* Rows first .. first + n of the stream, their targets and their length in all. */
-static tm_status draw_rows(tm__trainer *trainer, const tm__pass *pass, size_t **rows, tm__pass_result *result) {
+tm_status tm__trainer_draw(tm__trainer *trainer, const tm__pass *pass, size_t **rows, tm__pass_result *result) {
     const tm__examples *examples = pass->examples;
     size_t *drawn = tm__alloc((size_t)pass->count, sizeof *drawn);
     tm_status status = drawn ? TM_OK : tm__fail_memory();
@@ -75,7 +75,7 @@ static tm_status draw_rows(tm__trainer *trainer, const tm__pass *pass, size_t **
 tm_status tm__trainer_pass(tm__trainer *trainer, const tm__pass *pass, tm__pass_result *result) {
     size_t *rows;
     tm__pass_result made;
-    TM__TRY(draw_rows(trainer, pass, &rows, &made));
+    TM__TRY(tm__trainer_draw(trainer, pass, &rows, &made));
     int64_t n = pass->count, micro = trainer->options->micro ? TM__MIN(trainer->options->micro, n) : n;
     double sum = 0;
     tm_status status = TM_OK;
@@ -92,7 +92,7 @@ tm_status tm__trainer_pass(tm__trainer *trainer, const tm__pass *pass, tm__pass_
 tm_status tm__trainer_batch(tm__trainer *trainer, const tm__pass *pass, tm__batch_store **store,
                             const tm__batch **batch, tm__pass_result *result) {
     size_t *rows;
-    TM__TRY(draw_rows(trainer, pass, &rows, result));
+    TM__TRY(tm__trainer_draw(trainer, pass, &rows, result));
     tm_status status = tm__batch_build(pass->examples, rows, (size_t)pass->count, trainer->options->packed,
                                        trainer->pad, result->targets, store, batch);
     free(rows);
@@ -113,7 +113,7 @@ static tm_status sft_step(tm__trainer *trainer, void *user, double *loss, int64_
 
 /* ---- the loop ---------------------------------------------------------------------------------------------------- */
 
-static int64_t steps_of(const tm_train_options *options, const tm__examples *examples) {
+int64_t tm__trainer_steps(const tm_train_options *options, const tm__examples *examples) {
     if (options->steps) return options->steps;
     double steps = ceil(options->epochs * (double)examples->count / (double)options->batch);
     return (int64_t)fmin(fmax(steps, 1), 1e12);
@@ -230,7 +230,7 @@ tm_status tm__trainer_run(tm_model *model, const tm__examples *examples, const t
         .options = options,
         .monitor = monitor,
         .examples = examples,
-        .total_steps = steps_of(options, examples),
+        .total_steps = tm__trainer_steps(options, examples),
         .pad = run->pad,
         .tag = run->tag,
     };

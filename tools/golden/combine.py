@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+"""Writes tests/golden/combine/: three AdamW steps of methods that combine or perturb gradients, in float64.
+
+    venv/bin/python tools/golden/combine.py tests/golden      (needs what llama.py needs)
+
+Panacea, Booster, Vaccine, random Vaccine, gradient ascent, Lisa and plain SFT, each on all weights and on a LoRA adapter of one
+tiny checkpoint, written from their formulas with autograd; llama.py makes transformers compute in float64.
+
+expected.safetensors holds, per method and kind (full, lora), flat vectors over the parameters in the order of case.json's names:
+METHOD.KIND.grad0 and .grad2 (gradient of the first and third step, before clipping), .delta (weights after three steps minus
+before), for Panacea .shift (the last perturbation).
+"""
+import json
+import math
+import os
+import sys
+
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from llama import loss_of
+
+STEPS, ROWS = 3, 2
+ADAMW = dict(lr=8e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+CLIP = 1.0
+SEED = 42  # of the noise
+OPTIONS = dict(
+    panacea=dict(**{"lambda": 0.7}, rho=0.4), booster=dict(**{"lambda": 5.0}, alpha=0.3), vaccine=dict(rho=2.0),
+    random_vaccine=dict(rho=0.25), lisa=dict(k1=1, k2=2, rho=3.0))
+FLOOR = 1e-7
+
+
+def gradient(model, params, rows, sign=1.0):
+    loss, _ = loss_of(model, rows)
+    return sign * loss.item(), list(torch.autograd.grad(sign * loss, params))
+
+
+def norm(tensors):
+    return torch.sqrt(sum((t * t).sum() for t in tensors))
+
+
+def shifted(model, params, rows, shift):
+    kept = [p.detach().clone() for p in params]
+    with torch.no_grad():
+        for p, s in zip(params, shift):
+            p += s
+    _, grads = gradient(model, params, rows)
+    with torch.no_grad():
+        for p, k in zip(params, kept):
+            p.copy_(k)
+    return grads
+
+
+def panacea(model, params, first, second, state):
+    o = OPTIONS["panacea"]
+    loss, g = gradient(model, params, first)
+    _, h = gradient(model, params, second)
+    epsilon = [o["rho"] * x / (norm(h) + FLOOR) for x in h]
+    at = shifted(model, params, second, epsilon)
+    state["shift"] = epsilon
+    return loss, [a - o["lambda"] * (c - b) for a, b, c in zip(g, h, at)]
+
+
+def booster(model, params, first, second, state):
+    o = OPTIONS["booster"]
+    loss, f = gradient(model, params, first)
+    _, h = gradient(model, params, second)
+    at = shifted(model, params, second, [-o["alpha"] * x / (norm(h) + FLOOR) for x in h])
+    return loss, [a + o["lambda"] * (b - c) for a, b, c in zip(f, h, at)]
+
+
+def layers(model):
+    return (model.base_model.model if hasattr(model, "peft_config") else model).model.layers
+
+
+def with_attention_outputs(model, move, run):
+    """`move(layer, output)` stands in for the output of each attention module while `run()` runs."""
+    hooks = []
+    for i, layer in enumerate(layers(model)):
+        def hook(_module, _inputs, output, i=i):
+            return (move(i, output[0]),) + tuple(output[1:])
+        hooks.append(layer.self_attn.register_forward_hook(hook))
+    try:
+        return run()
+    finally:
+        for h in hooks:
+            h.remove()
+
+
+def vaccine(model, params, first, second, state):
+    seen = {}
+
+    def watch(i, output):
+        seen[i] = output if output.requires_grad else output.requires_grad_()
+        return seen[i]
+
+    loss = with_attention_outputs(model, watch, lambda: loss_of(model, first)[0])
+    order = sorted(seen)
+    g = torch.autograd.grad(loss, [seen[i] for i in order])
+    e = [OPTIONS["vaccine"]["rho"] * x / (norm(g) + FLOOR) for x in g]
+    return with_attention_outputs(model, lambda i, output: output + e[order.index(i)], lambda: gradient(model, params, first))
+
+
+def philox_normals(seed, stream, n):
+    """Philox 4x32-10 (Salmon et al. 2011), two 53-bit uniforms to one Box-Muller normal; integers throughout."""
+    words, counter = [], 0
+    while len(words) < 4 * n:
+        c = [counter & 0xFFFFFFFF, counter >> 32, stream & 0xFFFFFFFF, stream >> 32]
+        k = [seed & 0xFFFFFFFF, seed >> 32]
+        for _ in range(10):
+            a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+            c = [(b >> 32) ^ c[1] ^ k[0], b & 0xFFFFFFFF, (a >> 32) ^ c[3] ^ k[1], a & 0xFFFFFFFF]
+            k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
+        words += c
+        counter += 1
+    uniform = [((words[i] << 32 | words[i + 1]) >> 11) / 2.0**53 for i in range(0, 4 * n, 2)]
+    return [math.sqrt(-2 * math.log(1 - uniform[2 * i])) * math.cos(2 * math.pi * uniform[2 * i + 1]) for i in range(n)]
+
+
+NOISE_STREAM = 9  # TM__STREAM_NOISE
+
+
+def random_vaccine(model, params, first, second, state):
+    tokens, hidden, count = len(first[0]["ids"]), layers(model)[0].hidden_size, len(layers(model))
+    z = torch.tensor(philox_normals(SEED, NOISE_STREAM << 32 | state["step"], count * tokens * hidden), dtype=torch.float64)
+    z = math.sqrt(OPTIONS["random_vaccine"]["rho"]) * z.reshape(count, 1, tokens, hidden)
+    return with_attention_outputs(model, lambda i, output: output + z[i], lambda: gradient(model, params, first))
+
+
+def ascent(model, params, first, second, state):
+    return gradient(model, params, first, -1.0)
+
+
+def sft(model, params, first, second, state):
+    return gradient(model, params, first)
+
+
+def lisa(model, params, first, second, state):
+    o, step = OPTIONS["lisa"], state["step"]
+    at = step % (o["k1"] + o["k2"])
+    if at in (0, o["k1"]):
+        state["anchor"] = [p.detach().clone() for p in params]
+    loss, g = gradient(model, params, second if at < o["k1"] else first)
+    if step >= 0.1 * STEPS:
+        g = [x + o["rho"] * (p.detach() - a) for x, p, a in zip(g, params, state["anchor"])]
+    return loss, g
+
+
+METHODS = dict(sft=sft, panacea=panacea, booster=booster, vaccine=vaccine, random_vaccine=random_vaccine, ascent=ascent, lisa=lisa)
+
+
+def run(model, method, firsts, seconds):
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    params = [p for _, p in named]
+    start = [p.detach().clone() for p in params]
+    groups = [dict(params=[p for p in params if p.dim() >= 2]), dict(params=[p for p in params if p.dim() < 2], weight_decay=0.0)]
+    optimiser = torch.optim.AdamW([g for g in groups if g["params"]], **ADAMW)
+    losses, grads, state = [], [], {}
+    for step in range(STEPS):
+        state["step"] = step
+        first = firsts[step][:1] if method is random_vaccine else firsts[step]  # one row: noise has no row order
+        loss, g = method(model, params, first, seconds[step], state)
+        losses.append(loss)
+        grads.append([x.detach().clone() for x in g])
+        for p, x in zip(params, g):
+            p.grad = x.detach().clone()
+        torch.nn.utils.clip_grad_norm_(params, CLIP)
+        optimiser.step()
+    flat = lambda tensors: torch.cat([t.detach().reshape(-1) for t in tensors])
+    out = dict(grad0=flat(grads[0]), grad2=flat(grads[2]), delta=flat([p - s for p, s in zip(params, start)]))
+    if "shift" in state:
+        out["shift"] = flat(state["shift"])
+    with torch.no_grad():
+        for p, s in zip(params, start):
+            p.copy_(s)
+    return losses, out
+
+
+def make_batches(vocab, generator):
+    batches = []
+    for _ in range(STEPS):
+        rows = []
+        for r in range(ROWS):
+            length = int(torch.randint(6, 12, (1,), generator=generator))
+            ids = torch.randint(0, vocab, (length,), generator=generator).tolist()
+            start = int(torch.randint(2, 4, (1,), generator=generator))
+            rows.append(dict(ids=ids, labels=[-100] * start + ids[start:]))
+        batches.append(rows)
+    return batches
+
+
+def ours(name):
+    return name.replace("base_model.model.", "", 1).replace(".default", ".0")
+
+
+def make(root):
+    directory = os.path.join(root, "combine")
+    os.makedirs(os.path.join(directory, "adapter"), exist_ok=True)
+    generator = torch.Generator().manual_seed(11)
+    config = LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+                         vocab_size=11, max_position_embeddings=16, tie_word_embeddings=True, rms_norm_eps=1e-5,
+                         bos_token_id=1, eos_token_id=2, attn_implementation="sdpa")
+    model = LlamaForCausalLM(config)
+    for name, p in model.named_parameters():
+        with torch.no_grad():
+            if p.dim() == 1:
+                p.copy_(1 + 0.2 * torch.randn(p.shape, generator=generator))
+            else:
+                spread = 2.0 if ("q_proj" in name or "k_proj" in name) else 1.0
+                p.copy_(spread * torch.randn(p.shape, generator=generator) / math.sqrt(p.shape[1]))
+    save_file({n: p.detach().clone() for n, p in model.named_parameters()}, os.path.join(directory, "model.safetensors"),
+              metadata={"format": "pt"})
+    config.dtype, config.architectures = torch.float32, ["LlamaForCausalLM"]
+    config.save_pretrained(directory)
+    model = model.double()
+    firsts, seconds = make_batches(config.vocab_size, generator), make_batches(config.vocab_size, generator)
+    case = dict(lr=ADAMW["lr"], weight_decay=ADAMW["weight_decay"], clip=CLIP, seed=SEED, options=OPTIONS, first=firsts,
+                second=seconds, names={}, losses={})
+    out = {}
+    for kind in ("full", "lora"):
+        if kind == "lora":
+            model = get_peft_model(model, LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj", "v_proj"]))
+            for _, p in model.named_parameters():
+                if p.requires_grad:
+                    with torch.no_grad():
+                        p.copy_((0.4 * torch.randn(p.shape, generator=generator)).float().double())
+            model.save_pretrained(os.path.join(directory, "adapter"))
+            adapter = {n.replace(".default", ""): p.detach().float().contiguous()
+                       for n, p in model.named_parameters() if p.requires_grad}
+            save_file(adapter, os.path.join(directory, "adapter", "adapter_model.safetensors"), metadata={"format": "pt"})
+        case["names"][kind] = [[ours(n), p.numel()] for n, p in model.named_parameters() if p.requires_grad]
+        plain = None
+        for name, method in METHODS.items():
+            losses, vectors = run(model, method, firsts, seconds)
+            case["losses"][f"{name}.{kind}"] = losses
+            out.update({f"{name}.{kind}.{k}": v.contiguous() for k, v in vectors.items()})
+            if method is sft:
+                plain = vectors["grad2"]
+            else:  # a method that the comparison could not tell from SFT would pin nothing
+                assert (vectors["grad2"] - plain).norm() > 1e-2 * plain.norm(), (name, kind)
+    save_file(out, os.path.join(directory, "expected.safetensors"))
+    with open(os.path.join(directory, "case.json"), "w") as f:
+        json.dump(case, f, separators=(",", ":"))
+        f.write("\n")
+    readme = os.path.join(directory, "adapter", "README.md")
+    if os.path.exists(readme):
+        os.remove(readme)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    torch.set_num_threads(1)
+    make(sys.argv[1])
