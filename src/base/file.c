@@ -225,9 +225,12 @@ tm_status tm__file_write(const char *path, const void *data, size_t len) {
     TM__TRY(tm__path_split(path, &directory, &name));
     aside = tm__format("%s/.%s.tmp-%ld-%u", directory, name, (long)getpid(), tm__aside_number());
     if (!aside) TM__TRY_GOTO(status, tm__fail_memory(), done);
-    TM__TRY_GOTO(status, tm__writer_open(&writer, aside), done);
-    tm__writer_put(&writer, data, len);
-    status = tm__writer_close(&writer);
+    status = tm__writer_open(&writer, aside);
+    if (status == TM_OK) {
+        tm__writer_put(&writer, data, len);
+        status = tm__writer_close(&writer);
+    }
+    if (status == TM_IO) tm__fail(status, path, NULL, NULL, "%s", tm_error_last()->message); /* not the file aside */
     if (status == TM_OK && rename(aside, path) != 0) status = tm__fail_errno(path, "cannot put in place");
     if (status != TM_OK)
         unlink(aside);

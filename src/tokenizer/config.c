@@ -113,11 +113,14 @@ static tm_status add_listed_tokens(const tm__token_config *config, tm_tokenizer 
 /* ---- bos, eos, pad -------------------------------------------------------------------------------------------------
  */
 
-/* A token is written as its text or as {"content": text}. NULL: not said. */
-static const char *token_text(const json_t *object, const char *key) {
+/* A token is written as its text or as {"content": text}. `*text` NULL: not said. */
+static tm_status token_text(const json_t *object, const char *file, const char *key, const char **text) {
     const json_t *value = json_object_get(object, key);
-    if (json_is_object(value)) value = json_object_get(value, "content");
-    return json_string_value(value);
+    bool wrapped = json_is_object(value);
+    if (wrapped) value = json_object_get(value, "content");
+    *text = json_string_value(value);
+    if (*text || (!wrapped && (!value || json_is_null(value)))) return TM_OK;
+    return tm__fail(TM_FORMAT, file, key, NULL, "must be a token's text or an object with its content");
 }
 
 static tm_status take_text(tm_tokenizer *tok, const char *file, const char *key, const char *text, int32_t *id) {
@@ -150,9 +153,10 @@ static tm_status find_token(const tm__token_config *config, tm_tokenizer *tok, c
     char text_key[32], id_key[32];
     snprintf(text_key, sizeof text_key, "%s_token", name);
     snprintf(id_key, sizeof id_key, "%s_token_id", name);
-    const char *text = token_text(config->tokenizer, text_key);
+    const char *text;
+    TM__TRY(token_text(config->tokenizer, config->tokenizer_path, text_key, &text));
     if (text) return take_text(tok, config->tokenizer_path, text_key, text, id);
-    text = token_text(config->special, text_key);
+    TM__TRY(token_text(config->special, config->special_path, text_key, &text));
     if (text) return take_text(tok, config->special_path, text_key, text, id);
     if (id != &tok->pad && json_is_null(json_object_get(config->tokenizer, text_key))) {
         *id = -1;
@@ -199,7 +203,10 @@ static const char *template_text(const json_t *value) {
 }
 
 static tm_status take_template(const tm__token_config *config, tm_tokenizer *tok) {
-    const char *text = template_text(json_object_get(config->tokenizer, "chat_template"));
+    const json_t *said = json_object_get(config->tokenizer, "chat_template");
+    const char *text = template_text(said);
+    if (json_is_number(said) || json_is_boolean(said))
+        return tm__fail(TM_FORMAT, config->tokenizer_path, "chat_template", NULL, "must be a text or a list of them");
     if (text) {
         tok->chat_template = tm__strdup(text);
         return tok->chat_template ? TM_OK : tm__fail_memory();

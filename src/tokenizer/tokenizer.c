@@ -19,7 +19,7 @@ static tm_status load_content(tm_tokenizer *tok, const char *path, const char *d
     if (len == 0) return tm__fail(TM_FORMAT, path, NULL, NULL, "is empty");
     if (ends_with(path, ".bin")) return tm__load_llama2c(tok, path, data, len);
     while (at < len && data[at] && strchr(" \t\r\n", data[at])) at++;
-    if (at < len && data[at] == '{') return tm__load_json(tok, path, data, len);
+    if ((at < len && data[at] == '{') || ends_with(path, ".json")) return tm__load_json(tok, path, data, len);
     if (data[0] == '\n') return tm__load_spm(tok, path, data, len);
     return tm__load_tiktoken(tok, path, data, len);
 }

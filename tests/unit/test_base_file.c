@@ -88,6 +88,8 @@ static void write_whole_or_not(void **state) {
     expect_file(at("whole/f"), "three");
     assert_int_equal(names_in(at("whole")), 1);
     assert_int_equal(tm__file_write(at("nowhere/f"), "x", 1), TM_IO);
+    assert_string_equal(tm_error_last()->file, at("nowhere/f"));
+    assert_non_null(strstr(tm_error_last()->message, "No such file"));
     assert_ok(tm__make_directories(at("whole/d/e")));
     assert_int_equal(tm__file_write(at("whole/d"), "x", 1), TM_IO); /* a directory stands there */
     assert_int_equal(names_in(at("whole")), 2);
