@@ -158,8 +158,9 @@ typedef struct cli_model {
 /* Opens the device, loads model and tokenizer. On failure nothing is held. `adapter` may be NULL. */
 tm_status cli_model_open(cli_model *model, const tm_device_options *where, const char *directory, const char *adapter);
 void cli_model_close(cli_model *model);
-/* Saves the tuned model, or the adapter that training added, and prints what happened. Returns the exit code. */
-int cli_model_finish(cli_model *model, const char *directory, const tm_train_options *train, const cli_save *save,
+/* Saves the model, or with `adapter` its last adapter (--merge: the model with it), and prints what happened. Returns
+ * the exit code. */
+int cli_model_finish(cli_model *model, const char *directory, bool adapter, const cli_save *save,
                      const tm_train_result *result, const cli_output *output);
 /* What to tell when tm_train or a method failed; with how to go on after an interruption. Returns the exit code. */
 int cli_train_failed(tm_status status, const tm_train_options *train);

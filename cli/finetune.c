@@ -38,7 +38,7 @@ static int train_and_save(const finetune_options *in, const tm_device_options *w
         code = cli_fail(status);
     } else {
         status = tm_train(model.model, model.tokenizer, data, train, monitor, &result);
-        code = status == TM_OK ? cli_model_finish(&model, in->model, train, save, &result, output)
+        code = status == TM_OK ? cli_model_finish(&model, in->model, train->lora.rank > 0, save, &result, output)
                                : cli_train_failed(status, train);
     }
     tm_dataset_free(data);

@@ -38,7 +38,8 @@ static const tm_option table[] = {
      .type = TM_OPTION_TEXT,
      .offset = offsetof(method_options, adapter),
      .unit = "DIR",
-     .help = "a PEFT LoRA adapter that is merged into --model before the method begins"},
+     .help = "a PEFT LoRA adapter of --model; merged into it before the method begins, except by methods that edit "
+             "the adapter itself and write it back (antidote, safe-lora)"},
     {0},
 };
 
@@ -101,16 +102,16 @@ static int run_job(job *work) {
     int code;
     tm_status status = load_data(work, &sets);
     if (status == TM_OK) status = cli_model_open(&model, &work->where, work->in.model, work->in.adapter);
-    if (status == TM_OK && work->in.adapter) status = tm_model_merge(model.model);
+    bool edits = work->method->edits_adapter, adapter = edits ? work->in.adapter != NULL : work->train.lora.rank > 0;
+    if (status == TM_OK && work->in.adapter && !edits) status = tm_model_merge(model.model);
     if (status != TM_OK) {
         code = cli_fail(status);
     } else {
         const tm_method_data data = {
             .harmful = sets.harmful, .refusals = sets.refusals, .benign = sets.benign, .user = sets.user};
         status = work->method->run(model.model, model.tokenizer, &data, work->own, &work->train, monitor, &result);
-        code = status == TM_OK
-                   ? cli_model_finish(&model, work->in.model, &work->train, &work->save, &result, &work->output)
-                   : cli_train_failed(status, &work->train);
+        code = status == TM_OK ? cli_model_finish(&model, work->in.model, adapter, &work->save, &result, &work->output)
+                               : cli_train_failed(status, &work->train);
     }
     tm_dataset_free(sets.harmful);
     tm_dataset_free(sets.refusals);
@@ -120,11 +121,20 @@ static int run_job(job *work) {
     return code;
 }
 
+static int check_adapter(const job *work) {
+    if (!work->method->edits_adapter) return cli_check_adapter(work->in.adapter, &work->train, &work->save);
+    if (work->train.lora.rank > 0)
+        return cli_error(TM_INVALID, "--lora-rank", "leave it out", "%s trains nothing", work->method->name);
+    if (work->save.merge && !work->in.adapter)
+        return cli_error(TM_INVALID, "--merge", "give --adapter", "there is no adapter to merge");
+    return 0;
+}
+
 static int check_and_run(job *work) {
     int code = cli_check_required("--model", work->in.model);
     if (code == 0) code = check_roles(work);
     if (code == 0) code = cli_check_output("--out", work->save.out, work->save.overwrite);
-    if (code == 0) code = cli_check_adapter(work->in.adapter, &work->train, &work->save);
+    if (code == 0) code = check_adapter(work);
     return code ? code : run_job(work);
 }
 

@@ -83,6 +83,10 @@ static void print_result(const char *directory, const char *saved, const cli_sav
         cli_json_close(&json, '}');
         return;
     }
+    if (result->steps == 0) { /* a method that trains nothing */
+        printf("time       %.1f s\nwritten    %s (%s)\n", result->seconds, save->out, saved);
+        return;
+    }
     printf("steps      %s%s\n", cli_thousands(result->steps), result->resumed ? " (resumed)" : "");
     printf("tokens     %s, of which %s trained on\n", cli_thousands(result->tokens),
            cli_thousands(result->target_tokens));
@@ -94,13 +98,13 @@ static void print_result(const char *directory, const char *saved, const cli_sav
     printf("written    %s (%s)\n", save->out, saved);
 }
 
-int cli_model_finish(cli_model *model, const char *directory, const tm_train_options *train, const cli_save *save,
+int cli_model_finish(cli_model *model, const char *directory, bool adapter, const cli_save *save,
                      const tm_train_result *result, const cli_output *output) {
     tm_save_options how = {
         .dtype = save->dtype, .shard_bytes = 5000000000, .tokenizer_dir = directory, .overwrite = save->overwrite};
-    bool adapter = train->lora.rank > 0 && !save->merge;
     tm_status status = TM_OK;
-    if (train->lora.rank > 0 && save->merge) status = tm_model_merge(model->model);
+    if (adapter && save->merge) status = tm_model_merge(model->model);
+    adapter = adapter && !save->merge;
     if (status == TM_OK)
         status = adapter ? tm_model_save_adapter(model->model, save->out, &how)
                          : tm_model_save(model->model, save->out, &how);

@@ -5,6 +5,8 @@ static const tm_method *const methods[] = {
     &tm__method_sdd,
     &tm__method_panacea,
     &tm__method_backdoor_align,
+    &tm__method_antidote,
+    &tm__method_safe_lora,
     &tm__method_booster,
     &tm__method_vaccine,
     &tm__method_random_vaccine,
@@ -13,6 +15,7 @@ static const tm_method *const methods[] = {
     &tm__method_safety_training,
     &tm__method_random_perturbation,
     &tm__method_harmful_sft,
+    &tm__method_random_init,
 };
 
 const tm_method *tm_method_at(size_t index) {

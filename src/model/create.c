@@ -34,7 +34,7 @@ static tm_status initialise(void *user, tm__param *param, bool is_adapter) {
     initialisation *in = user;
     tm_device *dev = in->model->dev;
     (void)is_adapter;
-    TM__TRY(tm__param_alloc(in->model, param));
+    if (!param->owned) TM__TRY(tm__param_alloc(in->model, param));
     in->index++;
     if (param->value.ndim == 2) return fill_normal(in, param);
     size_t len = strlen(param->name);
@@ -42,17 +42,24 @@ static tm_status initialise(void *user, tm__param *param, bool is_adapter) {
     return dev->k->fill(dev, param->value.data, bias ? 0 : 1, tm__tensor_count(&param->value));
 }
 
+tm_status tm__model_redraw(tm_model *model, uint64_t seed) {
+    initialisation in = {.model = model, .seed = seed};
+    if (model->adapter_count)
+        return tm__fail(TM_INVALID, NULL, "adapter", "merge it first", "weights under an adapter are not drawn anew");
+    in.numbers = tm__alloc(CHUNK, sizeof *in.numbers);
+    in.chunk = tm__alloc(CHUNK, sizeof(double));
+    tm_status status = in.numbers && in.chunk ? tm__model_params(model, initialise, &in) : tm__fail_memory();
+    free(in.numbers);
+    free(in.chunk);
+    return status;
+}
+
 tm_status tm_model_create(tm_device *device, const char *config_json, uint64_t seed, tm_model **model) {
     tm__config config;
     tm_model *made;
     TM__TRY(tm__config_parse(config_json, strlen(config_json), NULL, &config));
     TM__TRY(tm__model_skeleton(device, &config, &made));
-    initialisation in = {.model = made, .seed = seed};
-    in.numbers = tm__alloc(CHUNK, sizeof *in.numbers);
-    in.chunk = tm__alloc(CHUNK, sizeof(double));
-    tm_status status = in.numbers && in.chunk ? tm__model_params(made, initialise, &in) : tm__fail_memory();
-    free(in.numbers);
-    free(in.chunk);
+    tm_status status = tm__model_redraw(made, seed);
     if (status != TM_OK) {
         tm_model_free(made);
         return status;

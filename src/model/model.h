@@ -61,6 +61,9 @@ void tm__rope_frequencies(const tm__config *config, double *frequency);
 tm_status tm__rope_reserve(tm_model *model, int64_t positions);
 void tm__rope_release(tm_device *dev, tm__rope_table *table);
 
+/* Draws all weights anew, as tm_model_create does with this seed. A model with adapters is TM_INVALID. */
+tm_status tm__model_redraw(tm_model *model, uint64_t seed);
+
 /* Every parameter, adapters included, in a fixed order: embedding, blocks in order, final norm, head (if untied). */
 typedef tm_status (*tm__param_visit)(void *user, tm__param *param, bool is_adapter);
 tm_status tm__model_params(tm_model *model, tm__param_visit visit, void *user);

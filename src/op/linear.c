@@ -199,6 +199,7 @@ tm_status tm__op_linear(tm__tape *tape, tm__var *x, tm__linear *linear, tm__var 
     TM__TRY(check(tape, x, linear, &active, &needs_grad));
     const tm_tensor *w = &linear->weight.value;
     int64_t n = x->value.shape[0], out = w->shape[0];
+    if (linear->watch) TM__TRY(linear->watch(linear->watch_user, x->value.data, n));
     TM__TRY(tm__tape_output(tape, 2, (int64_t[]){n, out}, needs_grad, y));
     void *to = (*y)->value.data;
     TM__TRY(tm__product(tape, n, out, w->shape[1], tm__plain(tape, x->value.data),

@@ -17,11 +17,16 @@ typedef struct tm__adapter {
     size_t number; /* which of the model's adapters this is a part of */
 } tm__adapter;
 
+/* Sees a linear's input x (n,in), device memory, in every forward pass. */
+typedef tm_status (*tm__linear_watch)(void *user, const void *x, int64_t n);
+
 typedef struct tm__linear {
     tm__param weight;      /* (out,in) */
     tm__param bias;        /* (out), value.data NULL: none */
     tm__adapter *adapters; /* several may be active at once */
     size_t adapter_count, adapter_cap;
+    tm__linear_watch watch; /* NULL: nobody */
+    void *watch_user;
 } tm__linear;
 
 /* y (n,d) = table[ids]. ids are copied. */
