@@ -143,7 +143,7 @@ static void list_methods(bool attack) {
     puts("\nNames:");
     for (size_t i = 0; (method = tm_method_at(i)) != NULL; i++)
         if ((method->stage == TM_STAGE_ATTACK) == attack) {
-            int column = printf("  %-12s ", method->name);
+            int column = printf("  %-20s ", method->name);
             cli_wrap(stdout, method->summary, column, column);
         }
 }

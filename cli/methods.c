@@ -67,7 +67,7 @@ static void list(bool as_json) {
         if (as_json)
             json_method(&json, method);
         else
-            printf("%-7s %-12s  %s (%s)\n", command_name(method), method->name, method->title, method->paper);
+            printf("%-7s %-20s  %s (%s)\n", command_name(method), method->name, method->title, method->paper);
     }
     if (as_json)
         cli_json_close(&json, ']');
