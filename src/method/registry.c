@@ -14,6 +14,8 @@ static const tm_method *const methods[] = {
     &tm__method_gradient_ascent,
     &tm__method_safety_training,
     &tm__method_random_perturbation,
+    &tm__method_repnoise,
+    &tm__method_adversarial,
     &tm__method_harmful_sft,
     &tm__method_random_init,
 };

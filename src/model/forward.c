@@ -125,6 +125,7 @@ tm_status tm__model_forward(tm_model *model, tm__tape *tape, const tm__batch *ba
     TM__TRY(tm__rope_reserve(model, positions));
     TM__TRY(tm__op_embedding(tape, &model->embed, batch->ids, batch->tokens, &x)); /* (T, D) */
     TM__TRY(apply_taps(tape, options, TM__TAP_EMBEDDING, 0, &x));
+    if (options && options->states) options->states[0] = x;
     for (int64_t i = 0; i < model->config.layers; i++) {
         block_run *run = tm__arena_alloc(&tape->host, 1, sizeof *run);
         if (!run) return tm__fail_memory();
@@ -135,6 +136,7 @@ tm_status tm__model_forward(tm_model *model, tm__tape *tape, const tm__batch *ba
             TM__TRY(block_body(tape, run, x, &y));
         tm__tape_drop(tape, x);
         x = y;
+        if (options && options->states) options->states[i + 1] = x;
     }
     TM__TRY(tm__op_rmsnorm(tape, x, &model->final_norm, model->config.rms_eps, hidden));
     tm__tape_drop(tape, x);

@@ -93,6 +93,9 @@ typedef struct tm__forward_options {
     const tm__tap *taps;
     size_t tap_count;
     bool recompute; /* activation checkpointing per block */
+    /* (layers + 1) or NULL; receives the residual stream after the embedding and after every block. Only while
+     * recording: otherwise these values are dropped. */
+    tm__var **states;
 } tm__forward_options;
 
 /* hidden (tokens, hidden): after the final norm. */

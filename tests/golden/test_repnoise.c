@@ -1,0 +1,185 @@
+/* Three steps of RepNoise and of the adversarial loss against PyTorch in float64 (fixture: tools/golden/repnoise.py).
+ *
+ * Losses of every step, first gradients and the weight change after three AdamW steps, on ref fp64: 1e-8, the
+ * requirement.
+ */
+#include "support.h"
+
+#include <jansson.h>
+
+#include "method/repnoise.h"
+#include "model/safetensors.h"
+
+#define BOUND 1e-8
+
+static json_t *fixture;
+static tm__safetensors *expected;
+
+static tm_ids read_ids(json_t *list) {
+    tm_ids ids = {0};
+    for (size_t t = 0; t < json_array_size(list); t++)
+        assert_ok(tm_ids_push(&ids, (int32_t)json_integer_value(json_array_get(list, t))));
+    return ids;
+}
+
+static double number(const char *name) {
+    return json_number_value(json_object_get(fixture, name));
+}
+
+static void make_pairs(int mode, tm__pairs *pairs) {
+    json_t *list = json_object_get(fixture, "pairs");
+    size_t n = json_array_size(list);
+    assert_ok(tm__pairs_create(pairs, n, mode, (int32_t)number("pad")));
+    for (size_t i = 0; i < n; i++) {
+        json_t *pair = json_array_get(list, i);
+        tm_ids harmful = read_ids(json_object_get(pair, "harmful")),
+               refusal = read_ids(json_object_get(pair, "refusal"));
+        assert_ok(tm__pairs_add(pairs, &harmful, &refusal));
+    }
+    assert_int_equal(pairs->side[0].count, n);
+}
+
+/* A trainer made by hand, so that every step sees all pairs in their order. */
+typedef struct rig {
+    tm_device *dev;
+    tm_train_options options;
+    tm__trainer trainer;
+    tm__vector start;
+    size_t order[3];
+} rig;
+
+static void rig_open(rig *g) {
+    const tm_device_options ref64 = {.name = "ref", .threads = 1, .precision = TM_PRECISION_F64};
+    *g = (rig){.order = {0, 1, 2}};
+    assert_ok(tm_device_open(&ref64, &g->dev));
+    tm_options_default(tm_train_option_table, &g->options);
+    g->options.lr = number("lr");
+    g->options.seed = (int64_t)number("seed");
+    g->options.batch = 3;
+    tm__trainer *t = &g->trainer;
+    t->options = &g->options;
+    t->pad = (int32_t)number("pad");
+    assert_ok(tm_model_load(g->dev, test_path("golden/repnoise"), NULL, &t->model));
+    assert_ok(tm__model_train_full(t->model));
+    assert_ok(tm__paramset_collect(t->model, &t->set));
+    assert_ok(tm__optimiser_create(&t->set, &g->options, &t->optimiser));
+    assert_ok(tm__tape_create(g->dev, &t->tape));
+    assert_ok(tm__vector_create(&t->set, &g->start));
+    assert_ok(tm__paramset_save(&t->set, &g->start));
+}
+
+static void rig_close(rig *g) {
+    tm__trainer *t = &g->trainer;
+    tm__vector_release(&t->set, &g->start);
+    tm__tape_free(t->tape);
+    tm__optimiser_release(&t->set, &t->optimiser);
+    tm__paramset_release(&t->set);
+    tm_model_free(t->model);
+    tm_device_close(g->dev);
+}
+
+static double error_of(const double *got, const char *name, const char *kind, const char *parameter) {
+    char key[256];
+    tm_tensor want;
+    snprintf(key, sizeof key, "%s.%s.%s", name, kind, parameter);
+    assert_ok(tm__safetensors_find(expected, key, &want));
+    return test_relative_error(got, want.data, (size_t)tm__tensor_count(&want));
+}
+
+/* Worst error of gradients (values NULL) or of weight changes since `start`. */
+static double worst_error(const rig *g, const char *name, bool delta) {
+    const tm__paramset *set = &g->trainer.set;
+    double worst = 0;
+    for (size_t i = 0; i < set->count; i++) {
+        size_t n = (size_t)tm__tensor_count(&set->items[i]->value);
+        double *got = malloc(n * sizeof *got);
+        const double *now = set->items[i]->value.data, *before = g->start.data[i], *grad = set->items[i]->grad;
+        for (size_t j = 0; j < n; j++) got[j] = delta ? now[j] - before[j] : grad[j];
+        double error = error_of(got, name, delta ? "delta" : "grad", set->items[i]->name);
+        if (!(error <= worst)) worst = error;
+        free(got);
+    }
+    return worst;
+}
+
+static void run_steps(rig *g, const char *name, tm__step step, void *user, bool gradients) {
+    tm__trainer *t = &g->trainer;
+    json_t *losses = json_object_get(json_object_get(fixture, "losses"), name);
+    assert_int_equal(json_array_size(losses), 3);
+    for (t->step = 0; t->step < 3; t->step++) {
+        double loss, want = json_number_value(json_array_get(losses, (size_t)t->step));
+        int64_t tokens, targets;
+        t->orders[0] = (tm__order){g->order, 3, (uint64_t)g->options.seed, t->step};
+        assert_ok(tm__grads_zero(&t->set));
+        assert_ok(step(t, user, &loss, &tokens, &targets));
+        if (!(fabs(loss - want) <= BOUND * fabs(want)))
+            fail_msg("%s step %d: loss %.12g, want %.12g", name, (int)t->step, loss, want);
+        if (t->step == 0 && gradients) {
+            double worst = worst_error(g, name, false);
+            if (!(worst <= BOUND)) fail_msg("%s: gradient error %.3g", name, worst);
+            print_message("%s: gradient error %.2g\n", name, worst);
+        }
+        assert_ok(tm__optimiser_step(&t->set, &t->optimiser, &g->options, g->options.lr, NULL));
+    }
+    double worst = worst_error(g, name, true);
+    if (!(worst <= BOUND)) fail_msg("%s: weight change error %.3g", name, worst);
+    print_message("%s: weight change error %.2g\n", name, worst);
+}
+
+static void repnoise(const char *name, int mode, bool recompute) {
+    const tm_repnoise_options options = {.alpha = number("alpha"), .beta = number("beta"), .mode = mode};
+    tm__pairs pairs;
+    rig g;
+    make_pairs(mode, &pairs);
+    rig_open(&g);
+    g.options.recompute = recompute;
+    tm__repnoise own = {&options, &pairs, NULL};
+    run_steps(&g, name, tm__repnoise_step, &own, true);
+    rig_close(&g);
+    tm__pairs_release(&pairs);
+}
+
+static void adversarial(const char *name, int mode, int64_t micro) {
+    const tm_adversarial_options options = {.coefficient = number("coefficient"), .mode = mode};
+    tm__pairs pairs;
+    rig g;
+    make_pairs(mode, &pairs);
+    rig_open(&g);
+    g.options.micro = micro;
+    tm__adversarial own = {&options, &pairs};
+    run_steps(&g, name, tm__adversarial_step, &own, false);
+    rig_close(&g);
+    tm__pairs_release(&pairs);
+}
+
+static void repnoise_equals_pytorch(void **state) {
+    (void)state;
+    repnoise("repnoise.correct", TM__PAIRS_CORRECT, false);
+    repnoise("repnoise.correct", TM__PAIRS_CORRECT, true);
+}
+
+static void repnoise_compat_equals_pytorch(void **state) {
+    (void)state;
+    repnoise("repnoise.compat", TM__PAIRS_COMPAT, false);
+}
+
+static void adversarial_equals_pytorch(void **state) {
+    (void)state;
+    adversarial("adversarial.correct", TM__PAIRS_CORRECT, 0);
+    adversarial("adversarial.correct", TM__PAIRS_CORRECT, 2);
+    adversarial("adversarial.compat", TM__PAIRS_COMPAT, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(repnoise_equals_pytorch),
+        cmocka_unit_test(repnoise_compat_equals_pytorch),
+        cmocka_unit_test(adversarial_equals_pytorch),
+    };
+    assert_ok(tm__json_load(test_path("golden/repnoise/case.json"), (struct json_t **)&fixture));
+    assert_ok(tm__safetensors_open(test_path("golden/repnoise/expected.safetensors"), &expected));
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    json_decref(fixture);
+    tm__safetensors_close(expected);
+    return failed;
+}

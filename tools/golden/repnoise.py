@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Writes tests/golden/repnoise/: three steps of RepNoise and of the adversarial loss on a tiny Llama, in float64.
+
+    venv/bin/python tools/golden/repnoise.py tests/golden/repnoise
+
+Losses are written as the published code writes them (logits and labels multiplied by the masks, hooks on the MLPs, MMD by
+autograd with a detached bandwidth); noise comes from Philox 4x32-10 and Box-Muller, one block per number.
+"""
+import json
+import math
+import os
+import sys
+
+import torch
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import llama  # noqa: F401  float64 rotary tables and norms
+
+SEED, PAD, STREAM_NOISE, LAYERS, STEPS = 42, 3, 9, 2, 3
+ALPHA, BETA, COEFFICIENT = 1.3, 0.7, 0.1
+OPTIMISER = dict(lr=5e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+# Lengths differ; id 0 and coincidentally equal tokens stand within the answers. The last pair is the longest.
+PAIRS = [
+    dict(harmful=[5, 6, 7, 8, 20, 21, 0, 22, 23, 24], refusal=[5, 6, 7, 8, 10, 11, 12, 22, 14]),
+    dict(harmful=[5, 9, 8, 25, 26, 12], refusal=[5, 9, 8, 10, 0, 12, 13, 14, 15, 16]),
+    dict(harmful=[4, 6, 9, 7, 8, 17, 18, 19, 17, 27, 28, 1], refusal=[4, 6, 9, 7, 8, 10, 11, 19, 13, 14, 2]),
+]
+
+
+def philox(counter, key):
+    c, k, word = list(counter), list(key), (1 << 32) - 1
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(p1 >> 32) ^ c[1] ^ k[0], p1 & word, (p0 >> 32) ^ c[3] ^ k[1], p0 & word]
+        k = [(k[0] + 0x9E3779B9) & word, (k[1] + 0xBB67AE85) & word]
+    return c
+
+
+def normals(count, index):
+    """`count` numbers of the noise stream `index`."""
+    out = []
+    for i in range(count):
+        b = philox((i, 0, index, STREAM_NOISE), (SEED, 0))
+        u, v = ((b[j] << 32 | b[j + 1]) >> 11 for j in (0, 2))
+        out.append(math.sqrt(-2 * math.log(1 - u * 2.0**-53)) * math.cos(2 * math.pi * v * 2.0**-53))
+    return torch.tensor(out, dtype=torch.float64)
+
+
+def mmd(x, g):
+    z = torch.cat([x, g])
+    n, b = len(z), len(x)
+    d = ((z[:, None] - z[None]) ** 2).sum(-1)
+    width = (d.sum() / (n * n - n)).detach()
+    k = sum(torch.exp(-d / (width * 2.0**i / 4)) for i in range(5))
+    return (k[:b, :b].sum() + k[b:, b:].sum() - 2 * k[:b, b:].sum()) / b**2
+
+
+def ce_correct(logits, ids, mask):
+    picked = mask[:, 1:].bool()
+    return torch.nn.functional.cross_entropy(logits[:, :-1][picked], ids[:, 1:][picked])
+
+
+def ce_compat(logits, ids, mask):
+    labels = (ids * mask.long())[:, 1:].clone()
+    labels[labels == 0] = -100
+    masked = logits[:, :-1] * mask[:, :-1, None]
+    return torch.nn.functional.cross_entropy(masked.reshape(-1, masked.shape[-1]), labels.reshape(-1))
+
+
+def batch():
+    width = max(len(p[s]) for p in PAIRS for s in p)
+    pad = lambda side: torch.tensor([p[side] + [PAD] * (width - len(p[side])) for p in PAIRS])
+    real = lambda side: torch.tensor([[1] * len(p[side]) + [0] * (width - len(p[side])) for p in PAIRS])
+    return pad("harmful"), pad("refusal"), real("harmful"), real("refusal")
+
+
+class Method:
+    def __init__(self, model, compat):
+        self.model, self.compat, self.outputs = model, compat, {}
+        for i, layer in enumerate(model.model.layers):
+            layer.mlp.register_forward_hook(lambda m, a, out, i=i: self.outputs.__setitem__(i, out))
+        h, r, real_h, real_r = batch()
+        self.h, self.r = h, r
+        differ = (h != r).double()
+        self.attention = (None, None) if compat else (real_h, real_r)
+        if compat:
+            self.mask_h = self.mask_r = differ
+            self.ce = ce_compat
+        else:  # beyond the end of one row the other's tokens differ from it, even where padding has the same id
+            differ = torch.where((real_h != real_r), torch.ones_like(differ), differ)
+            self.mask_h, self.mask_r = differ * real_h, differ * real_r
+            self.ce = ce_correct
+
+    def forward(self, side):
+        ids = self.h if side == 0 else self.r
+        with llama.sdpa_kernel(llama.SDPBackend.MATH):
+            return self.model(input_ids=ids, attention_mask=self.attention[side], output_hidden_states=True)
+
+    def repnoise(self, step):
+        refusal = self.ce(self.forward(1).logits, self.r, self.mask_r)
+        out = self.forward(0)
+        norm, head = self.model.model.norm, self.model.lm_head
+        s = self.ce(out.logits, self.h, self.mask_h)
+        states = list(out.hidden_states)
+        assert len(states) == LAYERS + 1
+        for i, state in enumerate(states):
+            last = i == LAYERS  # normed already
+            s = s + self.ce(head(state if last and not self.compat else norm(state)), self.h, self.mask_h)
+        noise = 0
+        for i in range(LAYERS):
+            x = self.outputs[i] * self.mask_h[:, :, None]
+            g = torch.zeros_like(x)
+            where = self.mask_h.bool()
+            g[where] = normals(int(where.sum()) * x.shape[-1], step * LAYERS + i).reshape(-1, x.shape[-1])
+            noise = noise + mmd(x.flatten(1), g.flatten(1)) / LAYERS
+        return refusal + BETA * noise - ALPHA * torch.log(s / (LAYERS + 1) + 1)
+
+    def adversarial(self, step):
+        return self.ce(self.forward(1).logits, self.r, self.mask_r) - COEFFICIENT * self.ce(
+            self.forward(0).logits, self.h, self.mask_h)
+
+
+def train(config, state, name, compat):
+    model = LlamaForCausalLM(config).double()
+    model.load_state_dict({n: t.double() for n, t in state.items()}, strict=False)
+    params = dict(model.named_parameters())
+    start = {n: p.detach().clone() for n, p in params.items()}
+    optimiser = torch.optim.AdamW(params.values(), **OPTIMISER)
+    method, losses, out = Method(model, compat), [], {}
+    for step in range(STEPS):
+        optimiser.zero_grad()
+        loss = getattr(method, name)(step)
+        loss.backward()
+        losses.append(loss.item())
+        if step == 0:
+            out = {f"grad.{n}": p.grad.clone() for n, p in params.items()}
+        torch.nn.utils.clip_grad_norm_(params.values(), 1.0)
+        optimiser.step()
+    out.update({f"delta.{n}": p.detach() - start[n] for n, p in params.items()})
+    return losses, out
+
+
+def main(root):
+    torch.manual_seed(20261122)
+    generator = torch.Generator().manual_seed(11)
+    config = LlamaConfig(hidden_size=12, intermediate_size=16, num_hidden_layers=LAYERS, num_attention_heads=2,
+                         num_key_value_heads=1, vocab_size=29, max_position_embeddings=32, tie_word_embeddings=True,
+                         rms_norm_eps=1e-5, rope_parameters=dict(rope_type="default", rope_theta=500.0), bos_token_id=1,
+                         eos_token_id=2, attn_implementation="sdpa")
+    model = LlamaForCausalLM(config)
+    for name, p in model.named_parameters():
+        with torch.no_grad():
+            noise = torch.randn(p.shape, generator=generator)
+            p.copy_(1 + 0.2 * noise if p.dim() == 1 else noise / math.sqrt(p.shape[1]))
+    state = {n: p.detach().clone() for n, p in model.named_parameters()}
+    save_file(state, os.path.join(root, "model.safetensors"), metadata={"format": "pt"})
+    config.dtype, config.architectures = torch.float32, ["LlamaForCausalLM"]
+    config.save_pretrained(root)
+    cases, expected = {}, {}
+    state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    for name in ("repnoise", "adversarial"):
+        for mode in ("correct", "compat"):
+            losses, tensors = train(config, state, name, mode == "compat")
+            cases[f"{name}.{mode}"] = losses
+            expected.update({f"{name}.{mode}.{n}": t.contiguous() for n, t in tensors.items()
+                             if name == "repnoise" or n.startswith("delta")})
+            print(name, mode, losses)
+    save_file(expected, os.path.join(root, "expected.safetensors"))
+    with open(os.path.join(root, "case.json"), "w") as f:
+        json.dump(dict(seed=SEED, pad=PAD, alpha=ALPHA, beta=BETA, coefficient=COEFFICIENT, lr=OPTIMISER["lr"], pairs=PAIRS,
+                       losses=cases), f, separators=(",", ":"))
+        f.write("\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    torch.set_num_threads(1)
+    main(sys.argv[1])
