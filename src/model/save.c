@@ -29,6 +29,16 @@ tm__safetensors_entry tm__param_entry(const tm__param *param, const char *name, 
     return (tm__safetensors_entry){.name = name, .dtype = dtype, .source = param->value};
 }
 
+static tm_status check_owned(void *user, tm__param *param, bool is_adapter) {
+    (void)is_adapter;
+    return param->owned ? tm__tensor_check_finite(&param->value, user, param->name) : TM_OK;
+}
+
+/* The mapping was checked when it was loaded. */
+tm_status tm__model_check_finite(const tm_model *model, const char *directory) {
+    return tm__model_params((tm_model *)model, check_owned, (void *)directory);
+}
+
 /* ---- config.json ------------------------------------------------------------------------------------------------- */
 
 static const char *torch_name(tm_dtype dtype) {
@@ -137,6 +147,7 @@ tm_status tm_model_save(const tm_model *model, const char *directory, const tm_s
     static const tm_save_options defaults = {.dtype = TM_SAVE_KEEP};
     tm__outdir out = {0};
     if (!options) options = &defaults;
+    TM__TRY(tm__model_check_finite(model, directory));
     tm_status status = tm__outdir_begin(&out, directory, options->overwrite);
     if (status == TM_OK) status = save_config(model, out.aside, options->dtype);
     if (status == TM_OK) status = save_generation_config(model, out.aside);

@@ -27,6 +27,8 @@ tm_status tm__model_sorted(const tm_model *model, bool adapters, tm__param_item 
 tm_dtype tm__save_dtype(const tm__param *param, int dtype);
 /* A safetensors entry over a parameter's value, stored as `dtype`. */
 tm__safetensors_entry tm__param_entry(const tm__param *param, const char *name, tm_dtype dtype);
+/* TM_NUMERIC, naming the weight, if one that was trained or made here is not finite: such a model is not saved. */
+tm_status tm__model_check_finite(const tm_model *model, const char *directory);
 
 /* ---- adapters (adapter.c, adapter_file.c) ---- */
 

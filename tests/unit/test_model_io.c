@@ -470,6 +470,22 @@ static void survives_failing_allocations(void **state) {
     tm_device_close(dev);
 }
 
+/* A run that diverged must not replace a good checkpoint with one that the next load refuses. */
+static void a_diverged_model_is_not_saved(void **state) {
+    (void)state;
+    tm_device *dev = fixture_device("ref", TM_PRECISION_F32);
+    tm_model *model = fixture_model(dev, FIXTURE_CONFIG(""), 3);
+    char path[256];
+    snprintf(path, sizeof path, "%s/model", test_scratch());
+    ((float *)model->final_norm.value.data)[5] = NAN;
+    assert_int_equal(tm_model_save(model, path, NULL), TM_NUMERIC);
+    assert_string_equal(tm_error_last()->file, path);
+    assert_string_equal(tm_error_last()->field, "model.norm.weight");
+    assert_false(tm__path_exists(path));
+    tm_model_free(model);
+    tm_device_close(dev);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(saves_and_loads),
@@ -480,6 +496,7 @@ int main(void) {
         cmocka_unit_test(rounding_loss_counts),
         cmocka_unit_test(malformed_directories),
         cmocka_unit_test(tolerated_tensors),
+        cmocka_unit_test(a_diverged_model_is_not_saved),
         cmocka_unit_test(fp64_weights_are_converted),
         cmocka_unit_test(survives_failing_allocations),
     };
