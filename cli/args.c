@@ -76,7 +76,7 @@ static int unknown_option(const cli_args *args, const char *name) {
         for (const tm_option *option = args->groups[g].table; option->name; option++) {
             int d = cli_distance(name, option->name);
             /* An option that only begins as the one meant is nearer than its length says. */
-            if (d > 2 && strlen(name) >= 3 && strncmp(name, option->name, strlen(name)) == 0) d = 2;
+            if (d > 1 && strlen(name) >= 3 && strncmp(name, option->name, strlen(name)) == 0) d = 1;
             if (d < least) {
                 least = d;
                 nearest = option->name;
@@ -163,9 +163,10 @@ static int take_option(cli_args *args, int argc, char **argv, int *at) {
             return set(args, option->name, follows ? argv[(*at)++] : meant);
         }
         if (*at == argc || strncmp(argv[*at], "--", 2) == 0) {
-            char field[80];
+            char field[80], hint[160] = "";
             snprintf(field, sizeof field, "--%.70s", name);
-            return cli_error(TM_INVALID, field, NULL, "needs a value");
+            if (*at < argc) snprintf(hint, sizeof hint, "one that begins with dashes goes behind '=': %s=...", field);
+            return cli_error(TM_INVALID, field, hint, "needs a value");
         }
         value = argv[(*at)++];
     }

@@ -64,13 +64,29 @@ static char *sample_question(const tm_demo_options *demo) {
     return question;
 }
 
+/* A word as a shell reads it back. */
+static void print_word(const char *word) {
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./+,:@%";
+    if (word[0] && !word[strspn(word, plain)]) {
+        fputs(word, stdout);
+        return;
+    }
+    putchar('\'');
+    for (; *word; word++) fputs(*word == '\'' ? "'\\''" : (char[]){*word, 0}, stdout);
+    putchar('\'');
+}
+
 static void print_directions(const tm_demo_options *demo, const tm_demo_row *rows) {
     puts("\nThe models are ordinary checkpoint directories:");
     for (int i = 0; i < TM_DEMO_ROWS; i++) printf("  %-20s %s\n", rows[i].name, rows[i].directory);
     char *question = sample_question(demo);
-    if (question && !strpbrk(question, "\"\\$`"))
-        printf("\nAsk one of them:\n  %s generate --model %s --prompt \"%s\"\n", cli_program, rows[2].directory,
-               question);
+    if (question && !strpbrk(question, "\"\\$`!")) {
+        printf("\nAsk one of them:\n  ");
+        print_word(cli_program);
+        printf(" generate --model ");
+        print_word(rows[2].directory);
+        printf(" --prompt \"%s\"\n", question);
+    }
     free(question);
 }
 

@@ -278,7 +278,7 @@ static int check(const generate_options *in, const cli_list *prompts) {
         code = cli_error(TM_INVALID, "--system", NULL, "means nothing without a chat format");
     if (code == 0 && in->secret && in->raw)
         code = cli_error(TM_INVALID, "--secret", NULL, "means nothing without a chat format");
-    if (code == 0 && in->out) code = cli_check_output("--out", in->out, in->overwrite);
+    if (code == 0 && in->out) code = cli_check_output("--out", in->out, false, in->overwrite);
     return code;
 }
 

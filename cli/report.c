@@ -5,7 +5,9 @@
  */
 #include "cli.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -86,34 +88,66 @@ int cli_check_required(const char *option, const char *value) {
     return cli_error(TM_INVALID, option, NULL, value ? "is empty" : "is required");
 }
 
-/* The directory a path lies in: "a" for "a/b/", "." for "b", "/" for "/b". false: too long. */
-static bool parent(const char *path, char *out, size_t size) {
+/* The directory a path lies in: "a" for "a/b/", "." for "b", "/" for "/b". */
+static void parent(const char *path, char *out, size_t size) {
     size_t len = strlen(path);
     while (len > 1 && path[len - 1] == '/') len--;
     while (len > 0 && path[len - 1] != '/') len--;
     while (len > 1 && path[len - 1] == '/') len--;
-    if (len >= size) return false;
-    if (len == 0)
-        snprintf(out, size, ".");
-    else
-        snprintf(out, size, "%.*s", (int)len, path);
-    return true;
+    snprintf(out, size, "%.*s", len ? (int)len : 1, len ? path : ".");
 }
 
-int cli_check_output(const char *option, const char *path, bool overwrite) {
+static bool is_empty(const char *path) {
+    DIR *directory = opendir(path);
+    int names = 0;
+    while (directory && readdir(directory)) names++;
+    if (directory) closedir(directory);
+    return names == 2; /* itself and its parent */
+}
+
+/* "/", ".", "x/..": they have no name of their own that a finished directory could take. */
+static bool is_nameless(const char *path) {
+    size_t len = strlen(path), at;
+    while (len > 0 && path[len - 1] == '/') len--;
+    for (at = len; at > 0 && path[at - 1] != '/';) at--;
+    len -= at;
+    return len == 0 || (len <= 2 && strncmp(path + at, "..", len) == 0);
+}
+
+/* Whether an output may take the place of what is at `path` already. */
+static int check_present(const char *path, mode_t mode, bool directory, bool overwrite) {
+    struct statx info;
+    if (directory && !S_ISDIR(mode))
+        return cli_error(TM_EXISTS, path, "choose another name", "exists and is no directory");
+    if (directory && is_nameless(path))
+        return cli_error(TM_INVALID, path, "name the directory to make", "cannot be an output");
+    if (!directory && !S_ISREG(mode)) return cli_error(TM_EXISTS, path, "choose another name", "exists and is no file");
+    if (!overwrite && !(directory && is_empty(path)))
+        return cli_error(TM_EXISTS, path, "choose another name or give --overwrite", "already exists");
+    if (directory && statx(AT_FDCWD, path, 0, STATX_TYPE, &info) == 0 && (info.stx_attributes & STATX_ATTR_MOUNT_ROOT))
+        return cli_error(TM_UNSUPPORTED, path, "name a directory in it", "is a mount point");
+    return 0;
+}
+
+/* Asked before any work is done, so that a run of hours does not end at a name that cannot be written. */
+int cli_check_output(const char *option, const char *path, bool directory, bool overwrite) {
     int code = cli_check_required(option, path);
     if (code) return code;
     char above[4096];
     struct stat info;
-    if (stat(path, &info) == 0) {
-        if (overwrite) return 0;
-        return cli_error(TM_EXISTS, path, "choose another name or give --overwrite", "already exists");
-    }
-    snprintf(above, sizeof above, "%s", path);
+    if (stat(path, &info) == 0)
+        code = check_present(path, info.st_mode, directory, overwrite);
+    else if (lstat(path, &info) == 0)
+        code = cli_error(TM_EXISTS, path, "choose another name", "is a link that leads nowhere");
+    if (code) return code;
+    char *real = directory ? realpath(path, NULL) : NULL; /* a link stands for the directory it names */
+    int n = snprintf(above, sizeof above, "%s", real ? real : path);
+    free(real);
+    if (n >= (int)sizeof above) return cli_error(TM_INVALID, option, NULL, "the path is too long");
     do {
         char below[4096];
         snprintf(below, sizeof below, "%s", above);
-        if (!parent(below, above, sizeof above)) return cli_error(TM_INVALID, option, NULL, "the path is too long");
+        parent(below, above, sizeof above);
     } while (stat(above, &info) != 0 && errno == ENOENT && strcmp(above, ".") != 0 && strcmp(above, "/") != 0);
     if (stat(above, &info) != 0) return cli_error(TM_IO, above, NULL, "cannot be reached: %s", strerror(errno));
     if (!S_ISDIR(info.st_mode)) return cli_error(TM_IO, above, NULL, "is not a directory");

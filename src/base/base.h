@@ -132,6 +132,7 @@ bool tm__utf8_valid(const char *s, size_t len);
 char *tm__path_join(const char *directory, const char *name); /* NULL: out of memory */
 bool tm__path_exists(const char *path);
 bool tm__path_is_directory(const char *path);
+bool tm__path_is_empty_directory(const char *path); /* false too where it cannot be read */
 /* Whole file, NUL-terminated. TM_NOT_FOUND, TM_IO, TM_NO_MEMORY; TM_FORMAT if larger than max_bytes (0: no limit). */
 tm_status tm__file_read(const char *path, size_t max_bytes, char **data, size_t *len);
 

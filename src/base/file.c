@@ -29,6 +29,17 @@ bool tm__path_is_directory(const char *path) {
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+bool tm__path_is_empty_directory(const char *path) {
+    DIR *directory = opendir(path);
+    if (!directory) return false;
+    struct dirent *entry;
+    bool empty = true;
+    while (errno = 0, entry = readdir(directory), empty && (entry || errno)) /* an error may hide a file */
+        empty = entry && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0);
+    closedir(directory);
+    return empty;
+}
+
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static tm_status open_to_read(const char *path, int *fd, struct stat *info) {
@@ -205,7 +216,9 @@ tm_status tm__path_split(const char *path, char **directory, char **name) {
     size_t start = len;
     while (start > 0 && path[start - 1] != '/') start--;
     *name = tm__strndup(path + start, len - start);
-    *directory = start ? tm__strndup(path, start) : tm__strdup(".");
+    size_t end = start;
+    while (end > 1 && path[end - 1] == '/') end--;
+    *directory = start ? tm__strndup(path, end) : tm__strdup(".");
     if (*name && *directory) return TM_OK;
     free(*name);
     free(*directory);
@@ -254,8 +267,12 @@ tm_status tm__make_directories(const char *path) {
         while (*at && *at != '/') at++;
         char kept = *at;
         *at = 0;
-        if (mkdir(part, 0777) != 0 && !tm__path_is_directory(part))
-            status = tm__fail_errno(part, "cannot make directory");
+        if (mkdir(part, 0777) != 0) {
+            int error = errno; /* looking whether it is there already would set another */
+            bool there = tm__path_is_directory(part);
+            errno = error;
+            if (!there) status = tm__fail_errno(part, "cannot make directory");
+        }
         *at = kept;
     }
     free(part);

@@ -2,7 +2,8 @@
  *
  *   fill  <parent>/.<name>.tmp-<pid>-<n>     locked (flock) by its owner for as long as it lives
  *   sync  every file, every directory
- *   swap  renameat2: RENAME_NOREPLACE into a free name, RENAME_EXCHANGE with an existing directory
+ *   swap  renameat2: RENAME_NOREPLACE into a free name, RENAME_EXCHANGE with an existing directory; an empty directory
+ *         may always be replaced, and rename does that and never removes a full one
  *   sync  <parent>; then remove what was there before, which the exchange left under the temporary name
  *
  * Death before the swap leaves the old directory, after it the new one. What a dead process left beside the target is
@@ -88,6 +89,12 @@ static tm_status resolve_target(const char *target, char **resolved) {
     return TM_OK;
 }
 
+/* A mount point cannot be replaced by renaming, as the end of a long run would find out. */
+static bool is_mount_point(const char *path) {
+    struct statx info;
+    return statx(AT_FDCWD, path, 0, STATX_TYPE, &info) == 0 && (info.stx_attributes & STATX_ATTR_MOUNT_ROOT);
+}
+
 tm_status tm__outdir_begin(tm__outdir *out, const char *target, bool overwrite) {
     tm_status status = TM_OK;
     char *parent = NULL, *name = NULL;
@@ -100,8 +107,11 @@ tm_status tm__outdir_begin(tm__outdir *out, const char *target, bool overwrite) 
     if (tm__path_exists(begun.target) && !tm__path_is_directory(begun.target))
         TM__TRY_GOTO(status, tm__fail(TM_EXISTS, target, NULL, "choose another name", "exists and is no directory"),
                      done);
-    if (tm__path_exists(begun.target) && !overwrite)
+    if (tm__path_exists(begun.target) && !overwrite && !tm__path_is_empty_directory(begun.target))
         TM__TRY_GOTO(status, tm__fail(TM_EXISTS, target, NULL, overwrite_hint, "already exists"), done);
+    if (is_mount_point(begun.target))
+        TM__TRY_GOTO(status, tm__fail(TM_UNSUPPORTED, target, NULL, "name a directory in it", "is a mount point"),
+                     done);
     TM__TRY_GOTO(status, tm__make_directories(parent), done);
     remove_leftovers(parent, name);
     TM__TRY_GOTO(status, make_aside(&begun, parent, name), done);
@@ -162,6 +172,7 @@ static tm_status swap(const tm__outdir *out, bool *exchanged) {
         } else if (errno != EEXIST) {
             return tm__fail_errno(out->target, "cannot put in place");
         }
+        if (!out->overwrite && rename(out->aside, out->target) == 0) return TM_OK; /* it was an empty directory */
         if (!out->overwrite) return tm__fail(TM_EXISTS, out->target, NULL, overwrite_hint, "already exists");
         *exchanged = renameat2(AT_FDCWD, out->aside, AT_FDCWD, out->target, RENAME_EXCHANGE) == 0;
         if (*exchanged) return TM_OK;

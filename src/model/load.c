@@ -149,6 +149,8 @@ static tm_status load_weights(tm_model *model) {
 tm_status tm_model_load(tm_device *device, const char *directory, const char *adapter, tm_model **model) {
     tm__config config;
     tm_model *made;
+    if (!tm__path_exists(directory))
+        return tm__fail(TM_NOT_FOUND, directory, NULL, "check the path", "no such directory");
     if (!tm__path_is_directory(directory)) return tm__fail(TM_NOT_FOUND, directory, NULL, NULL, "is not a directory");
     TM__TRY(read_config(directory, &config));
     TM__TRY(tm__model_skeleton(device, &config, &made));

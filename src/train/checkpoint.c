@@ -215,7 +215,7 @@ tm_status tm__trainer_resume(tm__trainer *trainer, const char *directory, bool *
     tm_tensor losses = {0};
     state s;
     if (!path || !data) TM__TRY_GOTO(status, tm__fail_memory(), done);
-    if (!tm__path_exists(directory)) goto done;
+    if (!tm__path_exists(directory) || tm__path_is_empty_directory(directory)) goto done;
     if (!tm__path_exists(path))
         TM__TRY_GOTO(status,
                      tm__fail(TM_EXISTS, directory, NULL, "name a directory that is new or holds a checkpoint",

@@ -117,6 +117,7 @@ static void test_finished_run(void **state) {
     tm_train_result result;
     char a[65], b[65];
     char *directory = new_checkpoint_name();
+    assert_ok(tm__make_directories(directory)); /* empty: as good as none */
     o.resume_dir = directory;
     o.save_every = 4;
     assert_ok(train_once(&o, 100, NULL, a));
@@ -301,8 +302,11 @@ static void test_broken_checkpoints(void **state) {
     free(path);
     free(directory);
     o.resume_dir = test_scratch();
+    path = tm__path_join(o.resume_dir, "notes");
+    assert_ok(tm__file_write(path, "mine", 4));
     assert_int_equal(train_once(&o, 100, NULL, hex), TM_EXISTS);
     assert_non_null(strstr(tm_error_last()->line, "holds no resumable checkpoint"));
+    free(path);
 }
 
 int main(int argc, char **argv) {

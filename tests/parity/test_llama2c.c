@@ -160,6 +160,8 @@ static void refuses_malformed_input(void **state) {
     fails(stories, stories, out, 6, "stories260K.bin"); /* a model is no tokenizer */
     assert_false(tm__path_exists(out));
     assert_ok(tm__make_directories(out));
+    snprintf(other, sizeof other, "%s/out/theirs", root);
+    assert_ok(tm__file_write(other, "text", 4));
     fails(stories, tok_bin, out, 10, "out");
     free(data);
 }

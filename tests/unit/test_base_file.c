@@ -160,6 +160,10 @@ static void make_and_remove(void **state) {
     assert_int_equal(symlink(at("outside"), at("m/link")), 0);
     assert_int_equal(symlink(at(""), at("m/n/up")), 0);
     assert_int_equal(tm__make_directories(at("outside/x")), TM_IO);
+    if (tm__path_is_directory("/sys/kernel")) { /* nobody may make directories there; the reason must be told */
+        assert_int_equal(tm__make_directories("/sys/kernel/temper-test"), TM_IO);
+        assert_null(strstr(tm_error_last()->message, strerror(ENOENT)));
+    }
     assert_ok(tm__remove_tree(at("m")));
     assert_false(tm__path_exists(at("m")));
     expect_file(at("outside"), "kept"); /* links are not followed */
@@ -197,6 +201,25 @@ static void outdir_appears(void **state) {
     assert_true(info.st_mode & S_IRUSR);
 }
 
+/* An empty directory is as good as none; one that gets a file meanwhile is not. */
+static void outdir_empty(void **state) {
+    (void)state;
+    assert_ok(tm__make_directories(at("vacant/x")));
+    assert_true(tm__path_is_empty_directory(at("vacant/x")));
+    assert_false(tm__path_is_empty_directory(at("vacant")));
+    assert_false(tm__path_is_empty_directory(at("vacant/none")));
+    assert_ok(make_output(at("vacant/x"), false, "one"));
+    expect_file(at("vacant/x/sub/f"), "one");
+    assert_int_equal(names_in(at("vacant")), 1);
+    assert_ok(tm__make_directories(at("vacant/y")));
+    tm__outdir out;
+    assert_ok(tm__outdir_begin(&out, at("vacant/y"), false));
+    put(at("vacant/y/theirs"), "kept");
+    assert_int_equal(tm__outdir_commit(&out), TM_EXISTS);
+    expect_file(at("vacant/y/theirs"), "kept");
+    assert_int_equal(names_in(at("vacant")), 2);
+}
+
 static void outdir_refuses(void **state) {
     (void)state;
     tm__outdir out = {0};
@@ -205,6 +228,7 @@ static void outdir_refuses(void **state) {
     put(at("file"), "x");
     assert_int_equal(tm__outdir_begin(&out, at("file"), true), TM_EXISTS);
     assert_int_equal(tm__outdir_begin(&out, at("file/below"), true), TM_IO);
+    assert_int_equal(tm__outdir_begin(&out, "/proc", true), TM_UNSUPPORTED); /* a mount point */
     assert_null(out.aside);
     tm__outdir_abandon(&out);
     expect_file(at("file"), "x");
@@ -383,6 +407,7 @@ int main(void) {
         cmocka_unit_test(paths),
         cmocka_unit_test(make_and_remove),
         cmocka_unit_test(outdir_appears),
+        cmocka_unit_test(outdir_empty),
         cmocka_unit_test(outdir_refuses),
         cmocka_unit_test(outdir_abandon),
         cmocka_unit_test(outdir_race),

@@ -14,6 +14,11 @@ same "$(grep -c ' \*$' table)" 5 "cached rows in the second run"
 grep -q "temper generate --model" table || fail "no command to try"
 grep "  temper generate --model" table >try
 sh ./try >/dev/null
+mv d "d's own"
+ln -s "$(command -v temper)" "my temper"
+"./my temper" demo --quick --directory "d's own" --quiet | grep "my temper' generate --model" >try
+sh ./try >/dev/null
+mv "d's own" d
 temper demo --quick --directory d --json >second
 for i in 0 1 2 3 4; do
     for field in leak comply refuse skills downstream seconds; do

@@ -7,6 +7,8 @@ expect 2 temper finetune --modle x
 expect 2 temper finetune --xyzzy
 expect 2 temper finetune --model
 expect 2 temper finetune --model --data x
+expect 2 temper finetune --lora 4
+expect 2 temper generate --prompt --hello
 expect 2 temper finetune -m x
 expect 2 temper finetune x
 expect 2 temper finetune --data x
