@@ -16,11 +16,12 @@ typedef struct outcome {
     tm_status status;
     int notes_of_cache, notes_of_damage;
     tm_demo_row rows[TM_DEMO_ROWS];
-    char hashes[TM_DEMO_ROWS][65];
+    char hashes[TM_DEMO_ROWS][65], instruction_set[32];
 } outcome;
 
 static outcome *shared; /* written by the child */
 static int stop_after;  /* questions until the monitor says stop; 0: never */
+static tm_device_options where = {.name = "cpu", .threads = 1, .precision = TM_PRECISION_F32};
 
 static void hear_note(void *user, const char *line) {
     (void)user;
@@ -35,10 +36,11 @@ static bool ask_stop(void *user) {
 
 static void child(const char *directory, int64_t seed, bool fresh) {
     const tm_monitor monitor = {.note = hear_note, .stop = ask_stop};
-    const tm_device_options where = {.name = "cpu", .threads = 1};
     const tm_demo_options options = {.directory = directory, .seed = seed, .fresh = fresh, .quick = true};
     tm_device *device = NULL;
     shared->status = tm_device_open(&where, &device);
+    if (shared->status == TM_OK)
+        snprintf(shared->instruction_set, sizeof shared->instruction_set, "%s", tm_device_instruction_set(device));
     if (shared->status == TM_OK) shared->status = tm_demo(device, &options, &monitor, shared->rows);
     for (int i = 0; i < TM_DEMO_ROWS && shared->status == TM_OK; i++) {
         tm_model *model = NULL;
@@ -218,6 +220,26 @@ static void damage_is_repaired(void **state) {
     assert_same_rows(&result, &reference);
 }
 
+/* What another precision or instruction set made is not taken from the cache. Runs last: it replaces the models. */
+static void the_device_is_part_of_the_key(void **state) {
+    (void)state;
+    outcome result;
+    where.precision = TM_PRECISION_BF16;
+    assert_true(run(reference_dir, 1, false, 0, &result));
+    assert_ok(result.status);
+    assert_int_equal(result.notes_of_cache, 0);
+    assert_int_equal(result.notes_of_damage, 0);
+    where.precision = TM_PRECISION_F32;
+    assert_int_equal(setenv("TEMPER_ISA", "sse", 1), 0);
+    assert_true(run(reference_dir, 1, false, 0, &result));
+    assert_ok(result.status);
+    if (strcmp(result.instruction_set, reference.instruction_set) != 0) {
+        assert_int_equal(result.notes_of_cache, 0);
+        assert_int_equal(result.notes_of_damage, 0); /* no record, not a record whose model is gone */
+    }
+    assert_int_equal(unsetenv("TEMPER_ISA"), 0);
+}
+
 /* Folders that happen to be called as the demo's are not replaced. */
 static void foreign_folders_are_left_alone(void **state) {
     (void)state;
@@ -263,6 +285,7 @@ int main(void) {
         cmocka_unit_test(damage_is_repaired),
         cmocka_unit_test(foreign_folders_are_left_alone),
         cmocka_unit_test(wrong_split_is_refused),
+        cmocka_unit_test(the_device_is_part_of_the_key),
     };
     return cmocka_run_group_tests_name("demo", tests, NULL, NULL);
 }

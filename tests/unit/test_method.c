@@ -199,6 +199,14 @@ static void test_sdd_drops_old_answers(void **state) {
     assert_non_null(strstr(text, "\"prompt\":\"two\\nin\""));
     free(text);
     tm_dataset_free(harmful);
+    /* The system message stays in front: the same without it is shorter by its turn. */
+    int64_t with = result.tokens;
+    assert_ok(tm_dataset_create(&harmful));
+    assert_ok(tm_dataset_add(harmful, turns + 3, 2));
+    const tm_method_data bare = {.harmful = harmful, .benign = benign};
+    free(run_sdd(&bare, sdd_defaults(), &train, NULL, &result, hex));
+    assert_true(with > result.tokens);
+    tm_dataset_free(harmful);
     tm_dataset_free(benign);
 }
 

@@ -54,6 +54,17 @@ static void test_fallback_is_the_least_similar_drawn(void **state) {
     assert_true(few[0].cosine >= many[0].cosine);
 }
 
+/* "At most": a cosine of exactly the threshold is accepted, at the first draw. */
+static void test_the_threshold_itself_is_accepted(void **state) {
+    (void)state;
+    const double along[2] = {1, 0}, half[2] = {.5, .75}; /* the product is exactly .5 */
+    tm__sdd_pair pair;
+    tm__sdd_pair_all(along, 1, half, 1, 2, .5, 50, 42, &pair);
+    assert_true(pair.accepted && pair.tries == 1 && pair.cosine == .5);
+    tm__sdd_pair_all(along, 1, half, 1, 2, nextafter(.5, 0), 50, 42, &pair);
+    assert_true(!pair.accepted && pair.tries == 50);
+}
+
 static void test_everything_is_accepted_at_one(void **state) {
     (void)state;
     tm__sdd_pair pairs[PROMPTS];
@@ -232,6 +243,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_accepted_stay_below_the_threshold),
         cmocka_unit_test(test_fallback_is_the_least_similar_drawn),
+        cmocka_unit_test(test_the_threshold_itself_is_accepted),
         cmocka_unit_test(test_everything_is_accepted_at_one),
         cmocka_unit_test(test_pool_of_one),
         cmocka_unit_test(test_seed),
