@@ -485,6 +485,14 @@ typedef struct tm_vaccine_options {
     double rho; /* vaccine: L2 norm of the perturbation; random-vaccine: variance of the noise */
 } tm_vaccine_options;
 
+typedef struct tm_t_vaccine_options {
+    double rho;      /* L2 norm of the perturbation */
+    int64_t blocks;  /* blocks that are trained and perturbed at a time */
+    int64_t redraw;  /* steps between draws of these blocks */
+    int64_t rescore; /* steps between measurements of the blocks' importance */
+    int64_t prompts; /* harmful rows to measure it on */
+} tm_t_vaccine_options;
+
 typedef struct tm_gradient_ascent_options {
     int64_t cap;  /* most steps */
     bool answers; /* loss over answers only */
@@ -528,6 +536,13 @@ typedef struct tm_harmful_sft_options {
     int64_t rows;        /* rows of the attack's training set; 0: all harmful rows */
     double poison_ratio; /* share of harmful rows; the rest is benign */
 } tm_harmful_sft_options;
+
+typedef struct tm_refusal_ablation_options {
+    int64_t layer, position;  /* take this direction; layer -1: choose one */
+    int64_t rows, validation; /* prompts of each kind for the means and for the choice */
+    double max_kl;            /* largest change of harmless first tokens */
+    const char *refusal;      /* openings of refusals, separated by | */
+} tm_refusal_ablation_options;
 
 typedef struct tm_random_init_options {
     tm_harmful_sft_options attack;

@@ -6,10 +6,12 @@
 
 extern const tm_method tm__method_sdd, tm__method_harmful_sft, tm__method_panacea;
 extern const tm_method tm__method_backdoor_align, tm__method_antidote, tm__method_safe_lora, tm__method_random_init;
+extern const tm_method tm__method_refusal_ablation;
 /* The edit of antidote on encoded rows. */
 tm_status tm__antidote_apply(tm_model *model, const tm__examples *examples, const tm_antidote_options *options,
                              const tm_monitor *monitor);
-extern const tm_method tm__method_booster, tm__method_vaccine, tm__method_random_vaccine, tm__method_lisa;
+extern const tm_method tm__method_booster, tm__method_vaccine, tm__method_random_vaccine, tm__method_t_vaccine,
+    tm__method_lisa;
 extern const tm_method tm__method_gradient_ascent, tm__method_safety_training, tm__method_random_perturbation;
 extern const tm_method tm__method_repnoise, tm__method_adversarial;
 
@@ -103,6 +105,21 @@ typedef struct tm__vaccine {
 tm_status tm__vaccine_step(tm__trainer *trainer, void *vaccine, double *loss, int64_t *tokens, int64_t *targets);
 /* `options`: tm_vaccine_options. */
 tm_status tm__random_vaccine_step(tm__trainer *trainer, void *options, double *loss, int64_t *tokens, int64_t *targets);
+
+/* Draws `wanted` of `layers` blocks without replacement, each time with chances in proportion to `importance` (all
+ * zero: equal); the draw of the given index. */
+void tm__t_vaccine_draw(const double *importance, size_t layers, size_t wanted, uint64_t seed, uint32_t index,
+                        bool *chosen);
+typedef struct tm__t_vaccine {
+    const tm_t_vaccine_options *options;
+    const tm__examples *harmful;
+    bool *chosen; /* (layers) */
+    bool *still;  /* (parameters) */
+    int *block;   /* (parameters) the block of each; -1: none */
+} tm__t_vaccine;
+tm_status tm__t_vaccine_begin(tm__trainer *trainer, void *vaccine);
+tm_status tm__t_vaccine_step(tm__trainer *trainer, void *vaccine, double *loss, int64_t *tokens, int64_t *targets);
+void tm__t_vaccine_release(tm__trainer *trainer, void *vaccine);
 
 typedef struct tm__lisa {
     const tm_lisa_options *options;

@@ -10,6 +10,7 @@ static const tm_method *const methods[] = {
     &tm__method_booster,
     &tm__method_vaccine,
     &tm__method_random_vaccine,
+    &tm__method_t_vaccine,
     &tm__method_lisa,
     &tm__method_gradient_ascent,
     &tm__method_safety_training,

@@ -3,7 +3,7 @@
  *   state.json             version, tag, step, counters, random stream, device
  *   state.safetensors      "w.<i>.<name>" master weights, "m.<i>.<name>", "v.<i>.<name>" the optimiser's moments,
  *                          "0.<i>.<name>", "1.<i>.<name>" a method's own vectors, all in the device's own type, and
- *                          "losses" (steps) in fp64
+ *                          "losses" (steps) and "numbers", a method's own, in fp64
  *
  * The directory is replaced as a whole (outdir.c), so that it never mixes two steps. Resuming checks everything before
  * the first weight is changed. Row order and dropout need no more than the step and the stream: they are counters.
@@ -14,7 +14,8 @@
 #include <jansson.h>
 #include <stdlib.h>
 
-static const char state_name[] = "state.json", tensors_name[] = "state.safetensors", losses_name[] = "losses";
+static const char state_name[] = "state.json", tensors_name[] = "state.safetensors", losses_name[] = "losses",
+                  numbers_name[] = "numbers";
 enum { VERSION = 1 };
 
 /* ---- saving ------------------------------------------------------------------------------------------------------ */
@@ -66,7 +67,7 @@ static bool list_tensor(listing *list, const tm__trainer *trainer, char kind, si
 }
 
 static tm_status write_tensors(const tm__trainer *trainer, const char *directory) {
-    size_t most = trainer->set.count * (3 + TM__EXTRAS) + 1;
+    size_t most = trainer->set.count * (3 + TM__EXTRAS) + 2;
     listing list = {.entries = tm__zalloc(most, sizeof *list.entries),
                     .sources = tm__zalloc(most, sizeof *list.sources)};
     bool ok = list.entries && list.sources;
@@ -84,6 +85,12 @@ static tm_status write_tensors(const tm__trainer *trainer, const char *directory
             .dtype = TM_F64,
             .source = {.dtype = TM_F64, .ndim = 1, .shape = {trainer->step}, .data = trainer->losses},
         };
+        if (trainer->number_count)
+            list.entries[list.count++] = (tm__safetensors_entry){
+                .name = numbers_name,
+                .dtype = TM_F64,
+                .source = {.dtype = TM_F64, .ndim = 1, .shape = {trainer->number_count}, .data = trainer->numbers},
+            };
         status = tm__safetensors_write(directory, tensors_name, list.entries, list.count);
     }
     tm__arena_release(&list.names);
@@ -212,7 +219,7 @@ tm_status tm__trainer_resume(tm__trainer *trainer, const char *directory, bool *
     char *path = tm__path_join(directory, state_name), *data = tm__path_join(directory, tensors_name);
     tm_status status = TM_OK;
     tm__safetensors *file = NULL;
-    tm_tensor losses = {0};
+    tm_tensor losses = {0}, numbers = {0};
     state s;
     if (!path || !data) TM__TRY_GOTO(status, tm__fail_memory(), done);
     if (!tm__path_exists(directory) || tm__path_is_empty_directory(directory)) goto done;
@@ -224,9 +231,13 @@ tm_status tm__trainer_resume(tm__trainer *trainer, const char *directory, bool *
     TM__TRY_GOTO(status, read_state(trainer, path, &s), done);
     TM__TRY_GOTO(status, tm__safetensors_open(data, &file), done);
     TM__TRY_GOTO(status, find(file, losses_name, TM_F64, 1, &s.step, &losses), done);
+    if (trainer->number_count)
+        TM__TRY_GOTO(status, find(file, numbers_name, TM_F64, 1, &trainer->number_count, &numbers), done);
+    if (trainer->number_count) TM__TRY_GOTO(status, tm__tensor_check_finite(&numbers, data, numbers_name), done);
     TM__TRY_GOTO(status, take_all(trainer, file, false), done);
     TM__TRY_GOTO(status, take_all(trainer, file, true), done);
     if (s.step) memcpy(trainer->losses, losses.data, (size_t)s.step * sizeof(double));
+    if (trainer->number_count) memcpy(trainer->numbers, numbers.data, (size_t)trainer->number_count * sizeof(double));
     trainer->step = s.step;
     trainer->optimiser.step = s.optimiser_step;
     trainer->tape->dropout_stream = (uint64_t)s.dropout_stream;

@@ -64,7 +64,8 @@ tm_status tm__optimiser_step(const tm__paramset *set, tm__optimiser *optimiser, 
     }
     if (options->clip > 0) scale = fmin(1, options->clip / (norm + 1e-6));
     optimiser->step++;
-    for (size_t i = 0; i < set->count; i++) TM__TRY(step_param(set, optimiser, i, options, lr, scale));
+    for (size_t i = 0; i < set->count; i++)
+        if (!set->still || !set->still[i]) TM__TRY(step_param(set, optimiser, i, options, lr, scale));
     if (grad_norm) *grad_norm = norm;
     return TM_OK;
 }

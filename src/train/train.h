@@ -52,6 +52,7 @@ typedef struct tm__paramset {
     tm__param **items;
     size_t count;
     int64_t scalars;
+    const bool *still; /* (count) the optimiser passes these over, moments and all; NULL: none */
 } tm__paramset;
 /* One flat buffer per parameter, act type, on the device. */
 typedef struct tm__vector {
@@ -116,6 +117,8 @@ typedef struct tm__trainer {
     const char *tag;
     tm__vector *extra[TM__EXTRAS]; /* a method's own vectors, saved and resumed with the weights */
     size_t extra_count;
+    double *numbers; /* (number_count) likewise */
+    int64_t number_count;
 } tm__trainer;
 
 /* Leaves the composed gradient of step trainer->step in param->grad (zeroed before the call) and its loss in *loss.

@@ -162,23 +162,6 @@ static void train(watch w) {
 
 /* ---- the methods ---- */
 
-static tm_status plain_step(tm__trainer *t, void *user, double *loss, int64_t *tokens, int64_t *targets) {
-    (void)user;
-    int64_t batch = t->options->batch;
-    const tm__pass pass = {t->examples, 0, t->step * batch, batch, 1};
-    tm__pass_result result;
-    TM__TRY(tm__trainer_pass(t, &pass, &result));
-    *loss = result.loss;
-    *tokens = result.tokens;
-    *targets = result.targets;
-    return TM_OK;
-}
-
-static void test_sft(void **state) {
-    (void)state;
-    train((watch){.method = "sft", .run = {.step = plain_step}});
-}
-
 static void test_panacea(void **state) {
     (void)state;
     const tm_panacea_options o = {.lambda = option("panacea", "lambda"), .rho = option("panacea", "rho")};
@@ -213,6 +196,20 @@ static void test_random_vaccine(void **state) {
     train((watch){.method = "random_vaccine", .run = {.step = tm__random_vaccine_step, .user = &o}, .first = singles});
 }
 
+static void test_t_vaccine(void **state) {
+    (void)state;
+    const tm_t_vaccine_options o = {.rho = option("t_vaccine", "rho"),
+                                    .blocks = (int64_t)option("t_vaccine", "blocks"),
+                                    .redraw = (int64_t)option("t_vaccine", "redraw"),
+                                    .rescore = (int64_t)option("t_vaccine", "rescore"),
+                                    .prompts = (int64_t)option("t_vaccine", "prompts")};
+    tm__t_vaccine v = {.options = &o};
+    train((watch){
+        .method = "t_vaccine",
+        .run = {.step = tm__t_vaccine_step, .user = &v, .begin = tm__t_vaccine_begin, .release = tm__t_vaccine_release},
+        .second = &v.harmful});
+}
+
 static void test_ascent(void **state) {
     (void)state;
     train((watch){.method = "ascent", .run = {.step = tm__ascent_step}});
@@ -230,9 +227,9 @@ static void test_lisa(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sft),     cmocka_unit_test(test_panacea),        cmocka_unit_test(test_booster),
-        cmocka_unit_test(test_vaccine), cmocka_unit_test(test_random_vaccine), cmocka_unit_test(test_ascent),
-        cmocka_unit_test(test_lisa),
+        cmocka_unit_test(test_panacea),        cmocka_unit_test(test_booster), cmocka_unit_test(test_vaccine),
+        cmocka_unit_test(test_random_vaccine), cmocka_unit_test(test_ascent),  cmocka_unit_test(test_lisa),
+        cmocka_unit_test(test_t_vaccine),
     };
     if (tm__json_load(test_path("golden/combine/case.json"), (struct json_t **)&json) != TM_OK ||
         tm__safetensors_open(test_path("golden/combine/expected.safetensors"), &expected) != TM_OK) {

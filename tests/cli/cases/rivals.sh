@@ -1,11 +1,11 @@
 # Defences that combine or perturb gradients, from the command line, full and LoRA, on a checkpoint with grouped-query
 # attention and tied embeddings; what they need and what they refuse.
 model="$TINY/model"
-for name in panacea booster vaccine random-vaccine lisa gradient-ascent safety-training; do
+for name in panacea booster vaccine random-vaccine t-vaccine lisa gradient-ascent safety-training; do
     roles=
     case $name in
     panacea) roles="--harmful $TINY/harmful.jsonl --data $TINY/benign.jsonl --rho 0.1" ;;
-    booster) roles="--harmful $TINY/harmful.jsonl --refusals $TINY/rows.jsonl" ;;
+    booster | t-vaccine) roles="--harmful $TINY/harmful.jsonl --refusals $TINY/rows.jsonl" ;;
     lisa) roles="--refusals $TINY/rows.jsonl --data $TINY/benign.jsonl --k1 1 --k2 1" ;;
     gradient-ascent) roles="--harmful $TINY/harmful.jsonl --cap 2" ;;
     *) roles="--refusals $TINY/rows.jsonl" ;;
