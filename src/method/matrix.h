@@ -30,7 +30,7 @@ enum { TM__PROJECT_CODE, TM__PROJECT_EXACT };
 tm_status tm__safe_lora_project(double *v, int64_t out, int64_t in, const double *b, const double *a, int64_t rank,
                                 int projector, double *pb, double *cosine);
 
-/* ---- refusal ablation (refusal_ablation.c) ---- */
+/* ---- taking a direction out of weights (ablate.c) ---- */
 
 /* W <- W - r (r^T W) for W (rows, columns) whose rows write to the residual stream; r (rows) of length 1. */
 tm_status tm__ablate_output(tm_model *model, tm__param *weight, const double *r);

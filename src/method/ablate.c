@@ -1,0 +1,73 @@
+/* ablate.c: taking one direction out of everything that writes to the residual stream (A. Arditi et al., "Refusal in
+ * language models is mediated by a single direction", arXiv 2406.11717).
+ *
+ *   W <- W - r (r^T W)   for o_proj and down_proj, W (d, in);   b <- b - r (r^T b);   E <- E - (E r) r^T   for E (V, d)
+ *
+ * Every state is a sum of these outputs, so none has a part along r afterwards: editing weights is ablating
+ * activations. A tied head is the embedding and loses the direction with it.
+ * Pinned by tests/unit/test_refusal_ablation.c (golden row A12).
+ */
+#include "method/matrix.h"
+
+#include <stdlib.h>
+
+enum { ROWS = 256 }; /* read and written at a time */
+
+/* t = r^T W, W (rows, columns) */
+static tm_status along(tm_device *dev, const tm__param *weight, const double *r, int64_t rows, int64_t columns,
+                       double *chunk, double *t) {
+    for (int64_t first = 0; first < rows; first += ROWS) {
+        int64_t n = TM__MIN(rows - first, (int64_t)ROWS);
+        TM__TRY(tm__param_read(dev, weight, first * columns, n * columns, chunk));
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j < columns; j++) t[j] += r[first + i] * chunk[i * columns + j];
+    }
+    return TM_OK;
+}
+
+tm_status tm__ablate_output(tm_model *model, tm__param *weight, const double *r) {
+    int64_t rows = weight->value.shape[0], columns = tm__tensor_count(&weight->value) / rows;
+    double *t = tm__zalloc((size_t)columns, sizeof *t), *chunk = tm__alloc((size_t)(columns * ROWS), sizeof *chunk);
+    tm_status status = t && chunk ? tm__param_own(model, weight) : tm__fail_memory();
+    if (status == TM_OK) status = along(model->dev, weight, r, rows, columns, chunk, t);
+    for (int64_t first = 0; first < rows && status == TM_OK; first += ROWS) {
+        int64_t n = TM__MIN(rows - first, (int64_t)ROWS);
+        status = tm__param_read(model->dev, weight, first * columns, n * columns, chunk);
+        for (int64_t i = 0; i < n && status == TM_OK; i++)
+            for (int64_t j = 0; j < columns; j++) chunk[i * columns + j] -= r[first + i] * t[j];
+        if (status == TM_OK) status = tm__param_write(model->dev, weight, first * columns, n * columns, chunk);
+    }
+    free(t);
+    free(chunk);
+    return status;
+}
+
+tm_status tm__ablate_rows(tm_model *model, tm__param *table, const double *r) {
+    int64_t rows = table->value.shape[0], d = table->value.shape[1];
+    double *chunk = tm__alloc((size_t)(d * ROWS), sizeof *chunk);
+    tm_status status = chunk ? tm__param_own(model, table) : tm__fail_memory();
+    for (int64_t first = 0; first < rows && status == TM_OK; first += ROWS) {
+        int64_t n = TM__MIN(rows - first, (int64_t)ROWS);
+        status = tm__param_read(model->dev, table, first * d, n * d, chunk);
+        for (int64_t i = 0; i < n && status == TM_OK; i++) {
+            double dot = 0;
+            for (int64_t j = 0; j < d; j++) dot += chunk[i * d + j] * r[j];
+            for (int64_t j = 0; j < d; j++) chunk[i * d + j] -= dot * r[j];
+        }
+        if (status == TM_OK) status = tm__param_write(model->dev, table, first * d, n * d, chunk);
+    }
+    free(chunk);
+    return status;
+}
+
+tm_status tm__ablate_model(tm_model *model, const double *r) {
+    TM__TRY(tm__ablate_rows(model, &model->embed, r));
+    for (int64_t layer = 0; layer < model->config.layers; layer++) {
+        tm__linear *writers[] = {&model->blocks[layer].o, &model->blocks[layer].down};
+        for (size_t i = 0; i < TM__COUNT(writers); i++) {
+            TM__TRY(tm__ablate_output(model, &writers[i]->weight, r));
+            if (writers[i]->bias.value.data) TM__TRY(tm__ablate_output(model, &writers[i]->bias, r));
+        }
+    }
+    return TM_OK;
+}
