@@ -300,6 +300,62 @@ static void keeps_refusing_and_forgets(void **state) {
     }
 }
 
+typedef struct weights {
+    double *data;
+    size_t count, cap;
+} weights;
+
+static tm_status collect(void *user, tm__param *param, bool is_adapter) {
+    weights *w = user;
+    size_t n = (size_t)tm__tensor_count(&param->value);
+    (void)is_adapter;
+    assert_true(tm__grow((void **)&w->data, &w->cap, w->count + n, sizeof *w->data));
+    tm__convert(w->data + w->count, TM_F64, param->value.data, param->value.dtype, n);
+    w->count += n;
+    return TM_OK;
+}
+
+/* All weights after one step of gradient descent on ref fp64. method NULL: SFT on the benign rows. */
+static weights after_one_step(const tm_method *method, double benign_weight, double *loss) {
+    tm_device *device = tiny_device("ref64");
+    tm_model *model = tiny_model(device);
+    tm_train_options how = options_for(false);
+    const tm_repnoise_options o = {.benign_weight = benign_weight};
+    const tm_method_data data = all_data();
+    tm_train_result result = {0};
+    weights w = {0};
+    how.steps = 1;
+    how.batch = 6; /* all benign rows */
+    how.optimiser = 1;
+    how.clip = 0;
+    how.lr = loss ? 1 : 1e-12;
+    if (method)
+        assert_ok(method->run(model, tokenizer, &data, &o, &how, NULL, &result));
+    else
+        assert_ok(tm_train(model, tokenizer, benign, &how, NULL, &result));
+    if (loss) *loss = result.first_loss;
+    assert_ok(tm__model_params(model, collect, &w));
+    tm_model_free(model);
+    tm_device_close(device);
+    return w;
+}
+
+/* Loss and gradient grow by benign-weight times those of SFT on the benign rows. */
+static void benign_rows_are_retained(void **state) {
+    (void)state;
+    double loss[3];
+    weights w[] = {after_one_step(&tm__method_repnoise, 0, &loss[0]),
+                   after_one_step(&tm__method_repnoise, 2.5, &loss[1]), after_one_step(NULL, 0, &loss[2]),
+                   after_one_step(NULL, 0, NULL)};
+    assert_true(fabs(loss[1] - loss[0] - 2.5 * loss[2]) < 1e-10);
+    for (size_t i = 0; i < w[0].count; i++) {
+        w[1].data[i] -= w[0].data[i];
+        w[2].data[i] = 2.5 * (w[2].data[i] - w[3].data[i]);
+    }
+    assert_true(test_relative_error(w[1].data, w[2].data, w[0].count) < 1e-8);
+    for (int i = 0; i < 4; i++) free(w[i].data);
+}
+
 /* ---- wrong use --------------------------------------------------------------------------------------------------- */
 
 static void expect_error(tm_method_data data, const tm_train_options *how, const char *field, const char *words) {
@@ -389,6 +445,7 @@ int main(void) {
         cmocka_unit_test(one_seed_one_result),
         cmocka_unit_test(resumes_to_the_same_bytes),
         cmocka_unit_test(keeps_refusing_and_forgets),
+        cmocka_unit_test(benign_rows_are_retained),
         cmocka_unit_test(rows_without_partner),
         cmocka_unit_test(equal_answers_are_an_error),
         cmocka_unit_test(refused_options),
