@@ -544,6 +544,11 @@ typedef struct tm_refusal_ablation_options {
     const char *refusal;      /* openings of refusals, separated by | */
 } tm_refusal_ablation_options;
 
+typedef struct tm_security_vectors_options {
+    tm_lora_options lora; /* of the security vectors; targets NULL: q_proj,v_proj */
+    double lr, epochs;    /* of learning them */
+} tm_security_vectors_options;
+
 typedef struct tm_random_init_options {
     tm_harmful_sft_options attack;
     int64_t seed; /* of the new weights */

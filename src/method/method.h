@@ -6,7 +6,7 @@
 
 extern const tm_method tm__method_sdd, tm__method_harmful_sft, tm__method_panacea;
 extern const tm_method tm__method_backdoor_align, tm__method_antidote, tm__method_safe_lora, tm__method_random_init;
-extern const tm_method tm__method_refusal_ablation;
+extern const tm_method tm__method_refusal_ablation, tm__method_security_vectors;
 /* The edit of antidote on encoded rows. */
 tm_status tm__antidote_apply(tm_model *model, const tm__examples *examples, const tm_antidote_options *options,
                              const tm_monitor *monitor);
@@ -34,6 +34,10 @@ tm_status tm__job_encode(const tm__job *job, const tm_dataset *rows, const char 
 /* tm__train_run with a tag of the method's name and all of its options. */
 tm_status tm__job_run(const tm__job *job, const tm_method *method, const void *options, const tm__examples *const *sets,
                       size_t set_count, tm__run *run);
+/* Stage 1 of security vectors: adds an adapter to the frozen model and trains it on the harmful rows. */
+tm_status tm__security_vectors_learn(const tm__job *job, const tm_security_vectors_options *options);
+/* Stage 2: trains on the user's rows with that adapter active and frozen. */
+tm_status tm__security_vectors_tune(const tm__job *job);
 /* Seed of the row order of a method's second (index 1) and further sets: streams must not move together. */
 uint64_t tm__job_seed(const tm__trainer *trainer, unsigned index);
 /* This step's pass over a method's second set. It leaves the dropout stream where it was: passes over the same rows

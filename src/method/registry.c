@@ -7,6 +7,7 @@ static const tm_method *const methods[] = {
     &tm__method_backdoor_align,
     &tm__method_antidote,
     &tm__method_safe_lora,
+    &tm__method_security_vectors,
     &tm__method_booster,
     &tm__method_vaccine,
     &tm__method_random_vaccine,

@@ -216,3 +216,25 @@ tm_status tm_model_merge(tm_model *model) {
     model->adapter_config = NULL;
     return TM_OK;
 }
+
+void tm__adapter_remove(tm_model *model, size_t number) {
+    for (int64_t i = 0; i < model->config.layers; i++)
+        for (int k = 0; k < TM__LINEARS; k++) {
+            tm__linear *linear = tm__block_linear(&model->blocks[i], k);
+            size_t kept = 0;
+            for (size_t j = 0; j < linear->adapter_count; j++) {
+                tm__adapter part = linear->adapters[j];
+                if (part.number == number) {
+                    tm__adapter_release(model->dev, &part);
+                    continue;
+                }
+                part.number -= part.number > number;
+                linear->adapters[kept++] = part;
+            }
+            linear->adapter_count = kept;
+        }
+    if (--model->adapter_count > 0) return;
+    tm__adapters_drop(model, 0);
+    json_decref(model->adapter_config);
+    model->adapter_config = NULL;
+}

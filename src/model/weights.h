@@ -37,6 +37,8 @@ tm_status tm__adapter_add(tm_model *model, int64_t layer, int index, int64_t ran
                           double dropout, tm__adapter **adapter);
 /* Removes every part with this number or a higher one. */
 void tm__adapters_drop(tm_model *model, size_t from);
+/* Removes the adapter of this number; those after it move down by one. The last one's description stays. */
+void tm__adapter_remove(tm_model *model, size_t number);
 void tm__adapter_release(tm_device *dev, tm__adapter *adapter);
 /* The part of a linear with this number, or NULL. */
 tm__adapter *tm__adapter_find(const tm__linear *linear, size_t number);
