@@ -114,6 +114,11 @@ static tm_status finish(tm__trainer *t, void *user) {
     }
     compare(w, &t->set, w->start.data, "delta");
     if (w->shift) compare(w, &t->set, w->shift->data, "shift");
+    const json_t *importance = json_object_get(json_object_get(json, "importance"), w->kind);
+    for (int64_t l = 0; l < t->number_count; l++) {
+        double want = json_number_value(json_array_get(importance, (size_t)l));
+        assert_true(want > 0 && fabs(t->numbers[l] - want) <= BOUND * want);
+    }
     return TM_OK;
 }
 

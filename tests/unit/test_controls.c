@@ -153,6 +153,9 @@ static void test_noise_is_normal(void **state) {
     assert_true(fabs(mean) < 5 * .02 / sqrt(n));
     assert_true(fabs(deviation / .02 - 1) < 5 / sqrt(2 * n));
     assert_true(fabs(kurtosis - 3) < 5 * sqrt(24 / n));
+    /* Every tensor has noise of its own: no two entries at the same place of the embedding and of what follows agree.
+     */
+    for (size_t i = 0; i < 32; i++) assert_true(fabs(w->values[i] - w->values[TINY_VOCAB * 32 + i]) > 1e-7);
     free(w);
     free(noise_of(&o, 42, b));
     free(noise_of(&o, 43, c));

@@ -139,13 +139,17 @@ static void test_resume(void **state) {
     methods_resume(&tm__method_panacea, &data, &o, user);
 }
 
-static void test_lambda_counts(void **state) {
+static void test_options_count(void **state) {
     (void)state;
     tm_panacea_options a = defaults(), b = a;
     const tm_train_options train = methods_options(false);
     char x[65], y[65];
     b.lambda = 2 * a.lambda;
     assert_ok(methods_run(&tm__method_panacea, &data, &a, &train, NULL, x, NULL));
+    assert_ok(methods_run(&tm__method_panacea, &data, &b, &train, NULL, y, NULL));
+    assert_string_not_equal(x, y);
+    b = a;
+    b.batches = 1; /* the perturbation of the weights at the end, not of those before the last step */
     assert_ok(methods_run(&tm__method_panacea, &data, &b, &train, NULL, y, NULL));
     assert_string_not_equal(x, y);
 }
@@ -169,7 +173,7 @@ int main(void) {
         cmocka_unit_test(test_lambda_zero_tunes_as_sft),
         cmocka_unit_test(test_the_perturbation_raises_the_harmful_loss),
         cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_lambda_counts),
+        cmocka_unit_test(test_options_count),
         cmocka_unit_test(test_refuses),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -223,7 +223,7 @@ def run(model, method, firsts, seconds):
     with torch.no_grad():
         for p, s in zip(params, start):
             p.copy_(s)
-    return losses, out
+    return losses, out, state
 
 
 def make_batches(vocab, generator):
@@ -265,7 +265,7 @@ def make(root):
     model = model.double()
     firsts, seconds = make_batches(config.vocab_size, generator), make_batches(config.vocab_size, generator)
     case = dict(lr=ADAMW["lr"], weight_decay=ADAMW["weight_decay"], clip=CLIP, seed=SEED, options=OPTIONS, first=firsts,
-                second=seconds, names={}, losses={})
+                second=seconds, names={}, losses={}, importance={})
     out = {}
     for kind in ("full", "lora"):
         if kind == "lora":
@@ -275,13 +275,19 @@ def make(root):
                     with torch.no_grad():
                         p.copy_((0.4 * torch.randn(p.shape, generator=generator)).float().double())
             model.save_pretrained(os.path.join(directory, "adapter"))
+            path = os.path.join(directory, "adapter", "adapter_config.json")
+            peft = json.load(open(path))
+            peft["target_modules"].sort()  # a set, in any order
+            json.dump(peft, open(path, "w"), indent=2)
             adapter = {n.replace(".default", ""): p.detach().float().contiguous()
                        for n, p in model.named_parameters() if p.requires_grad}
             save_file(adapter, os.path.join(directory, "adapter", "adapter_model.safetensors"), metadata={"format": "pt"})
         case["names"][kind] = [[ours(n), p.numel()] for n, p in model.named_parameters() if p.requires_grad]
         plain = None
         for name, method in METHODS.items():
-            losses, vectors = run(model, method, firsts, seconds)
+            losses, vectors, state = run(model, method, firsts, seconds)
+            if "importance" in state:
+                case["importance"][kind] = state["importance"]
             if method is sft:  # pinned by test_llama; here only to be told from
                 plain = vectors["grad2"]
                 continue
