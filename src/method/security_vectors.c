@@ -42,6 +42,7 @@ tm_status tm__security_vectors_learn(const tm__job *job, const tm_security_vecto
     tm__examples harmful = {0};
     tm__run loop = {0};
     learn.train.lora = o->lora;
+    learn.train.lora.rslora = false; /* not among the options: a caller may have left it unset */
     learn.train.lr = o->lr;
     learn.train.epochs = o->epochs;
     learn.train.steps = 0;
