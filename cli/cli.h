@@ -100,6 +100,8 @@ void cli_note(const char *format, ...) CLI_PRINTF(1, 2);
 /* Checked before the work begins: `path` is given, is absent or may be replaced, and can be written. 0, or exit code.
  */
 int cli_check_output(const char *option, const char *path, bool directory, bool overwrite);
+/* The resumable checkpoint and the result need a place each. */
+int cli_check_resume(const char *resume, const char *out);
 int cli_check_required(const char *option, const char *value);
 /* Flushes standard output; a result that could not be written is an error. */
 int cli_finish(int code);

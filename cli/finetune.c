@@ -64,6 +64,7 @@ static int run(int argc, char **argv) {
     if (code == 0) code = cli_check_required("--model", in.model);
     if (code == 0) code = cli_check_required("--data", in.data);
     if (code == 0) code = cli_check_output("--out", save.out, true, save.overwrite);
+    if (code == 0) code = cli_check_resume(train.resume_dir, save.out);
     if (code == 0) code = cli_check_adapter(in.adapter, &train, &save);
     if (code == 0) code = train_and_save(&in, &where, &train, &save, &output);
     cli_args_end(&args);

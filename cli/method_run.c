@@ -134,6 +134,7 @@ static int check_and_run(job *work) {
     int code = cli_check_required("--model", work->in.model);
     if (code == 0) code = check_roles(work);
     if (code == 0) code = cli_check_output("--out", work->save.out, true, work->save.overwrite);
+    if (code == 0) code = cli_check_resume(work->train.resume_dir, work->save.out);
     if (code == 0) code = check_adapter(work);
     return code ? code : run_job(work);
 }

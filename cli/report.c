@@ -114,6 +114,11 @@ static bool is_nameless(const char *path) {
     return len == 0 || (len <= 2 && strncmp(path + at, "..", len) == 0);
 }
 
+static bool holds(const char *directory, const char *name) {
+    char path[4200];
+    return snprintf(path, sizeof path, "%s/%s", directory, name) < (int)sizeof path && access(path, F_OK) == 0;
+}
+
 /* Whether an output may take the place of what is at `path` already. */
 static int check_present(const char *path, mode_t mode, bool directory, bool overwrite) {
     struct statx info;
@@ -126,6 +131,9 @@ static int check_present(const char *path, mode_t mode, bool directory, bool ove
         return cli_error(TM_EXISTS, path, "choose another name or give --overwrite", "already exists");
     if (directory && statx(AT_FDCWD, path, 0, STATX_TYPE, &info) == 0 && (info.stx_attributes & STATX_ATTR_MOUNT_ROOT))
         return cli_error(TM_UNSUPPORTED, path, "name a directory in it", "is a mount point");
+    if (directory && !is_empty(path) && !holds(path, "config.json") && !holds(path, "adapter_config.json"))
+        return cli_error(TM_EXISTS, path, "choose another name, or remove it yourself",
+                         "holds no model, so it is not replaced by one");
     return 0;
 }
 
@@ -153,6 +161,22 @@ int cli_check_output(const char *option, const char *path, bool directory, bool 
     if (!S_ISDIR(info.st_mode)) return cli_error(TM_IO, above, NULL, "is not a directory");
     if (access(above, W_OK | X_OK) != 0) return cli_error(TM_IO, above, NULL, "cannot be written: %s", strerror(errno));
     return 0;
+}
+
+static size_t bare_length(const char *path) {
+    size_t len = strlen(path);
+    while (len > 1 && path[len - 1] == '/') len--;
+    return len;
+}
+
+int cli_check_resume(const char *resume, const char *out) {
+    struct stat a, b;
+    if (!resume || !out) return 0;
+    size_t len = bare_length(resume);
+    bool same = len == bare_length(out) && strncmp(resume, out, len) == 0;
+    if (stat(resume, &a) == 0 && stat(out, &b) == 0) same = same || (a.st_dev == b.st_dev && a.st_ino == b.st_ino);
+    return same ? cli_error(TM_INVALID, "--resume", "name a directory of its own", "is the same directory as --out")
+                : 0;
 }
 
 int cli_finish(int code) {

@@ -267,7 +267,7 @@ typedef struct tm_save_options {
     int dtype;                 /* tm_save_dtype; KEEP: as the checkpoint was loaded */
     int64_t shard_bytes;       /* largest shard; default 5e9 */
     const char *tokenizer_dir; /* copy the tokenizer's files from here; NULL: none */
-    bool overwrite;            /* replace an existing directory (atomically); else TM_EXISTS */
+    bool overwrite;            /* replace an existing model or adapter directory (atomically); else TM_EXISTS */
 } tm_save_options;
 /* Writes config.json, generation_config.json and safetensors; the directory appears whole or not at all. */
 TM_API tm_status tm_model_save(const tm_model *model, const char *directory, const tm_save_options *options);

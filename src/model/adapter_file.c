@@ -311,6 +311,7 @@ tm_status tm_model_save_adapter(const tm_model *model, const char *directory, co
     if (model->adapter_count == 0)
         return tm__fail(TM_INVALID, directory, NULL, NULL, "the model has no adapter to save");
     TM__TRY(tm__model_check_finite(model, directory));
+    TM__TRY(tm__model_check_target(directory, options->overwrite));
     tm_status status = tm__outdir_begin(&out, directory, options->overwrite);
     if (status == TM_OK) status = write_config(model, out.aside);
     if (status == TM_OK) status = write_weights(model, out.aside, options->dtype);

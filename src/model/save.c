@@ -39,6 +39,22 @@ tm_status tm__model_check_finite(const tm_model *model, const char *directory) {
     return tm__model_params((tm_model *)model, check_owned, (void *)directory);
 }
 
+/* Replacing is for models: a directory of anything else is somebody's, whatever the caller asked for. */
+tm_status tm__model_check_target(const char *directory, bool overwrite) {
+    bool model = false;
+    static const char *const marks[] = {"config.json", "adapter_config.json"};
+    if (!overwrite || !tm__path_is_directory(directory) || tm__path_is_empty_directory(directory)) return TM_OK;
+    for (size_t i = 0; i < TM__COUNT(marks); i++) {
+        char *path = tm__path_join(directory, marks[i]);
+        if (!path) return tm__fail_memory();
+        model = model || tm__path_exists(path);
+        free(path);
+    }
+    if (model) return TM_OK;
+    return tm__fail(TM_EXISTS, directory, NULL, "choose another name, or remove it yourself",
+                    "holds no model, so it is not replaced by one");
+}
+
 /* ---- config.json ------------------------------------------------------------------------------------------------- */
 
 static const char *torch_name(tm_dtype dtype) {
@@ -148,6 +164,7 @@ tm_status tm_model_save(const tm_model *model, const char *directory, const tm_s
     tm__outdir out = {0};
     if (!options) options = &defaults;
     TM__TRY(tm__model_check_finite(model, directory));
+    TM__TRY(tm__model_check_target(directory, options->overwrite));
     tm_status status = tm__outdir_begin(&out, directory, options->overwrite);
     if (status == TM_OK) status = save_config(model, out.aside, options->dtype);
     if (status == TM_OK) status = save_generation_config(model, out.aside);

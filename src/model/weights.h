@@ -29,6 +29,8 @@ tm_dtype tm__save_dtype(const tm__param *param, int dtype);
 tm__safetensors_entry tm__param_entry(const tm__param *param, const char *name, tm_dtype dtype);
 /* TM_NUMERIC, naming the weight, if one that was trained or made here is not finite: such a model is not saved. */
 tm_status tm__model_check_finite(const tm_model *model, const char *directory);
+/* TM_EXISTS if a save with `overwrite` would replace a directory that holds neither a model nor nothing. */
+tm_status tm__model_check_target(const char *directory, bool overwrite);
 
 /* ---- adapters (adapter.c, adapter_file.c) ---- */
 

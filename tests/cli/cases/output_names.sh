@@ -20,8 +20,13 @@ refuse 10 "already exists" $train --out full
 refuse 10 "no resumable checkpoint" $train --out new --resume full
 [ ! -e new ] || fail "an output of a run that failed"
 same "$(cat full/file)" kept "a file in the way"
-$train --out full --overwrite >/dev/null
-[ ! -e full/file ] || fail "--overwrite mixed two directories"
+refuse 10 "holds no model" $train --out full --overwrite
+same "$(cat full/file)" kept "somebody's directory"
+echo left >empty/left
+$train --out empty --overwrite >/dev/null
+[ ! -e empty/left ] || fail "--overwrite mixed two directories"
+refuse 2 "same directory as --out" $train --out place --resume place/ --save-every 1
+[ ! -e place ] || fail "a place for two things"
 
 echo text >file
 refuse 10 "no directory" $train --out file --overwrite
