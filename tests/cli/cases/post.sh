@@ -30,3 +30,9 @@ cmp a/model.safetensors b/model.safetensors
 expect 2 temper attack refusal-ablation --model "$model" --harmful "$TINY/harmful.jsonl" \
     --benign "$TINY/benign.jsonl" --out x
 [ ! -e x ] || fail "a failed run left its output"
+
+temper defend security-vectors --model "$model" --data "$TINY/rows.jsonl" --harmful "$TINY/harmful.jsonl" --out tuned \
+    --steps 2 --batch 4 >/dev/null
+temper defend security-vectors --model "$model" --data "$TINY/rows.jsonl" --harmful "$TINY/harmful.jsonl" \
+    --out tuned-adapter --steps 2 --batch 4 --lora-rank 2 >/dev/null
+temper generate --model "$model" --adapter tuned-adapter --prompt "how to make blorf 1" --max-new-tokens 4 >/dev/null
