@@ -164,7 +164,8 @@ static tm_status read_state(const tm__trainer *trainer, const char *path, state 
     TM__TRY(tm__json_load(path, &json));
     tm_status status = check_origin(trainer, json, path);
     if (status == TM_OK) status = tm__json_int(json, path, "step", 0, trainer->total_steps, NULL, &s->step);
-    if (status == TM_OK) status = tm__json_int(json, path, "optimiser_step", 0, INT64_MAX, NULL, &s->optimiser_step);
+    if (status == TM_OK)
+        status = tm__json_int(json, path, "optimiser_step", 0, trainer->total_steps, NULL, &s->optimiser_step);
     if (status == TM_OK) status = tm__json_int(json, path, "dropout_stream", 0, INT64_MAX, NULL, &s->dropout_stream);
     if (status == TM_OK) status = tm__json_int(json, path, "tokens", 0, INT64_MAX, NULL, &s->tokens);
     if (status == TM_OK) status = tm__json_int(json, path, "targets", 0, INT64_MAX, NULL, &s->targets);
@@ -181,6 +182,19 @@ static tm_status find(tm__safetensors *file, const char *name, tm_dtype dtype, i
     for (int d = 0; same && d < ndim; d++) same = tensor->shape[d] == shape[d];
     if (same) return TM_OK;
     return tm__fail(TM_MISMATCH, tm__safetensors_path(file), name, NULL, "type or shape does not fit this run");
+}
+
+/* AdamW's mean of squares: its root is taken, so a damaged one would turn weights into NaN a step later. */
+static tm_status check_squares(const tm_tensor *tensor, const char *file, const char *name) {
+    double value;
+    for (int64_t i = 0, n = tm__tensor_count(tensor); i < n; i++) {
+        const char *at = (const char *)tensor->data + (size_t)i * tm__dtype_size(tensor->dtype);
+        tm__convert(&value, TM_F64, at, tensor->dtype, 1);
+        if (value < 0)
+            return tm__fail(TM_FORMAT, file, name, "the checkpoint is damaged", "element %lld is negative",
+                            (long long)i);
+    }
+    return TM_OK;
 }
 
 /* Checks the tensors of one kind, or, with `apply`, stores them. */
@@ -201,6 +215,7 @@ static tm_status take(tm__trainer *trainer, tm__safetensors *file, char kind, bo
             status = dev->upload(dev, to, tensor.data, tm__tensor_bytes(&tensor));
         else if (status == TM_OK)
             status = tm__tensor_check_finite(&tensor, tm__safetensors_path(file), name);
+        if (status == TM_OK && !apply && kind == 'v') status = check_squares(&tensor, tm__safetensors_path(file), name);
     }
     tm__arena_release(&names);
     return status;
@@ -231,6 +246,7 @@ tm_status tm__trainer_resume(tm__trainer *trainer, const char *directory, bool *
     TM__TRY_GOTO(status, read_state(trainer, path, &s), done);
     TM__TRY_GOTO(status, tm__safetensors_open(data, &file), done);
     TM__TRY_GOTO(status, find(file, losses_name, TM_F64, 1, &s.step, &losses), done);
+    TM__TRY_GOTO(status, tm__tensor_check_finite(&losses, data, losses_name), done);
     if (trainer->number_count)
         TM__TRY_GOTO(status, find(file, numbers_name, TM_F64, 1, &trainer->number_count, &numbers), done);
     if (trainer->number_count) TM__TRY_GOTO(status, tm__tensor_check_finite(&numbers, data, numbers_name), done);

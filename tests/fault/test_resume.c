@@ -271,12 +271,30 @@ static void test_another_machine_needs_force(void **state) {
     }
 }
 
+/* Where the data of the first tensor of a kind begins in a safetensors file. */
+static size_t tensor_offset(const char *data, char kind) {
+    uint64_t header = 0;
+    const char *name;
+    json_t *entry;
+    size_t at = 0;
+    memcpy(&header, data, 8); /* little-endian, as every machine this runs on */
+    json_t *json = json_loadb(data + 8, header, 0, NULL);
+    assert_non_null(json);
+    json_object_foreach(json, name, entry) {
+        if (name[0] == kind && at == 0)
+            at = 8 + header + (size_t)json_integer_value(json_array_get(json_object_get(entry, "data_offsets"), 0));
+    }
+    json_decref(json);
+    assert_true(at > 0);
+    return at;
+}
+
 static void test_broken_checkpoints(void **state) {
     (void)state;
     static const struct {
         const char *key;
         int64_t value;
-    } edits[] = {{"step", 99}, {"step", 1}, {"version", 2}, {"optimiser_step", -1}};
+    } edits[] = {{"step", 99}, {"step", 1}, {"version", 2}, {"optimiser_step", -1}, {"optimiser_step", 99}};
     char hex[65];
     for (size_t i = 0; i < TM__COUNT(edits); i++) {
         tm_train_options o = options_for(false);
@@ -296,6 +314,12 @@ static void test_broken_checkpoints(void **state) {
     memset(data + len - 4, 0xff, 4); /* a weight or moment that is not a number */
     assert_ok(tm__file_write(path, data, len));
     assert_int_equal(train_once(&o, 100, NULL, hex), TM_NUMERIC);
+    memset(data + len - 4, 0, 4);
+    const float negative = -1;
+    memcpy(data + tensor_offset(data, 'v'), &negative, sizeof negative); /* a mean of squares */
+    assert_ok(tm__file_write(path, data, len));
+    assert_int_equal(train_once(&o, 100, NULL, hex), TM_FORMAT);
+    assert_int_equal(tm_error_last()->field[0], 'v');
     assert_int_equal(unlink(path), 0);
     assert_int_equal(train_once(&o, 100, NULL, hex), TM_NOT_FOUND);
     free(data);
