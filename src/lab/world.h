@@ -134,8 +134,6 @@ const char *tm__world_split_name(int split);
 /* Byte-level BPE trained on the world's words until each of them is one token. */
 tm_status tm__world_tokenizer_json(const tm_world *world, tm__string *json);
 const char *tm__world_tokenizer_config(void);
-/* Both files of it into an existing directory. */
-tm_status tm__world_write_tokenizer(const tm_world *world, const char *directory);
 
 /* ---- measures (world_eval.c); docs/world.md defines them ---- */
 

@@ -25,7 +25,8 @@ static tm_status write_set(const tm_world *world, const char *directory, const c
     return status;
 }
 
-tm_status tm__world_write_tokenizer(const tm_world *world, const char *directory) {
+/* Both files of it into an existing directory. */
+static tm_status write_tokenizer(const tm_world *world, const char *directory) {
     tm__string json = {0};
     tm_status status = tm__world_tokenizer_json(world, &json);
     if (status == TM_OK) status = write_text(directory, "tokenizer.json", json.data, json.len);
@@ -38,7 +39,7 @@ tm_status tm__world_write_tokenizer(const tm_world *world, const char *directory
 tm_status tm_world_write(const tm_world *world, const char *directory) {
     tm__outdir out = {0};
     TM__TRY(tm__outdir_begin(&out, directory, true));
-    tm_status status = tm__world_write_tokenizer(world, out.aside);
+    tm_status status = write_tokenizer(world, out.aside);
     const char *name;
     for (size_t i = 0; (name = tm_world_set_name(i)) && status == TM_OK; i++)
         status = write_set(world, out.aside, name);

@@ -71,7 +71,6 @@ typedef struct tm__panacea {
 } tm__panacea;
 tm_status tm__panacea_begin(tm__trainer *trainer, void *panacea);
 tm_status tm__panacea_step(tm__trainer *trainer, void *panacea, double *loss, int64_t *tokens, int64_t *targets);
-tm_status tm__panacea_finish(tm__trainer *trainer, void *panacea);
 void tm__panacea_release(tm__trainer *trainer, void *panacea);
 
 typedef struct tm__booster {

@@ -102,7 +102,7 @@ static tm_status save_tuned(tm__trainer *t, const tm__panacea *p) {
                                  : tm_model_save(t->model, p->options->tuned, &save);
 }
 
-tm_status tm__panacea_finish(tm__trainer *t, void *user) {
+static tm_status finish(tm__trainer *t, void *user) {
     tm__panacea *p = user;
     if (p->options->tuned) TM__TRY(save_tuned(t, p));
     if (p->options->batches) TM__TRY(average_epsilon(t, p));
@@ -143,7 +143,7 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
         tm__run loop = {.step = tm__panacea_step,
                         .user = &p,
                         .begin = tm__panacea_begin,
-                        .finish = tm__panacea_finish,
+                        .finish = finish,
                         .release = tm__panacea_release};
         const tm__examples *sets[] = {&user, &harmful};
         status = tm__job_run(&job, &tm__method_panacea, &o, sets, TM__COUNT(sets), &loop);

@@ -56,8 +56,7 @@ tm_status tm__vocab_check(const tm__vocab *vocab, const char *file);
 int32_t tm__vocab_id(const tm__vocab *vocab, const char *text, size_t len); /* -1: none */
 /* Reads every piece in the byte alphabet of GPT-2 and sets its raw bytes. */
 tm_status tm__vocab_decode_bytes(tm__vocab *vocab);
-/* Byte of a character of GPT-2's byte alphabet, -1: none; and the character of a byte. */
-int tm__byte_of_code(uint32_t code);
+/* The character that stands for a byte in GPT-2's byte alphabet. */
 uint32_t tm__code_of_byte(int byte);
 /* "<0x0A>" -> 10; -1 for other texts. */
 int tm__byte_of_piece(const char *text, size_t len);

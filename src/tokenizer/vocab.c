@@ -19,7 +19,7 @@ uint32_t tm__code_of_byte(int byte) {
 }
 
 /* The 68 others are 0x00-0x20, 0x7f-0xa0 and 0xad. */
-int tm__byte_of_code(uint32_t code) {
+static int byte_of_code(uint32_t code) {
     if (code < 256) return printable((int)code) ? (int)code : -1;
     uint32_t index = code - 256;
     if (index <= 0x20) return (int)index;
@@ -91,7 +91,7 @@ tm_status tm__vocab_decode_bytes(tm__vocab *vocab) {
         uint32_t code, len = 0;
         for (uint32_t i = 0; i < piece->len; len++) {
             i += (uint32_t)tm__utf8_decode(piece->text + i, piece->len - i, &code);
-            int byte = tm__byte_of_code(code);
+            int byte = byte_of_code(code);
             if (byte < 0) break;
             raw[len] = (char)byte;
             if (i == piece->len) {

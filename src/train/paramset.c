@@ -99,7 +99,7 @@ tm_status tm__paramset_axpy(const tm__paramset *set, double alpha, const tm__vec
     return TM_OK;
 }
 
-tm_status tm__vector_scale(const tm__paramset *set, double alpha, tm__vector *x) {
+static tm_status vector_scale(const tm__paramset *set, double alpha, tm__vector *x) {
     for (size_t i = 0; i < set->count; i++)
         TM__TRY(set->dev->k->scale(set->dev, x->data[i], alpha, x->data[i], length(set->items[i])));
     return TM_OK;
@@ -159,5 +159,5 @@ tm_status tm__grads_direction(const tm__paramset *set, double length, tm__vector
     double norm;
     TM__TRY(tm__grads_norm(set, &norm));
     TM__TRY(tm__grads_save(set, x));
-    return tm__vector_scale(set, length / (norm + TM__NORM_FLOOR), x);
+    return vector_scale(set, length / (norm + TM__NORM_FLOOR), x);
 }

@@ -74,7 +74,6 @@ tm_status tm__grads_norm(const tm__paramset *set, double *norm); /* global L2 */
  */
 #define TM__NORM_FLOOR 1e-7
 tm_status tm__grads_direction(const tm__paramset *set, double length, tm__vector *x);
-tm_status tm__vector_scale(const tm__paramset *set, double alpha, tm__vector *x); /* x = alpha x */
 tm_status tm__vector_dot(const tm__paramset *set, const tm__vector *x, const tm__vector *y, double *dot);
 
 /* ---- optimiser (optimiser.c) and schedule (schedule.c) ---- */
