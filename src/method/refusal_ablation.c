@@ -362,15 +362,27 @@ static tm_status fixed(const probe *p, const double *candidates, const tm_refusa
 
 /* ---- the method -------------------------------------------------------------------------------------------------- */
 
-/* Marks the first token of each opening. */
-static tm_status mark_refusals(probe *p, const tm_tokenizer *tokenizer, const char *openings) {
+/* The id that an answer with this opening begins with: behind a prompt a tokenizer may cut it otherwise than alone. */
+static tm_status mark_refusal(probe *p, const tm_tokenizer *tokenizer, tm_chat_format chat, const char *opening) {
+    const tm_message row[] = {{"user", "?"}, {"assistant", opening}};
+    tm_ids ids = {0}, labels = {0};
+    size_t t = 0;
+    tm_status status = tm__row_encode(tokenizer, chat, row, TM__COUNT(row), false, &ids, &labels);
+    while (t < labels.len && labels.data[t] < 0) t++;
+    if (status == TM_OK && t < ids.len) status = tm__model_check_id(p->model, ids.data[t]);
+    if (status == TM_OK && t < ids.len) p->refusal[ids.data[t]] = true;
+    tm_ids_free(&ids);
+    tm_ids_free(&labels);
+    return status;
+}
+
+static tm_status mark_refusals(probe *p, const tm_tokenizer *tokenizer, tm_chat_format chat, const char *openings) {
     while (openings && *openings) {
         size_t len = strcspn(openings, "|");
-        tm_ids ids = {0};
-        tm_status status = tm_tokenizer_encode(tokenizer, openings, len, 0, &ids);
-        if (status == TM_OK && ids.len) status = tm__model_check_id(p->model, ids.data[0]);
-        if (status == TM_OK && ids.len) p->refusal[ids.data[0]] = true;
-        tm_ids_free(&ids);
+        char *opening = len ? tm__strndup(openings, len) : NULL;
+        tm_status status = len && !opening ? tm__fail_memory() : TM_OK;
+        if (opening) status = mark_refusal(p, tokenizer, chat, opening);
+        free(opening);
         TM__TRY(status);
         openings += len + (openings[len] == '|');
     }
@@ -422,7 +434,7 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
     tm_status status = p.refusal && p.probs && unit ? tm__tape_create(model->dev, &p.tape) : tm__fail_memory();
     if (status == TM_OK) {
         p.tape->recording = false;
-        status = mark_refusals(&p, tokenizer, o.refusal);
+        status = mark_refusals(&p, tokenizer, (tm_chat_format)job.train.chat, o.refusal);
     }
     if (status == TM_OK) status = direction(&p, &job, &o, unit);
     if (status == TM_OK) status = tm__ablate_model(model, unit);
