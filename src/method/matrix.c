@@ -1,4 +1,4 @@
-/* matrix.c: reading and writing weights as fp64 numbers. */
+/* matrix.c: reading and writing weights as fp64 numbers; normal noise. (tests/unit/test_mmd.c: tm__normal_fill) */
 #include "method/matrix.h"
 
 #include <stdlib.h>
@@ -39,4 +39,18 @@ tm_status tm__param_read_all(tm_device *dev, const tm__param *param, double **ou
     else
         free(values);
     return status;
+}
+
+/* A normal number takes one block of Philox, whose counter is therefore the number's index. */
+static void fill_part(double *to, size_t count, uint64_t seed, uint64_t stream, size_t first) {
+    tm__rng rng = tm__rng_make(seed, stream);
+    rng.counter = first;
+    for (size_t i = 0; i < count; i++) to[i] = tm__rng_normal(&rng);
+}
+
+void tm__normal_fill(double *to, size_t count, uint64_t seed, uint64_t stream, size_t first, int threads) {
+    enum { PART = 4096 };
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (size_t at = 0; at < count; at += PART)
+        fill_part(to + at, TM__MIN((size_t)PART, count - at), seed, stream, first + at);
 }

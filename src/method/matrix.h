@@ -1,4 +1,4 @@
-/* matrix.h: weights as fp64 rows on the host, for methods that edit them once instead of training. */
+/* matrix.h: weights as fp64 rows on the host, for methods that edit them once instead of training; normal noise. */
 #ifndef TM_METHOD_MATRIX_H
 #define TM_METHOD_MATRIX_H
 
@@ -10,6 +10,10 @@ tm_status tm__param_read(tm_device *dev, const tm__param *param, int64_t first, 
 tm_status tm__param_write(tm_device *dev, tm__param *param, int64_t first, int64_t count, const double *values);
 /* A whole parameter; the array is the caller's. */
 tm_status tm__param_read_all(tm_device *dev, const tm__param *param, double **out);
+
+/* Numbers [first, first + count) of the standard normal sequence of (seed, stream): what tm__rng_normal gives. The same
+ * bytes for every number of threads. */
+void tm__normal_fill(double *to, size_t count, uint64_t seed, uint64_t stream, size_t first, int threads);
 
 /* ---- Antidote (antidote.c) ---- */
 

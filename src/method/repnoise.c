@@ -8,8 +8,8 @@
  *   N = (1/L) sum_l MMD( m * MLP_l output, m * G_l ),  G_l: normal noise, drawn anew per layer and step
  *
  * h_0: embeddings; h_l: output of block l. MLP_l is taken after the down-projection, before the residual. m marks where
- * the two rows of a pair differ (pairs.c); MMD is in mmd.c. The ascent's derivative is -alpha / (S + L + 1), the seed
- * that each of S's terms starts backward with; MMD's gradient enters at a tap on the MLP's output.
+ * the two rows of a pair differ (pairs.c); MMD is in mmd.c. The ascent's derivative, -alpha / (S + L + 1), multiplies
+ * the gradient of S, which is taken term by term; MMD's gradient enters at a tap on the MLP's output.
  * alpha weighs the ascent and beta the noise, as in the released code; the paper's formula has them the other way
  * round. The authors train with Adam at 2e-5 (twice as much hurts), batch 4 to 8, one epoch, cosine after 10% warm-up,
  * 256 tokens; alpha, beta and the rate are to be searched per model. Freezing early layers destroys the effect.
@@ -22,6 +22,7 @@
  * tests/golden/test_repnoise.c.
  */
 #include "method/repnoise.h"
+#include "method/matrix.h"
 
 #include <stdlib.h>
 
@@ -46,13 +47,21 @@ double tm__repnoise_ascent(double alpha, double s, int64_t layers, double *slope
 /* ---- noise ------------------------------------------------------------------------------------------------------- */
 
 tm_status tm__repnoise_noise(const uint8_t *mask, size_t rows, size_t positions, size_t width, uint64_t seed,
-                             uint64_t stream, double *x, double *noise, double *gradient, double *value) {
-    tm__rng rng = tm__rng_make(seed, stream);
-    for (size_t t = 0; t < rows * positions; t++) {
-        if (!mask[t]) memset(x + t * width, 0, width * sizeof *x);
-        for (size_t i = 0; i < width; i++) noise[t * width + i] = mask[t] ? tm__rng_normal(&rng) : 0;
+                             uint64_t stream, int threads, double *x, double *noise, double *gradient, double *value) {
+    size_t drawn = 0;
+    for (size_t t = 0, end; t < rows * positions; t = end) { /* runs of equal mask */
+        for (end = t + 1; end < rows * positions && !mask[end] == !mask[t]; end++) {
+        }
+        size_t at = t * width, count = (end - t) * width;
+        if (mask[t]) {
+            tm__normal_fill(noise + at, count, seed, stream, drawn, threads);
+            drawn += count;
+        } else {
+            memset(x + at, 0, count * sizeof *x);
+            memset(noise + at, 0, count * sizeof *noise);
+        }
     }
-    TM__TRY(tm__mmd(x, noise, rows, positions * width, value, gradient, NULL));
+    TM__TRY(tm__mmd(x, noise, rows, positions * width, threads, value, gradient, NULL));
     for (size_t t = 0; t < rows * positions; t++)
         if (!mask[t]) memset(gradient + t * width, 0, width * sizeof *gradient);
     return TM_OK;
@@ -68,22 +77,17 @@ typedef struct harmful_run {
     tm__batch_store *store;
     tm__arena arena;
     tm__forward_options forward;
-    tm__tap *taps;     /* (L) value and extra_grad: (T, D) each */
-    uint8_t *mask;     /* (T) */
-    size_t bytes;      /* of one tap's buffer */
-    tm__var **losses;  /* (L + 2) terms of S */
-    const void **seed; /* (L + 2) */
-    size_t loss_count;
-    void *seeds; /* one scalar per term, act */
+    tm__tape *norms, *heads; /* of one lens at a time */
+    tm__tap *taps;           /* (L) one buffer (T, D) each: the output, then the gradient to add there */
+    uint8_t *mask;           /* (T) */
+    size_t bytes;            /* of one tap's buffer */
+    double *terms;           /* (targets) */
+    void *times;             /* scalar, act: how often the term at work counts */
     double blind, s, noise;
 } harmful_run;
 
 static int64_t layers_of(const harmful_run *run) {
     return run->trainer->model->config.layers;
-}
-
-static size_t seeds_bytes(const harmful_run *run) {
-    return (size_t)(layers_of(run) + 2) * tm__dtype_size(run->trainer->model->dev->act);
 }
 
 static void fill_mask(harmful_run *run, const size_t *rows) {
@@ -98,17 +102,24 @@ static tm_status make_taps(harmful_run *run) {
     int64_t layers = layers_of(run);
     run->taps = tm__arena_alloc(&run->arena, (size_t)layers, sizeof *run->taps);
     if (!run->taps) return tm__fail_memory();
+    run->forward.taps = run->taps;
     for (int64_t i = 0; i < layers; i++) {
         tm__tap *tap = &run->taps[i];
-        void *extra;
         *tap = (tm__tap){.layer = (int)i, .site = TM__TAP_MLP_OUT};
-        run->forward.taps = run->taps;
-        run->forward.tap_count = (size_t)i + 1; /* what `close` gives back */
         TM__TRY(dev->alloc(dev, run->bytes, &tap->value));
-        TM__TRY(dev->alloc(dev, run->bytes, &extra));
-        tap->extra_grad = extra;
+        tap->extra_grad = tap->value;
+        run->forward.tap_count = (size_t)i + 1; /* what `close` gives back */
     }
     return TM_OK;
+}
+
+static tm_status make_lens(harmful_run *run) {
+    tm_device *dev = run->trainer->model->dev;
+    run->terms = tm__arena_alloc(&run->arena, (size_t)run->batch->targets.count, sizeof *run->terms);
+    if (!run->terms) return tm__fail_memory();
+    TM__TRY(tm__tape_create(dev, &run->norms));
+    TM__TRY(tm__tape_create(dev, &run->heads));
+    return dev->alloc(dev, tm__dtype_size(dev->act), &run->times);
 }
 
 static tm_status open_run(harmful_run *run, const size_t *rows, size_t n) {
@@ -122,81 +133,123 @@ static tm_status open_run(harmful_run *run, const size_t *rows, size_t n) {
     run->blind *= log((double)t->model->config.vocab);
     run->mask = tm__arena_alloc(&run->arena, (size_t)run->batch->tokens, 1);
     run->forward.states = tm__arena_alloc(&run->arena, layers + 1, sizeof *run->forward.states);
-    run->losses = tm__arena_alloc(&run->arena, layers + 2, sizeof *run->losses);
-    run->seed = tm__arena_alloc(&run->arena, layers + 2, sizeof *run->seed);
-    if (!run->mask || !run->forward.states || !run->losses || !run->seed) return tm__fail_memory();
+    if (!run->mask || !run->forward.states) return tm__fail_memory();
     fill_mask(run, rows);
     run->forward.recompute = t->options->recompute;
-    TM__TRY(t->model->dev->alloc(t->model->dev, seeds_bytes(run), &run->seeds));
+    if (run->own->options->alpha > 0) TM__TRY(make_lens(run));
     return run->own->options->beta > 0 ? make_taps(run) : TM_OK;
 }
 
 static void close_run(harmful_run *run) {
     tm_device *dev = run->trainer->model->dev;
     tm__tape_reset(run->trainer->tape); /* before the buffers that it may still name */
-    for (size_t i = 0; i < run->forward.tap_count; i++) {
-        if (run->taps[i].value) dev->release(dev, run->taps[i].value, run->bytes);
-        if (run->taps[i].extra_grad) dev->release(dev, (void *)run->taps[i].extra_grad, run->bytes);
-    }
-    if (run->seeds) dev->release(dev, run->seeds, seeds_bytes(run));
+    tm__tape_free(run->heads);
+    tm__tape_free(run->norms);
+    for (size_t i = 0; i < run->forward.tap_count; i++) dev->release(dev, (void *)run->taps[i].extra_grad, run->bytes);
+    if (run->times) dev->release(dev, run->times, tm__dtype_size(dev->act));
     tm__batch_free(run->store);
     tm__arena_release(&run->arena);
 }
 
-/* One term of S, counted `times` times. Under LoRA the embeddings' term has nothing to teach and is a number only. */
-static tm_status add_term(harmful_run *run, tm__var *normed, double times, double *terms) {
-    tm_model *model = run->trainer->model;
-    const tm__head_targets *targets = &run->batch->targets;
-    size_t at = run->loss_count;
-    TM__TRY(tm__op_head_loss(run->trainer->tape, normed, tm__model_head(model), targets, terms, &run->losses[at]));
-    double sum = run->blind;
-    for (int64_t i = 0; i < targets->count; i++) sum += targets->weight[i] * terms[i];
-    run->s += times * sum;
-    if (!run->losses[at]->needs_grad) return TM_OK;
-    void *seed = (char *)run->seeds + at * tm__dtype_size(model->dev->act);
-    run->seed[at] = seed;
-    run->loss_count++;
-    return model->dev->k->fill(model->dev, seed, times, 1);
+/* ---- the ascent: head and cross-entropy at every layer -----------------------------------------------------------
+ *
+ * A lens is differentiated as soon as it is computed, so that one chunk of logits is all that is ever kept. What its
+ * gradient is to be multiplied by is known only once all of S is: until then the parameters of the lenses hold the
+ * gradient of S, which is why the harmful side comes first in a step. */
+
+/* Targets first .. first + n; their gradient is added to that of `normed`, which is lent to the inner tape for it. */
+static tm_status head_chunk(harmful_run *run, tm__var *normed, int64_t first, int64_t n) {
+    const tm__head_targets *all = &run->batch->targets;
+    const tm__head_targets some = {n, all->row + first, all->id + first, all->weight + first};
+    const void *seed = run->times;
+    tm__var *input, *loss;
+    TM__TRY(tm__tape_input(run->heads, normed->value, normed->needs_grad, &input));
+    TM__TRY(tm__op_head_loss(run->heads, input, tm__model_head(run->trainer->model), &some, run->terms + first, &loss));
+    if (!loss->needs_grad) return TM_OK; /* LoRA at the embeddings: a number that nothing can be taught */
+    input->grad = normed->grad;
+    tm_status status = tm__tape_backward(run->heads, 1, &loss, &seed);
+    normed->grad = input->grad;
+    input->grad = NULL;
+    return status;
 }
 
-/* Head and cross-entropy at every layer. `correct`: the last block's lens is the final logits' term a second time. */
+/* One term of S, counted `times` times. */
+static tm_status add_term(harmful_run *run, tm__var *normed, double times) {
+    tm_device *dev = run->trainer->model->dev;
+    const tm__head_targets *targets = &run->batch->targets;
+    size_t row_bytes = (size_t)run->trainer->model->config.vocab * tm__dtype_size(dev->act);
+    int64_t chunk = TM__MAX((int64_t)(TM__HEAD_CHUNK_BYTES / row_bytes), (int64_t)1);
+    double sum = run->blind;
+    TM__TRY(dev->k->fill(dev, run->times, times, 1));
+    for (int64_t first = 0; first < targets->count; first += chunk) {
+        TM__TRY(head_chunk(run, normed, first, TM__MIN(chunk, targets->count - first)));
+        tm__tape_reset(run->heads);
+    }
+    for (int64_t i = 0; i < targets->count; i++) sum += targets->weight[i] * run->terms[i];
+    run->s += times * sum;
+    return TM_OK;
+}
+
+/* head(norm(state)); the state's gradient is left in it. */
+static tm_status add_lens(harmful_run *run, tm__var *state) {
+    tm_model *model = run->trainer->model;
+    tm__var *input, *normed;
+    TM__TRY(tm__tape_input(run->norms, state->value, state->needs_grad, &input));
+    TM__TRY(tm__op_rmsnorm(run->norms, input, &model->final_norm, model->config.rms_eps, &normed));
+    TM__TRY(add_term(run, normed, 1));
+    input->grad = state->grad;
+    tm_status status = tm__tape_backward(run->norms, 0, NULL, NULL);
+    state->grad = input->grad;
+    input->grad = NULL;
+    tm__tape_reset(run->norms);
+    return status;
+}
+
+/* `correct`: the last block's lens is the final logits' term a second time; `compat`: that term's input, normed again,
+ * as the framework lists it. */
 static tm_status look_through_lens(harmful_run *run, tm__var *hidden) {
-    tm__trainer *t = run->trainer;
     bool compat = run->own->pairs->mode == TM__PAIRS_COMPAT;
-    int64_t layers = layers_of(run);
-    double *terms = tm__arena_alloc(&run->arena, (size_t)run->batch->targets.count, sizeof *terms);
-    if (!terms) return tm__fail_memory();
-    TM__TRY(add_term(run, hidden, compat ? 1 : 2, terms));
-    if (compat) run->forward.states[layers] = hidden; /* as the framework lists it: already normed */
-    for (int64_t i = 0; i < layers + compat; i++) {
-        tm__var *normed;
-        TM__TRY(
-            tm__op_rmsnorm(t->tape, run->forward.states[i], &t->model->final_norm, t->model->config.rms_eps, &normed));
-        TM__TRY(add_term(run, normed, 1, terms));
+    TM__TRY(add_term(run, hidden, compat ? 1 : 2));
+    if (compat) TM__TRY(add_lens(run, hidden));
+    for (int64_t i = 0; i < layers_of(run); i++) TM__TRY(add_lens(run, run->forward.states[i]));
+    return TM_OK;
+}
+
+/* Multiplies what the lenses left by the derivative with respect to S. */
+static tm_status scale_lens(harmful_run *run, tm__var *hidden, double slope) {
+    tm_model *model = run->trainer->model;
+    tm_device *dev = model->dev;
+    tm__param *params[] = {tm__model_head(model), &model->final_norm};
+    for (size_t i = 0; i < TM__COUNT(params); i++)
+        if (params[i]->trainable)
+            TM__TRY(dev->k->scale(dev, params[i]->grad, slope, params[i]->grad, tm__tensor_count(&params[i]->value)));
+    for (int64_t i = 0; i <= layers_of(run); i++) {
+        tm__var *var = i < layers_of(run) ? run->forward.states[i] : hidden;
+        if (var->grad) TM__TRY(dev->k->scale(dev, var->grad, slope, var->grad, tm__tensor_count(&var->value)));
     }
     return TM_OK;
 }
 
-/* MMD of every layer's MLP output; its gradient, times beta / L, becomes the tap's extra gradient. `room`: three
+/* ---- the distance from noise ------------------------------------------------------------------------------------- */
+
+/* One layer's MMD; its gradient, times beta / L, takes the place of the output in the tap's buffer. `room`: three
  * buffers of `count` doubles. */
-static tm_status compare_layers(harmful_run *run, size_t count, double *room, void *raw) {
+static tm_status compare_layer(harmful_run *run, int64_t layer, size_t count, double *room, void *raw) {
     const tm__trainer *t = run->trainer;
     tm_device *dev = t->model->dev;
     int64_t layers = layers_of(run);
-    double *x = room, *noise = room + count, *gradient = room + 2 * count;
-    for (int64_t i = 0; i < layers; i++) {
-        uint64_t stream = tm__stream(TM__STREAM_NOISE, (uint32_t)(t->step * layers + i));
-        double value;
-        TM__TRY(dev->download(dev, raw, run->taps[i].value, run->bytes));
-        tm__convert(x, TM_F64, raw, dev->act, count);
-        TM__TRY(tm__repnoise_noise(run->mask, (size_t)run->batch->rows, (size_t)run->batch->row_length,
-                                   (size_t)t->model->config.hidden, (uint64_t)t->options->seed, stream, x, noise,
-                                   gradient, &value));
-        for (size_t j = 0; j < count; j++) gradient[j] *= run->own->options->beta / (double)layers;
-        tm__convert(raw, dev->act, gradient, TM_F64, count);
-        TM__TRY(dev->upload(dev, (void *)run->taps[i].extra_grad, raw, run->bytes));
-        run->noise += value / (double)layers;
-    }
+    double *x = room, *noise = room + count, *gradient = room + 2 * count, value;
+    uint64_t stream = tm__stream(TM__STREAM_NOISE, (uint32_t)(t->step * layers + layer));
+    TM__TRY(dev->download(dev, raw, run->taps[layer].value, run->bytes));
+    tm__convert(x, TM_F64, raw, dev->act, count);
+    TM__TRY(tm__repnoise_noise(run->mask, (size_t)run->batch->rows, (size_t)run->batch->row_length,
+                               (size_t)t->model->config.hidden, (uint64_t)t->options->seed, stream, dev->threads, x,
+                               noise, gradient, &value));
+    for (size_t j = 0; j < count; j++) gradient[j] *= run->own->options->beta / (double)layers;
+    tm__convert(raw, dev->act, gradient, TM_F64, count);
+    TM__TRY(dev->upload(dev, run->taps[layer].value, raw, run->bytes));
+    run->taps[layer].value = NULL; /* a segment that is computed again must not write there */
+    run->noise += value / (double)layers;
     return TM_OK;
 }
 
@@ -204,25 +257,25 @@ static tm_status compare_with_noise(harmful_run *run) {
     size_t count = (size_t)(run->batch->tokens * run->trainer->model->config.hidden);
     double *room = tm__alloc(3 * count, sizeof *room);
     void *raw = tm__alloc_aligned(run->bytes);
-    tm_status status = room && raw ? compare_layers(run, count, room, raw) : tm__fail_memory();
+    tm_status status = room && raw ? TM_OK : tm__fail_memory();
+    for (int64_t i = 0; i < layers_of(run) && status == TM_OK; i++) status = compare_layer(run, i, count, room, raw);
     free(room);
     free(raw);
     return status;
 }
 
-/* Adds the gradient of beta N - alpha ln(S/(L+1) + 1); *loss gets the value. */
+/* Adds the gradient of beta N - alpha ln(S/(L+1) + 1) to gradients that are zero; *loss gets the value. */
 static tm_status harmful_pass(harmful_run *run, double *loss) {
     tm__trainer *t = run->trainer;
-    tm_device *dev = t->model->dev;
     const tm_repnoise_options *o = run->own->options;
     tm__var *hidden;
     TM__TRY(tm__model_forward(t->model, t->tape, run->batch, &run->forward, &hidden));
     if (o->alpha > 0) TM__TRY(look_through_lens(run, hidden));
     if (o->beta > 0) TM__TRY(compare_with_noise(run));
     double slope, ascent = tm__repnoise_ascent(o->alpha, run->s, layers_of(run), &slope);
-    TM__TRY(dev->k->scale(dev, run->seeds, slope, run->seeds, (int64_t)run->loss_count));
+    if (o->alpha > 0) TM__TRY(scale_lens(run, hidden, slope));
     *loss = o->beta * run->noise + ascent;
-    return tm__tape_backward(t->tape, run->loss_count, run->losses, run->seed);
+    return tm__tape_backward(t->tape, 0, NULL, NULL);
 }
 
 static tm_status harmful_side(tm__trainer *t, const tm__repnoise *own, const size_t *rows, size_t n, double *loss) {
@@ -255,12 +308,12 @@ tm_status tm__repnoise_step(tm__trainer *t, void *repnoise, double *loss, int64_
     tm__pass_result result;
     size_t *rows;
     double harmful = 0;
+    bool hurts = own->options->alpha > 0 || own->options->beta > 0;
     TM__TRY(tm__trainer_draw(t, &pass, &rows, &result));
-    tm_status status = tm__pairs_pass(t, own->pairs, TM__REFUSAL, rows, (size_t)batch, 1, &result);
-    if (status == TM_OK && (own->options->alpha > 0 || own->options->beta > 0)) {
-        status = harmful_side(t, own, rows, (size_t)batch, &harmful);
-        for (int64_t i = 0; i < batch; i++) result.tokens += (int64_t)own->pairs->side[TM__HARMFUL].ids[rows[i]].len;
-    }
+    tm_status status = hurts ? harmful_side(t, own, rows, (size_t)batch, &harmful) : TM_OK;
+    if (status == TM_OK) status = tm__pairs_pass(t, own->pairs, TM__REFUSAL, rows, (size_t)batch, 1, &result);
+    for (int64_t i = 0; hurts && i < batch; i++)
+        result.tokens += (int64_t)own->pairs->side[TM__HARMFUL].ids[rows[i]].len;
     free(rows);
     if (status == TM_OK) status = retain(t, own, &result);
     *loss = result.loss + harmful;

@@ -7,9 +7,9 @@
 /* ---- maximum mean discrepancy (mmd.c) ---- */
 
 /* *value of x and g (rows, width), and its gradient in x (rows, width; may be NULL). *bandwidth (may be NULL): b-bar to
- * use if it is above 0; receives the one used. */
-tm_status tm__mmd(const double *x, const double *g, size_t rows, size_t width, double *value, double *gradient,
-                  double *bandwidth);
+ * use if it is above 0; receives the one used. The same bytes for every number of threads. */
+tm_status tm__mmd(const double *x, const double *g, size_t rows, size_t width, int threads, double *value,
+                  double *gradient, double *bandwidth);
 
 /* ---- pairs and their masks (pairs.c) ---- */
 
@@ -53,7 +53,7 @@ double tm__repnoise_ascent(double alpha, double s, int64_t layers, double *slope
  * it is not: as many normal numbers of (seed, stream) in that order. noise and gradient: room for rows * positions *
  * width each; the gradient is zero where the mask is. */
 tm_status tm__repnoise_noise(const uint8_t *mask, size_t rows, size_t positions, size_t width, uint64_t seed,
-                             uint64_t stream, double *x, double *noise, double *gradient, double *value);
+                             uint64_t stream, int threads, double *x, double *noise, double *gradient, double *value);
 
 typedef struct tm__adversarial {
     const tm_adversarial_options *options;

@@ -1,6 +1,7 @@
 /* RepNoise's MMD: golden rows A2 and A3 of the methods' specification, invariants, its gradient. */
 #include "support.h"
 
+#include "method/matrix.h"
 #include "method/repnoise.h"
 
 enum { ROWS = 3, WIDTH = 7, SIZE = ROWS * WIDTH };
@@ -11,7 +12,7 @@ static void assert_near(double got, double want, double most) {
 
 static double value_of(const double *x, const double *g, size_t rows, size_t width) {
     double value;
-    assert_ok(tm__mmd(x, g, rows, width, &value, NULL, NULL));
+    assert_ok(tm__mmd(x, g, rows, width, 1, &value, NULL, NULL));
     return value;
 }
 
@@ -25,7 +26,7 @@ static void golden_row_a2(void **state) {
     const double x[] = {1, 0, 0, 2}, g[] = {.5, -1, -1, .5};
     const double want[] = {0.7665189632, 1.1911448261, 0.5699713762, 0.4318784902};
     double value, gradient[4], bandwidth = 0, moved[2][4];
-    assert_ok(tm__mmd(x, g, 2, 2, &value, gradient, &bandwidth));
+    assert_ok(tm__mmd(x, g, 2, 2, 1, &value, gradient, &bandwidth));
     assert_near(bandwidth, 4.5833333333, 1e-10);
     assert_near(value, 2.3990895430, 1e-10);
     for (int i = 0; i < 4; i++) assert_near(gradient[i], want[i], 1e-10);
@@ -71,7 +72,7 @@ static void equal_rows_are_no_nan(void **state) {
     (void)state;
     double x[SIZE], gradient[SIZE], value;
     for (int i = 0; i < SIZE; i++) x[i] = 0.25;
-    assert_ok(tm__mmd(x, x, ROWS, WIDTH, &value, gradient, NULL));
+    assert_ok(tm__mmd(x, x, ROWS, WIDTH, 1, &value, gradient, NULL));
     assert_near(value, 0, 0);
     for (int i = 0; i < SIZE; i++) assert_near(gradient[i], 0, 0);
 }
@@ -81,13 +82,13 @@ static double gradient_error(bool held) {
     double x[SIZE], g[SIZE], gradient[SIZE], numeric[SIZE], value, bandwidth = 0;
     fill(x, SIZE, 1);
     fill(g, SIZE, 2);
-    assert_ok(tm__mmd(x, g, ROWS, WIDTH, &value, gradient, &bandwidth));
+    assert_ok(tm__mmd(x, g, ROWS, WIDTH, 1, &value, gradient, &bandwidth));
     for (int i = 0; i < SIZE; i++) {
         double side[2], kept = x[i], h = 1e-5;
         for (int s = 0; s < 2; s++) {
             double b = held ? bandwidth : 0;
             x[i] = kept + (s ? -h : h);
-            assert_ok(tm__mmd(x, g, ROWS, WIDTH, &side[s], NULL, &b));
+            assert_ok(tm__mmd(x, g, ROWS, WIDTH, 1, &side[s], NULL, &b));
         }
         x[i] = kept;
         numeric[i] = (side[0] - side[1]) / (2 * h);
@@ -101,6 +102,40 @@ static void gradient_holds_the_bandwidth(void **state) {
     assert_true(gradient_error(false) > 1e-3); /* the check can fail, and b-bar is indeed held */
 }
 
+/* Wide rows, so that there are several slices of several blocks; against the plain formula. */
+static void threads_change_nothing(void **state) {
+    (void)state;
+    enum { LONG_ROWS = 3, LONG = 70001, COUNT = LONG_ROWS * LONG };
+    double *x = malloc(COUNT * sizeof *x), *g = malloc(COUNT * sizeof *g), *again = malloc(COUNT * sizeof *again);
+    double *gradient[2], value[2], bandwidth = 0, sum = 0;
+    fill(x, COUNT, 1);
+    fill(g, COUNT, 2);
+    for (int i = 0; i < 2; i++) {
+        gradient[i] = malloc(COUNT * sizeof *gradient[i]);
+        assert_ok(tm__mmd(x, g, LONG_ROWS, LONG, i ? 5 : 1, &value[i], gradient[i], i ? NULL : &bandwidth));
+    }
+    assert_true(value[0] == value[1]);
+    assert_memory_equal(gradient[0], gradient[1], COUNT * sizeof *gradient[0]);
+    for (int i = 0; i < 2 * LONG_ROWS; i++)
+        for (int j = 0; j < 2 * LONG_ROWS; j++) {
+            const double *a = i < LONG_ROWS ? x + (size_t)i * LONG : g + (size_t)(i - LONG_ROWS) * LONG;
+            const double *b = j < LONG_ROWS ? x + (size_t)j * LONG : g + (size_t)(j - LONG_ROWS) * LONG;
+            for (int c = 0; c < LONG; c++) sum += (a[c] - b[c]) * (a[c] - b[c]);
+        }
+    assert_near(bandwidth / (sum / (2 * LONG_ROWS * (2 * LONG_ROWS - 1))), 1, 1e-12);
+    fill(again, COUNT, 1);
+    for (int i = 0; i < 3; i++) { /* any part of the normal sequence, by any number of threads */
+        memset(gradient[0], 0, COUNT * sizeof *gradient[0]);
+        tm__normal_fill(gradient[0], 9001, 3, tm__stream(TM__STREAM_TEST, 1), (size_t)i * 7777, 1 + 2 * i);
+        assert_memory_equal(gradient[0], again + i * 7777, 9001 * sizeof *again);
+    }
+    free(x);
+    free(g);
+    free(again);
+    free(gradient[0]);
+    free(gradient[1]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_row_a2),
@@ -108,6 +143,7 @@ int main(void) {
         cmocka_unit_test(invariants),
         cmocka_unit_test(equal_rows_are_no_nan),
         cmocka_unit_test(gradient_holds_the_bandwidth),
+        cmocka_unit_test(threads_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

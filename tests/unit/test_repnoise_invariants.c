@@ -80,8 +80,8 @@ static void noise_is_zero_where_the_mask_is(void **state) {
     double x[SIZE], again[SIZE], noise[3][SIZE], gradient[SIZE], value[3];
     for (int i = 0; i < 3; i++) {
         for (int j = 0; j < SIZE; j++) x[j] = sin(j + 1);
-        assert_ok(
-            tm__repnoise_noise(mask, BATCH, POSITIONS, WIDTH, 1, i == 2 ? 6 : 5, x, noise[i], gradient, &value[i]));
+        assert_ok(tm__repnoise_noise(mask, BATCH, POSITIONS, WIDTH, 1, i == 2 ? 6 : 5, 1 + i, x, noise[i], gradient,
+                                     &value[i]));
         for (int j = 0; j < SIZE; j++) {
             bool in = mask[j / WIDTH];
             assert_true((noise[i][j] != 0) == in && (gradient[j] != 0) == in && (x[j] != 0) == in);
@@ -425,7 +425,7 @@ static void allocation_failures(void **state) {
         tm__alloc_fail_at(nth, false);
         tm_status status = tm__pairs_create(&pairs, 1, TM__PAIRS_COMPAT, 9);
         if (status == TM_OK) status = tm__pairs_add(&pairs, &left, &right);
-        if (status == TM_OK) status = tm__mmd(x, x + 3, 1, 3, &value, NULL, NULL);
+        if (status == TM_OK) status = tm__mmd(x, x + 3, 1, 3, 1, &value, NULL, NULL);
         tm__alloc_fail_at(0, false);
         tm__pairs_release(&pairs);
         tm_ids_free(&left);
