@@ -160,6 +160,8 @@ typedef struct tm__outdir {
 tm_status tm__outdir_begin(tm__outdir *out, const char *target, bool overwrite);
 tm_status tm__outdir_commit(tm__outdir *out); /* on failure everything written is removed, as by abandon */
 void tm__outdir_abandon(tm__outdir *out);     /* safe after commit and on {0} */
+/* Removes what dead processes left beside the target, as tm__outdir_begin does. */
+tm_status tm__outdir_clear(const char *target);
 /* Sequential writer for one file inside (or anywhere): sticky error, reported by close. */
 typedef struct tm__writer {
     int fd;

@@ -89,6 +89,17 @@ static tm_status resolve_target(const char *target, char **resolved) {
     return TM_OK;
 }
 
+tm_status tm__outdir_clear(const char *target) {
+    char *resolved = NULL, *parent = NULL, *name = NULL;
+    TM__TRY(resolve_target(target, &resolved));
+    tm_status status = tm__path_split(resolved, &parent, &name);
+    if (status == TM_OK) remove_leftovers(parent, name);
+    free(resolved);
+    free(parent);
+    free(name);
+    return status;
+}
+
 /* A mount point cannot be replaced by renaming, as the end of a long run would find out. */
 static bool is_mount_point(const char *path) {
     struct statx info;

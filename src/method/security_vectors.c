@@ -11,9 +11,9 @@
  * With theta_s the harmful rows among the user's have little loss left, so w' learns little from them.
  * The published vectors: rank 8, alpha 32, dropout 0.1, Adam at 1e-3, one epoch; about 100 rows are enough. Code that
  * leaves the adapter attached at evaluation measures the harm itself: here it is gone when the method ends.
- * theta_s drops nothing in stage 2: it is frozen, not trained. Stage 1 is short and never resumed from a checkpoint; it
- * is made again, to the same bytes.
- * Pinned by tests/unit/test_security_vectors.c.
+ * theta_s drops nothing in stage 2: it is frozen, not trained. The resumable checkpoint of stage 1 lies beside that of
+ * stage 2, as RESUME.vectors, and is kept: stage 2 begins with it whenever it is continued.
+ * Pinned by tests/unit/test_security_vectors.c and tests/cli/cases/kill_methods.sh.
  */
 #include "method/method.h"
 
@@ -37,22 +37,40 @@ static const tm_option options_table[] = {
     {0},
 };
 
-tm_status tm__security_vectors_learn(const tm__job *job, const tm_security_vectors_options *o) {
-    tm__job learn = *job;
+/* Where stage 1 keeps its checkpoint; the caller's. */
+static char *vectors_directory(const char *resume) {
+    size_t len = strlen(resume);
+    while (len > 1 && resume[len - 1] == '/') len--;
+    return tm__format("%.*s.vectors", (int)len, resume);
+}
+
+static tm_status learn_vectors(tm__job *learn, const tm_security_vectors_options *o) {
     tm__examples harmful = {0};
     tm__run loop = {0};
+    TM__TRY(tm__job_encode(learn, learn->data->harmful, "harmful", &harmful));
+    const tm__examples *sets[] = {&harmful};
+    tm_status status = tm__job_run(learn, &tm__method_security_vectors, o, sets, 1, &loop);
+    tm__examples_release(&harmful);
+    return status;
+}
+
+tm_status tm__security_vectors_learn(const tm__job *job, const tm_security_vectors_options *o) {
+    tm__job learn = *job;
+    char *directory = NULL;
     learn.train.lora = o->lora;
     learn.train.lora.rslora = false; /* not among the options: a caller may have left it unset */
     learn.train.lr = o->lr;
     learn.train.epochs = o->epochs;
     learn.train.steps = 0;
-    learn.train.save_every = 0;
-    learn.train.resume_dir = NULL;
     learn.result = NULL;
-    TM__TRY(tm__job_encode(job, job->data->harmful, "harmful", &harmful));
-    const tm__examples *sets[] = {&harmful};
-    tm_status status = tm__job_run(&learn, &tm__method_security_vectors, o, sets, 1, &loop);
-    tm__examples_release(&harmful);
+    if (job->train.resume_dir) {
+        directory = vectors_directory(job->train.resume_dir);
+        if (!directory) return tm__fail_memory();
+        learn.train.resume_dir = directory;
+        if (!learn.train.save_every) learn.train.save_every = INT64_MAX; /* at least when they are learnt */
+    }
+    tm_status status = learn_vectors(&learn, o);
+    free(directory);
     return status;
 }
 
