@@ -9,11 +9,12 @@
  *   3. deploy w' without theta_s
  *
  * With theta_s the harmful rows among the user's have little loss left, so w' learns little from them.
- * The published vectors: rank 8, alpha 32, dropout 0.1, Adam at 1e-3, one epoch; about 100 rows are enough. Code that
- * leaves the adapter attached at evaluation measures the harm itself: here it is gone when the method ends.
- * theta_s drops nothing in stage 2: it is frozen, not trained. The resumable checkpoint of stage 1 lies beside that of
- * stage 2, as RESUME.vectors, and is kept: stage 2 begins with it whenever it is continued.
- * Pinned by tests/unit/test_security_vectors.c and tests/cli/cases/kill_methods.sh.
+ * The published vectors: rank 8, alpha 32, dropout 0.1, Adam at 1e-3, one epoch; about 100 rows are enough. Batch size,
+ * schedule and clipping are the user's, optimiser and decay are not. Code that leaves the adapter attached at
+ * evaluation measures the harm itself: here it is gone when the method ends. theta_s drops nothing in stage 2: it is
+ * frozen, not trained. The resumable checkpoint of stage 1 lies beside that of stage 2, as RESUME.vectors, and is kept:
+ * stage 2 begins with it whenever it is continued. Pinned by tests/golden/test_stage.c,
+ * tests/unit/test_security_vectors.c and tests/cli/cases/kill_methods.sh.
  */
 #include "method/method.h"
 
@@ -59,6 +60,8 @@ tm_status tm__security_vectors_learn(const tm__job *job, const tm_security_vecto
     char *directory = NULL;
     learn.train.lora = o->lora;
     learn.train.lora.rslora = false; /* not among the options: a caller may have left it unset */
+    learn.train.optimiser = 0;       /* Adam: how the user's rows are learnt says nothing about the vectors */
+    learn.train.weight_decay = 0;
     learn.train.lr = o->lr;
     learn.train.epochs = o->epochs;
     learn.train.steps = 0;

@@ -21,6 +21,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import philox
 from llama import loss_of
 
 STEPS, ROWS = 3, 2
@@ -109,33 +110,9 @@ def vaccine(model, params, first, second, state):
     return two_passes(model, params, first, OPTIONS["vaccine"]["rho"], range(len(layers(model))))
 
 
-def philox_uniforms(seed, stream, n):
-    """Philox 4x32-10 (Salmon et al. 2011), two words to one 53-bit uniform."""
-    words, counter = [], 0
-    while len(words) < 2 * n:
-        c = [counter & 0xFFFFFFFF, counter >> 32, stream & 0xFFFFFFFF, stream >> 32]
-        k = [seed & 0xFFFFFFFF, seed >> 32]
-        for _ in range(10):
-            a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
-            c = [(b >> 32) ^ c[1] ^ k[0], b & 0xFFFFFFFF, (a >> 32) ^ c[3] ^ k[1], a & 0xFFFFFFFF]
-            k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
-        words += c
-        counter += 1
-    return [((words[i] << 32 | words[i + 1]) >> 11) / 2.0**53 for i in range(0, 2 * n, 2)]
-
-
-def philox_normals(seed, stream, n):
-    """Two uniforms to one Box-Muller normal."""
-    uniform = philox_uniforms(seed, stream, 2 * n)
-    return [math.sqrt(-2 * math.log(1 - uniform[2 * i])) * math.cos(2 * math.pi * uniform[2 * i + 1]) for i in range(n)]
-
-
-NOISE_STREAM, BLOCKS_STREAM = 9, 10  # TM__STREAM_NOISE, TM__STREAM_BLOCKS
-
-
 def random_vaccine(model, params, first, second, state):
     tokens, hidden, count = len(first[0]["ids"]), layers(model)[0].hidden_size, len(layers(model))
-    z = torch.tensor(philox_normals(SEED, NOISE_STREAM << 32 | state["step"], count * tokens * hidden), dtype=torch.float64)
+    z = torch.tensor(philox.normals(SEED, philox.stream(philox.NOISE, state["step"]), count * tokens * hidden), dtype=torch.float64)
     z = math.sqrt(OPTIONS["random_vaccine"]["rho"]) * z.reshape(count, 1, tokens, hidden)
     return with_attention_outputs(model, lambda i, output: output + z[i], lambda: gradient(model, params, first))
 
@@ -153,7 +130,7 @@ def t_vaccine(model, params, first, second, state):
         _, h = gradient(model, params, second)
         state["importance"] = [float(norm([x for x, b in zip(h, block) if b == l])) for l in range(len(layers(model)))]
     s = state["importance"]
-    u = philox_uniforms(SEED, BLOCKS_STREAM << 32 | state["step"], 1)[0]
+    u = philox.uniforms(SEED, philox.stream(philox.BLOCKS, state["step"]), 1)[0]
     chosen = 0 if u < s[0] / sum(s) else 1
     loss, g = two_passes(model, params, first, o["rho"], [chosen])
     state["still"] = [b is not None and b != chosen for b in block]

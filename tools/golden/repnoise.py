@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import philox
 import llama  # noqa: F401  float64 rotary tables and norms
 
-SEED, PAD, STREAM_NOISE, LAYERS, STEPS = 42, 3, 9, 2, 3
+SEED, PAD, LAYERS, STEPS = 42, 3, 2, 3
 ALPHA, BETA, COEFFICIENT = 1.3, 0.7, 0.1
 OPTIMISER = dict(lr=5e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
 # Lengths differ; id 0 and coincidentally equal tokens stand within the answers. The last pair is the longest.
@@ -28,23 +29,9 @@ PAIRS = [
 ]
 
 
-def philox(counter, key):
-    c, k, word = list(counter), list(key), (1 << 32) - 1
-    for _ in range(10):
-        p0, p1 = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
-        c = [(p1 >> 32) ^ c[1] ^ k[0], p1 & word, (p0 >> 32) ^ c[3] ^ k[1], p0 & word]
-        k = [(k[0] + 0x9E3779B9) & word, (k[1] + 0xBB67AE85) & word]
-    return c
-
-
 def normals(count, index):
     """`count` numbers of the noise stream `index`."""
-    out = []
-    for i in range(count):
-        b = philox((i, 0, index, STREAM_NOISE), (SEED, 0))
-        u, v = ((b[j] << 32 | b[j + 1]) >> 11 for j in (0, 2))
-        out.append(math.sqrt(-2 * math.log(1 - u * 2.0**-53)) * math.cos(2 * math.pi * v * 2.0**-53))
-    return torch.tensor(out, dtype=torch.float64)
+    return torch.tensor(philox.normals(SEED, philox.stream(philox.NOISE, index), count), dtype=torch.float64)
 
 
 def mmd(x, g):

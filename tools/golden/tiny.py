@@ -1,0 +1,196 @@
+"""What stage.py and post.py share: a tiny Llama with a tokenizer of single characters, ChatML, Philox, rows, adapters, AdamW.
+
+Everything is float64 (llama.py makes transformers compute so) and written from the method specification, not from Temper's sources;
+the streams of random numbers are those that its documentation states.
+"""
+import json
+import math
+import os
+
+import torch
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import philox
+from combine import norm
+from llama import loss_of
+
+LINEARS = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
+           "mlp.down_proj"]
+
+
+def order(seed, count, first, n):
+    """Rows first .. first + n of the endless stream: one shuffle per epoch."""
+    epochs = {}
+    for i in range(first, first + n):
+        epoch = i // count
+        if epoch not in epochs:
+            epochs[epoch] = philox.Integers(seed, philox.stream(philox.SHUFFLE, epoch)).shuffle(range(count))
+        yield epochs[epoch][i % count]
+
+
+# ---- tokens ----
+
+
+class Characters:
+    """One token per character, and ChatML's markers."""
+
+    def __init__(self, texts):
+        characters = sorted(set("".join(texts) + "system user assistant\n"))
+        assert all(c == "\n" or " " <= c <= "~" for c in characters)
+        self.id = {c: i for i, c in enumerate(characters)}
+        self.end, self.start = len(characters), len(characters) + 1
+        self.size = self.start + 1
+
+    def encode(self, text):
+        return [self.id[c] for c in text]
+
+    def chatml(self, messages, ask=False, max_length=10**9, full=False):
+        ids, labels = [], []
+        for role, content in join_inputs(messages):
+            answer = role == "assistant"
+            head = [self.start] + self.encode(role + "\n" + ("" if answer else content))
+            body = self.encode(content) + [self.end] if answer else []
+            tail = ([] if answer else [self.end]) + self.encode("\n")
+            ids += head + body + tail
+            labels += [-100] * len(head) + body + [-100] * len(tail)
+        if ask:
+            ids += [self.start] + self.encode("assistant\n")
+        if full:
+            labels = list(ids)
+        return dict(ids=ids[:max_length], labels=labels[:max_length])
+
+    def save(self, directory):
+        """A byte-level BPE without merges."""
+        stand_in = {" ": "\u0120", "\n": "\u010a"}
+        added = [dict(id=i, content=text, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+                 for i, text in ((self.end, "<|im_end|>"), (self.start, "<|im_start|>"))]
+        level = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=True, use_regex=True)
+        model = dict(type="BPE", dropout=None, unk_token=None, continuing_subword_prefix=None, end_of_word_suffix=None,
+                     fuse_unk=False, byte_fallback=False, vocab={stand_in.get(c, c): i for c, i in self.id.items()}, merges=[])
+        write_json(os.path.join(directory, "tokenizer.json"),
+                   dict(version="1.0", truncation=None, padding=None, added_tokens=added, normalizer=None, pre_tokenizer=level,
+                        post_processor=None, decoder=level, model=model))
+        write_json(os.path.join(directory, "tokenizer_config.json"), dict(eos_token="<|im_end|>", pad_token="<|im_end|>"))
+
+
+def join_inputs(messages):
+    """An Alpaca input follows its instruction after a line break."""
+    out = []
+    for role, content in messages:
+        if role == "input":
+            out[-1] = (out[-1][0], out[-1][1] + "\n" + content)
+        else:
+            out.append((role, content))
+    return out
+
+
+def write_json(path, value):
+    with open(path, "w") as f:
+        json.dump(value, f, separators=(",", ":"))
+        f.write("\n")
+
+
+# ---- model ----
+
+
+def make_config(vocab, **more):
+    base = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+                vocab_size=vocab, max_position_embeddings=512, tie_word_embeddings=True, rms_norm_eps=1e-5, bos_token_id=None,
+                eos_token_id=None, initializer_range=0.3, attn_implementation="sdpa")
+    base.update(more)
+    return LlamaConfig(**base)
+
+
+def make_model(config, generator):
+    model = LlamaForCausalLM(config)
+    for name, p in model.named_parameters():
+        with torch.no_grad():
+            noise = torch.randn(p.shape, generator=generator)
+            if name.endswith("norm.weight"):
+                p.copy_(1 + 0.2 * noise)
+            elif p.dim() == 1:
+                p.copy_(0.1 * noise)
+            else:
+                p.copy_(noise / math.sqrt(p.shape[1]))
+    return model
+
+
+def save_model(directory, config, tensors):
+    os.makedirs(directory, exist_ok=True)
+    save_file({n: t.float().contiguous() for n, t in tensors.items()}, os.path.join(directory, "model.safetensors"),
+              metadata={"format": "pt"})
+    config.dtype, config.architectures = torch.float32, ["LlamaForCausalLM"]
+    config.save_pretrained(directory)
+
+
+def model_order(config):
+    """Names of all parameters as Temper counts them."""
+    names = ["model.embed_tokens.weight"]
+    for i in range(config.num_hidden_layers):
+        at = f"model.layers.{i}."
+        names += [at + "input_layernorm.weight"] + [at + f"{l}.weight" for l in LINEARS[:4]]
+        names += [at + "post_attention_layernorm.weight"] + [at + f"{l}.weight" for l in LINEARS[4:]]
+    return names + ["model.norm.weight"] + ([] if config.tie_word_embeddings else ["lm_head.weight"])
+
+
+class Adapter:
+    """y += (alpha / rank) B A x on chosen linears, by hooks; A uniform, B zero unless `values` are given."""
+
+    def __init__(self, model, rank, alpha, targets, seed, number=0, values=None):
+        self.params, self.hooks, self.scale = {}, [], alpha / rank
+        layers = model.config.num_hidden_layers
+        for i in range(layers):
+            for k, linear in enumerate(LINEARS):
+                if linear.split(".")[1] not in targets:
+                    continue
+                path = f"model.layers.{i}.{linear}"
+                module = model.get_submodule(path)
+                out, wide = module.weight.shape
+                u = philox.uniforms(seed, philox.stream(philox.LORA, (number * layers + i) * 7 + k), rank * wide)
+                a = torch.tensor([2 * x - 1 for x in u], dtype=torch.float64).reshape(rank, wide) / math.sqrt(wide)
+                b = torch.zeros(out, rank, dtype=torch.float64)
+                if values is not None:
+                    a, b = values(rank, wide), values(out, rank)
+                a.requires_grad_()
+                b.requires_grad_()
+                self.params[f"{path}.lora_A.0.weight"], self.params[f"{path}.lora_B.0.weight"] = a, b
+                hook = lambda m, inputs, output, a=a, b=b: output + self.scale * (inputs[0] @ a.T) @ b.T
+                self.hooks.append(module.register_forward_hook(hook))
+
+    def remove(self):
+        for h in self.hooks:
+            h.remove()
+
+    def freeze(self):
+        for p in self.params.values():
+            p.requires_grad_(False)
+
+
+# ---- training ----
+
+
+def adamw(params, rows, steps, batch, seed, model, lr, weight_decay, clip, sign=1.0):
+    """Losses, the first gradient before clipping, the change of the parameters; norms and biases are not decayed."""
+    names, tensors = list(params), list(params.values())
+    start = [p.detach().clone() for p in tensors]
+    m, v = [torch.zeros_like(p) for p in tensors], [torch.zeros_like(p) for p in tensors]
+    losses, first = [], None
+    for t in range(1, steps + 1):
+        loss, _ = loss_of(model, [rows[r] for r in order(seed, len(rows), (t - 1) * batch, batch)])
+        g = torch.autograd.grad(sign * loss, tensors)
+        losses.append(sign * loss.item())
+        first = first or [x.clone() for x in g]
+        scale = min(1.0, clip / (norm(g).item() + 1e-6)) if clip else 1.0
+        with torch.no_grad():
+            for i, p in enumerate(tensors):
+                m[i] = 0.9 * m[i] + 0.1 * scale * g[i]
+                v[i] = 0.999 * v[i] + 0.001 * (scale * g[i])**2
+                if p.dim() >= 2:
+                    p -= lr * weight_decay * p
+                p -= lr * (m[i] / (1 - 0.9**t)) / ((v[i] / (1 - 0.999**t)).sqrt() + 1e-8)
+    return losses, dict(zip(names, first)), {n: (p - s).detach() for n, p, s in zip(names, tensors, start)}
+
+
+def flat(named):
+    return torch.cat([t.detach().reshape(-1) for t in named.values()]).contiguous()
