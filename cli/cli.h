@@ -163,11 +163,34 @@ void cli_model_close(cli_model *model);
 /* Saves the model, or with `adapter` its last adapter (--merge: the model with it), and prints what happened. Returns
  * the exit code. */
 int cli_model_finish(cli_model *model, const char *directory, bool adapter, const cli_save *save,
-                     const tm_train_result *result, const cli_output *output);
+                     const tm_provenance *provenance, const tm_train_result *result, const cli_output *output);
 /* What to tell when tm_train or a method failed; with how to go on after an interruption. Returns the exit code. */
 int cli_train_failed(tm_status status, const tm_train_options *train);
-/* --adapter, --merge and --lora-rank must fit each other. 0, or an exit code. */
-int cli_check_adapter(const char *adapter, const tm_train_options *train, const cli_save *save);
+/* --adapter, --continue-adapter, --merge and --lora-rank must fit each other. 0, or an exit code. */
+int cli_check_adapter(const char *adapter, bool continued, const tm_train_options *train, const cli_save *save);
+
+/* ---- whose rows (history.c) -------------------------------------------------------------------------------------- */
+
+typedef struct cli_rows {
+    const char *role, *path; /* "harmful" */
+    const tm_dataset *rows;  /* NULL: none */
+    tm_party party;
+} cli_rows;
+
+typedef struct cli_history {
+    const char *model, *adapter; /* directories; adapter NULL: none */
+    const char *allowed;         /* --allow-overlap, or NULL */
+    bool continued;              /* --continue-adapter */
+    const char *kind, *method;   /* of the new stage */
+    const tm_option *own_table;  /* the method's options */
+    const void *own;             /* NULL: none */
+    const tm_train_options *train;
+    const cli_rows *rows;
+    size_t count;
+} cli_history;
+/* Refuses prompts that two parties share, here or with an earlier stage of the model; else what will be written beside
+ * the result. Returns the exit code. */
+int cli_history_begin(const cli_history *history, tm_provenance **provenance);
 
 /* Runs a defence or an attack: the whole of `temper defend` and `temper attack`. */
 int cli_method_run(const cli_command *command, bool attack, int argc, char **argv);

@@ -2,7 +2,8 @@
 #include "cli.h"
 
 typedef struct finetune_options {
-    const char *model, *data, *adapter;
+    const char *model, *data, *adapter, *allowed;
+    bool continued, alignment;
 } finetune_options;
 
 static const tm_option table[] = {
@@ -21,28 +22,64 @@ static const tm_option table[] = {
      .offset = offsetof(finetune_options, adapter),
      .unit = "DIR",
      .help = "a PEFT LoRA adapter that is merged into --model before training begins"},
+    {.name = "continue-adapter",
+     .type = TM_OPTION_FLAG,
+     .offset = offsetof(finetune_options, continued),
+     .help = "train --adapter on, and write it as an adapter, instead of merging it"},
+    {.name = "alignment",
+     .type = TM_OPTION_FLAG,
+     .offset = offsetof(finetune_options, alignment),
+     .help = "the rows are the developer's alignment data: a later attack or user must not bring the same prompts"},
+    {.name = "allow-overlap",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(finetune_options, allowed),
+     .unit = "ROLES",
+     .help = "data: go on although --data holds prompts that the model was defended or aligned with"},
     {0},
 };
 
-static int train_and_save(const finetune_options *in, const tm_device_options *where, const tm_train_options *train,
-                          const cli_save *save, const cli_output *output) {
+static int train_model(const finetune_options *in, const tm_device_options *where, const tm_train_options *train,
+                       const cli_save *save, const tm_dataset *data, const tm_provenance *provenance,
+                       const cli_output *output) {
     const tm_monitor *monitor = cli_monitor(output);
     cli_model model = {0};
-    tm_dataset *data = NULL;
     tm_train_result result = {0};
+    bool adapter = train->lora.rank > 0 || in->continued;
     int code;
-    tm_status status = tm_dataset_load(in->data, &data);
-    if (status == TM_OK) status = cli_model_open(&model, where, in->model, in->adapter);
-    if (status == TM_OK && in->adapter) status = tm_model_merge(model.model);
+    tm_status status = cli_model_open(&model, where, in->model, in->adapter);
+    if (status == TM_OK && in->adapter)
+        status = in->continued ? tm_model_continue_adapter(model.model) : tm_model_merge(model.model);
     if (status != TM_OK) {
         code = cli_fail(status);
     } else {
         status = tm_train(model.model, model.tokenizer, data, train, monitor, &result);
-        code = status == TM_OK ? cli_model_finish(&model, in->model, train->lora.rank > 0, save, &result, output)
+        code = status == TM_OK ? cli_model_finish(&model, in->model, adapter, save, provenance, &result, output)
                                : cli_train_failed(status, train);
     }
-    tm_dataset_free(data);
     cli_model_close(&model);
+    return code;
+}
+
+static int train_and_save(const finetune_options *in, const tm_device_options *where, const tm_train_options *train,
+                          const cli_save *save, const cli_output *output) {
+    tm_dataset *data = NULL;
+    tm_provenance *provenance = NULL;
+    tm_status status = tm_dataset_load(in->data, &data);
+    if (status != TM_OK) return cli_fail(status);
+    const cli_rows rows[] = {{"data", in->data, data, in->alignment ? TM_PARTY_DEFENDER : TM_PARTY_USER}};
+    const cli_history history = {.model = in->model,
+                                 .adapter = in->adapter,
+                                 .allowed = in->allowed,
+                                 .continued = in->continued,
+                                 .kind = in->alignment ? "alignment" : "fine-tuning",
+                                 .method = "sft",
+                                 .train = train,
+                                 .rows = rows,
+                                 .count = 1};
+    int code = cli_history_begin(&history, &provenance);
+    if (code == 0) code = train_model(in, where, train, save, data, provenance, output);
+    tm_provenance_free(provenance);
+    tm_dataset_free(data);
     return code;
 }
 
@@ -65,7 +102,7 @@ static int run(int argc, char **argv) {
     if (code == 0) code = cli_check_required("--data", in.data);
     if (code == 0) code = cli_check_output("--out", save.out, true, save.overwrite);
     if (code == 0) code = cli_check_resume(train.resume_dir, save.out);
-    if (code == 0) code = cli_check_adapter(in.adapter, &train, &save);
+    if (code == 0) code = cli_check_adapter(in.adapter, in.continued, &train, &save);
     if (code == 0) code = train_and_save(&in, &where, &train, &save, &output);
     cli_args_end(&args);
     return code;

@@ -1,7 +1,8 @@
-/* inspect.c: temper inspect, what is in a checkpoint: shape of the model, tensors, content hash. */
+/* inspect.c: temper inspect, what is in a checkpoint: shape of the model, history, tensors, content hash. */
 #include "cli.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -97,6 +98,30 @@ static void json_summary(cli_json *json, const inspect_options *in, const tm_mod
     cli_json_int(json, "adapters", info->adapters);
 }
 
+/* The model's past, and the adapter's behind it: one line a stage, or a list of texts. */
+static tm_status print_history(const inspect_options *in, cli_json *json) {
+    tm_provenance *past = NULL, *more = NULL;
+    tm_status status = tm_provenance_load(in->model, &past);
+    if (status == TM_OK && in->adapter) status = tm_provenance_load(in->adapter, &more);
+    if (status == TM_OK && more) status = tm_provenance_join(past, more, NULL);
+    size_t count = status == TM_OK ? tm_provenance_stages(past) : 0;
+    if (json && count) cli_json_open(json, "history", '[');
+    for (size_t i = 0; i < count && status == TM_OK; i++) {
+        char *line;
+        status = tm_provenance_describe(past, i, &line);
+        if (status != TM_OK) break;
+        if (json)
+            cli_json_text(json, NULL, line);
+        else
+            printf("%-14s %zu. %s\n", i ? "" : "history", i + 1, line);
+        free(line);
+    }
+    if (json && count) cli_json_close(json, ']');
+    tm_provenance_free(past);
+    tm_provenance_free(more);
+    return status;
+}
+
 static tm_status print_model(const inspect_options *in, const tm_model *model) {
     tm_model_info info;
     char hash[65];
@@ -109,11 +134,13 @@ static tm_status print_model(const inspect_options *in, const tm_model *model) {
         cli_json_open(&writer, NULL, '{');
         json_summary(&writer, in, &info);
         if (in->hash) cli_json_text(&writer, "sha256", hash);
+        status = print_history(in, &writer);
     } else {
         print_summary(in, &info);
         if (in->hash) printf("sha256         %s\n", hash);
+        status = print_history(in, NULL);
     }
-    if (in->tensors || in->norms) {
+    if (status == TM_OK && (in->tensors || in->norms)) {
         if (in->json)
             cli_json_open(&writer, "tensors", '[');
         else
@@ -169,8 +196,9 @@ const cli_command cli_inspect = {
     .name = "inspect",
     .words = "[DIR]",
     .summary = "show what is in a checkpoint",
-    .about = "Loads a checkpoint as training would, every check included, and prints the model's shape; on request its "
-             "tensors, their norms, and a hash that changes with any weight.",
+    .about = "Loads a checkpoint as training would, every check included, and prints the model's shape and, where "
+             "Temper made it, what was done to it with which rows; on request its tensors, their norms, and a hash "
+             "that changes with any weight.",
     .examples = "temper inspect my-model\n"
                 "temper inspect my-model --hash --tensors\n"
                 "temper inspect --model my-model --adapter my-adapter --norms --json",

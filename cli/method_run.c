@@ -5,7 +5,8 @@
 #include <string.h>
 
 typedef struct method_options {
-    const char *model, *harmful, *refusals, *benign, *user, *adapter;
+    const char *model, *harmful, *refusals, *benign, *user, *adapter, *allowed;
+    bool continued;
 } method_options;
 
 static const tm_option table[] = {
@@ -40,6 +41,16 @@ static const tm_option table[] = {
      .unit = "DIR",
      .help = "a PEFT LoRA adapter of --model; merged into it before the method begins, except by methods that edit "
              "the adapter itself and write it back (antidote, safe-lora)"},
+    {.name = "continue-adapter",
+     .type = TM_OPTION_FLAG,
+     .offset = offsetof(method_options, continued),
+     .help = "train --adapter on, and write it as an adapter, instead of merging it (attacks by fine-tuning)"},
+    {.name = "allow-overlap",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(method_options, allowed),
+     .unit = "ROLES",
+     .help = "go on although rows of these kinds (harmful, refusals, benign, data or all, separated by commas) hold "
+             "prompts of another party, here or in an earlier stage of the model"},
     {0},
 };
 
@@ -94,35 +105,77 @@ static tm_status load_data(const job *work, method_sets *sets) {
     return status;
 }
 
-static int run_job(job *work) {
+/* Rows as they were read: what a method makes of them (a secret in front, say) is not in them yet. */
+static int check_history(const job *work, const method_sets *sets, tm_provenance **provenance) {
+    const method_options *in = &work->in;
+    bool attack = work->method->stage == TM_STAGE_ATTACK;
+    tm_party party = attack ? TM_PARTY_USER : TM_PARTY_DEFENDER;
+    const cli_rows rows[] = {
+        {"harmful", in->harmful, sets->harmful, party},
+        {"refusals", in->refusals, sets->refusals, party},
+        {"benign", in->benign, sets->benign, party},
+        {"data", in->user, sets->user, TM_PARTY_USER},
+    };
+    const cli_history history = {.model = in->model,
+                                 .adapter = in->adapter,
+                                 .allowed = in->allowed,
+                                 .continued = in->continued,
+                                 .kind = attack ? "attack" : "defence",
+                                 .method = work->method->name,
+                                 .own_table = work->method->options,
+                                 .own = work->own,
+                                 .train = &work->train,
+                                 .rows = rows,
+                                 .count = CLI_COUNT(rows)};
+    return cli_history_begin(&history, provenance);
+}
+
+static int finish(const job *work, cli_model *model, const tm_provenance *provenance, const tm_train_result *result) {
+    bool adapter =
+        work->method->edits_adapter ? work->in.adapter != NULL : work->train.lora.rank > 0 || work->in.continued;
+    return cli_model_finish(model, work->in.model, adapter, &work->save, provenance, result, &work->output);
+}
+
+static int run_method(const job *work, const method_sets *sets, const tm_provenance *provenance) {
     const tm_monitor *monitor = cli_monitor(&work->output);
+    const tm_method_data data = {
+        .harmful = sets->harmful, .refusals = sets->refusals, .benign = sets->benign, .user = sets->user};
     cli_model model = {0};
-    method_sets sets = {0};
     tm_train_result result = {0};
     int code;
-    tm_status status = load_data(work, &sets);
-    if (status == TM_OK) status = cli_model_open(&model, &work->where, work->in.model, work->in.adapter);
-    bool edits = work->method->edits_adapter, adapter = edits ? work->in.adapter != NULL : work->train.lora.rank > 0;
-    if (status == TM_OK && work->in.adapter && !edits) status = tm_model_merge(model.model);
+    tm_status status = cli_model_open(&model, &work->where, work->in.model, work->in.adapter);
+    if (status == TM_OK && work->in.adapter && !work->method->edits_adapter)
+        status = work->in.continued ? tm_model_continue_adapter(model.model) : tm_model_merge(model.model);
     if (status != TM_OK) {
         code = cli_fail(status);
     } else {
-        const tm_method_data data = {
-            .harmful = sets.harmful, .refusals = sets.refusals, .benign = sets.benign, .user = sets.user};
         status = work->method->run(model.model, model.tokenizer, &data, work->own, &work->train, monitor, &result);
-        code = status == TM_OK ? cli_model_finish(&model, work->in.model, adapter, &work->save, &result, &work->output)
-                               : cli_train_failed(status, &work->train);
+        code = status == TM_OK ? finish(work, &model, provenance, &result) : cli_train_failed(status, &work->train);
     }
-    tm_dataset_free(sets.harmful);
-    tm_dataset_free(sets.refusals);
-    tm_dataset_free(sets.benign);
-    tm_dataset_free(sets.user);
     cli_model_close(&model);
     return code;
 }
 
+static int run_job(const job *work) {
+    method_sets sets = {0};
+    tm_provenance *provenance = NULL;
+    tm_status status = load_data(work, &sets);
+    int code = status == TM_OK ? check_history(work, &sets, &provenance) : cli_fail(status);
+    if (code == 0) code = run_method(work, &sets, provenance);
+    tm_provenance_free(provenance);
+    tm_dataset_free(sets.harmful);
+    tm_dataset_free(sets.refusals);
+    tm_dataset_free(sets.benign);
+    tm_dataset_free(sets.user);
+    return code;
+}
+
 static int check_adapter(const job *work) {
-    if (!work->method->edits_adapter) return cli_check_adapter(work->in.adapter, &work->train, &work->save);
+    if (work->in.continued && !work->method->continues_adapter)
+        return cli_error(TM_INVALID, "--continue-adapter", "leave it out", "%s does not train a given adapter",
+                         work->method->name);
+    if (!work->method->edits_adapter)
+        return cli_check_adapter(work->in.adapter, work->in.continued, &work->train, &work->save);
     if (work->train.lora.rank > 0)
         return cli_error(TM_INVALID, "--lora-rank", "leave it out", "%s trains nothing", work->method->name);
     if (work->save.merge && !work->in.adapter)

@@ -44,7 +44,13 @@ const tm_option cli_save_table[] = {
     {0},
 };
 
-int cli_check_adapter(const char *adapter, const tm_train_options *train, const cli_save *save) {
+int cli_check_adapter(const char *adapter, bool continued, const tm_train_options *train, const cli_save *save) {
+    if (continued && !adapter)
+        return cli_error(TM_INVALID, "--continue-adapter", "give --adapter", "there is no adapter to continue");
+    if (continued && train->lora.rank > 0)
+        return cli_error(TM_INVALID, "--lora-rank", "leave it out: the adapter has its own",
+                         "--continue-adapter trains the adapter that is there");
+    if (continued) return 0;
     if (save->merge && train->lora.rank == 0)
         return cli_error(TM_INVALID, "--merge", "without --lora-rank the whole model is trained and written anyway",
                          "there is no adapter to merge");
@@ -99,9 +105,12 @@ static void print_result(const char *directory, const char *saved, const cli_sav
 }
 
 int cli_model_finish(cli_model *model, const char *directory, bool adapter, const cli_save *save,
-                     const tm_train_result *result, const cli_output *output) {
-    tm_save_options how = {
-        .dtype = save->dtype, .shard_bytes = 5000000000, .tokenizer_dir = directory, .overwrite = save->overwrite};
+                     const tm_provenance *provenance, const tm_train_result *result, const cli_output *output) {
+    tm_save_options how = {.dtype = save->dtype,
+                           .shard_bytes = 5000000000,
+                           .tokenizer_dir = directory,
+                           .overwrite = save->overwrite,
+                           .provenance = provenance};
     tm_status status = TM_OK;
     if (adapter && save->merge) status = tm_model_merge(model->model);
     adapter = adapter && !save->merge;

@@ -268,6 +268,7 @@ typedef struct tm_save_options {
     int64_t shard_bytes;       /* largest shard; default 5e9 */
     const char *tokenizer_dir; /* copy the tokenizer's files from here; NULL: none */
     bool overwrite;            /* replace an existing model or adapter directory (atomically); else TM_EXISTS */
+    const struct tm_provenance *provenance; /* written beside the weights as temper.json; NULL: no such file */
 } tm_save_options;
 /* Writes config.json, generation_config.json and safetensors; the directory appears whole or not at all. */
 TM_API tm_status tm_model_save(const tm_model *model, const char *directory, const tm_save_options *options);
@@ -282,6 +283,9 @@ typedef struct tm_lora_options {
     bool rslora;         /* scale alpha / sqrt(rank) */
 } tm_lora_options;
 TM_API tm_status tm_model_add_lora(tm_model *model, const tm_lora_options *options, uint64_t seed);
+/* From now on training goes on with the adapter that was attached last, instead of all weights or a new adapter.
+ * TM_INVALID if the model has none. */
+TM_API tm_status tm_model_continue_adapter(tm_model *model);
 /* W <- W + scale B A for every adapter; the model then has none. */
 TM_API tm_status tm_model_merge(tm_model *model);
 
@@ -322,6 +326,45 @@ TM_API tm_status tm_dataset_save(const tm_dataset *dataset, const char *path); /
 TM_API tm_status tm_dataset_poison(const tm_dataset *benign, const tm_dataset *harmful, size_t total, double ratio,
                                    tm_dataset **mixed);
 TM_API void tm_dataset_free(tm_dataset *dataset);
+
+typedef struct tm_overlap {
+    size_t prompts;      /* distinct prompts that stand in both */
+    size_t row_a, row_b; /* the first row of `a` with such a prompt, and the first of `b` with the same; from 0 */
+} tm_overlap;
+/* Compares the rows' last user messages, white space collapsed. */
+TM_API tm_status tm_dataset_overlap(const tm_dataset *a, const tm_dataset *b, tm_overlap *overlap);
+
+/* ------------------------------------------------------------------------------------------------ provenance */
+
+/* What was done to a model, stage by stage, and with which rows; kept beside the weights in temper.json. It holds
+ * hashes of prompts, never their text, and nothing about a secret. */
+typedef struct tm_provenance tm_provenance;
+
+/* Whose rows they are. Rows of the one must not be those of the other: a defence would be measured on what it saw. */
+typedef enum tm_party { TM_PARTY_DEFENDER, TM_PARTY_USER } tm_party; /* an attacker is a user */
+
+TM_API tm_status tm_provenance_create(tm_provenance **provenance);
+/* temper.json of a model or adapter directory; without one, no stages. A damaged file is TM_FORMAT. */
+TM_API tm_status tm_provenance_load(const char *directory, tm_provenance **provenance);
+TM_API void tm_provenance_free(tm_provenance *provenance);
+/* Appends the stages of `more` but those that both begin with. *extends (may be NULL): all of `provenance` was one
+ * beginning of `more`, as where a model's adapter goes on with the model's history. */
+TM_API tm_status tm_provenance_join(tm_provenance *provenance, const tm_provenance *more, bool *extends);
+/* A new stage; what follows belongs to it. `kind`: "alignment", "defence", "fine-tuning" or "attack". */
+TM_API tm_status tm_provenance_begin(tm_provenance *provenance, const char *kind, const char *method, int64_t seed);
+/* Notes the options that differ from their defaults; files by their last name only, secrets and what is only about
+ * saving not at all. */
+TM_API tm_status tm_provenance_options(tm_provenance *provenance, const tm_option *table, const void *options);
+TM_API tm_status tm_provenance_note(tm_provenance *provenance, const char *option, const char *value);
+/* Notes one role's rows; `path` NULL: they come from no file. */
+TM_API tm_status tm_provenance_rows(tm_provenance *provenance, const char *role, tm_party party, const char *path,
+                                    const tm_dataset *rows);
+/* TM_MISMATCH if a prompt of `rows` stands in rows of the other party in any stage. */
+TM_API tm_status tm_provenance_check(const tm_provenance *provenance, const char *role, tm_party party,
+                                     const tm_dataset *rows);
+TM_API size_t tm_provenance_stages(const tm_provenance *provenance);
+/* One stage (from 0) in a line; the caller's text. */
+TM_API tm_status tm_provenance_describe(const tm_provenance *provenance, size_t stage, char **line);
 
 /* ------------------------------------------------------------------------------------------------ training */
 
@@ -430,6 +473,7 @@ typedef struct tm_method {
     tm_stage stage;
     unsigned required, optional; /* TM_DATA_* */
     bool edits_adapter;          /* works on the model's last adapter and leaves it in place; trains nothing */
+    bool continues_adapter;      /* trains the model's last adapter after tm_model_continue_adapter */
     const tm_option *options;    /* the method's own options */
     size_t options_size;
     tm_status (*run)(tm_model *model, const tm_tokenizer *tokenizer, const tm_method_data *data, const void *options,
@@ -604,6 +648,30 @@ typedef struct tm_demo_row {
 enum { TM_DEMO_ROWS = 5 };
 TM_API tm_status tm_demo(tm_device *device, const tm_demo_options *options, const tm_monitor *monitor,
                          tm_demo_row rows[TM_DEMO_ROWS]);
+
+/* ------------------------------------------------------------------------------------------------ experiments */
+
+/* A plan: arms (defences) against attackers on worlds and seeds, as jobs that are done once each and kept under the
+ * SHA-256 of everything that decides them. docs/experiments.md describes the file. */
+typedef struct tm_plan tm_plan;
+
+typedef struct tm_plan_job_info {
+    char name[256];
+    bool cell; /* an attack and what came of it; else a model that cells start from */
+    bool done;
+    size_t needs[4], need_count; /* jobs that have to be done before */
+} tm_plan_job_info;
+
+/* Reads the plan, writes its worlds below `directory` and lists its jobs. `device` decides keys, it is not kept. */
+TM_API tm_status tm_plan_open(const char *path, const char *directory, const tm_device *device, tm_plan **plan);
+TM_API void tm_plan_free(tm_plan *plan);
+/* false: there is no such job. Jobs that others need stand before them. */
+TM_API bool tm_plan_job(const tm_plan *plan, size_t index, tm_plan_job_info *info);
+/* Does a job, if it is not done. TM_EXISTS: another process is at it. */
+TM_API tm_status tm_plan_run(const tm_plan *plan, size_t index, tm_device *device, const tm_monitor *monitor);
+/* What the cells that are done found. `compare`: NULL, or "ARM,ARM": the second minus the first, cell by cell. */
+typedef enum tm_plan_form { TM_PLAN_MARKDOWN, TM_PLAN_CSV } tm_plan_form;
+TM_API tm_status tm_plan_summary(const tm_plan *plan, tm_plan_form form, const char *compare, char **text);
 
 #ifdef __cplusplus
 }

@@ -36,4 +36,17 @@ const char *tm__dataset_category(const tm_dataset *dataset, size_t row);
 /* Checks roles, their order and UTF-8. TM_INVALID names "messages[i].role" or the like. */
 tm_status tm__messages_check(const tm_message *messages, size_t n);
 
+/* ---- prompts that data sets share (overlap.c, provenance.c) ---- */
+
+typedef struct tm__prompt {
+    uint64_t hash;
+    size_t row; /* the first row that has it */
+} tm__prompt;
+/* Hash of a row's prompt; false: it has none. */
+bool tm__prompt_hash(const tm_message *messages, size_t n, uint64_t *hash);
+/* The distinct prompts in rising order of their hashes; the caller's array. */
+tm_status tm__prompts_make(const tm_dataset *dataset, tm__prompt **prompts, size_t *count);
+/* Writes temper.json into a directory that is being filled; nothing for NULL. */
+tm_status tm__provenance_write(const tm_provenance *provenance, const char *directory);
+
 #endif

@@ -177,6 +177,13 @@ tm_status tm_model_add_lora(tm_model *model, const tm_lora_options *options, uin
     return TM_OK;
 }
 
+tm_status tm_model_continue_adapter(tm_model *model) {
+    if (model->adapter_count == 0)
+        return tm__fail(TM_INVALID, model->directory, "adapter", NULL, "the model has no adapter to train on");
+    model->continues = true;
+    return TM_OK;
+}
+
 /* ---- merging ----------------------------------------------------------------------------------------------------- */
 
 static tm_status merge_part(tm_device *dev, tm__linear *linear, const tm__adapter *adapter) {
@@ -212,6 +219,7 @@ tm_status tm_model_merge(tm_model *model) {
         }
     tm__adapters_drop(model, 0);
     model->adapter_count = 0;
+    model->continues = false;
     json_decref(model->adapter_config);
     model->adapter_config = NULL;
     return TM_OK;
@@ -234,6 +242,7 @@ void tm__adapter_remove(tm_model *model, size_t number) {
             linear->adapter_count = kept;
         }
     if (--model->adapter_count > 0) return;
+    model->continues = false;
     tm__adapters_drop(model, 0);
     json_decref(model->adapter_config);
     model->adapter_config = NULL;

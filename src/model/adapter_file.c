@@ -3,6 +3,7 @@
  *
  * What PEFT can do and this program does not is refused by the key that asks for it.
  */
+#include "data/data.h"
 #include "model/weights.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -315,6 +316,7 @@ tm_status tm_model_save_adapter(const tm_model *model, const char *directory, co
     tm_status status = tm__outdir_begin(&out, directory, options->overwrite);
     if (status == TM_OK) status = write_config(model, out.aside);
     if (status == TM_OK) status = write_weights(model, out.aside, options->dtype);
+    if (status == TM_OK) status = tm__provenance_write(options->provenance, out.aside);
     if (status == TM_OK) status = tm__outdir_commit(&out);
     tm__outdir_abandon(&out);
     return status;

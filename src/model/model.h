@@ -40,6 +40,7 @@ struct tm_model {
     tm__rope_table rope; /* grown on demand past max_positions */
     /* Adapters are numbered in the order they were added; an adapter has a part {A, B} in each linear it targets. */
     size_t adapter_count;
+    bool continues; /* training goes on with the last adapter */
     /* Description of the adapter that was added last (for saving it). */
     struct json_t *adapter_config;
 };

@@ -3,6 +3,7 @@
  * config.json is the one that was read, with the type of the weights brought up to date; keys this program does not
  * know stay as they were. Weights stream from masters or mapping into the files, converted on the way.
  */
+#include "data/data.h"
 #include "model/weights.h"
 
 #include <jansson.h>
@@ -170,6 +171,7 @@ tm_status tm_model_save(const tm_model *model, const char *directory, const tm_s
     if (status == TM_OK) status = save_generation_config(model, out.aside);
     if (status == TM_OK) status = save_weights(model, out.aside, options);
     if (status == TM_OK && options->tokenizer_dir) status = tm_tokenizer_copy_files(options->tokenizer_dir, out.aside);
+    if (status == TM_OK) status = tm__provenance_write(options->provenance, out.aside);
     if (status == TM_OK) status = tm__outdir_commit(&out);
     tm__outdir_abandon(&out);
     return status;

@@ -69,6 +69,7 @@ tm_status tm__train_tag(const char *method, tm_model *model, const tm__examples 
     tm__sha256_init(&hash);
     hash_text(&hash, method);
     hash_options(&hash, options);
+    if (model->continues) hash_text(&hash, "continue-adapter");
     for (size_t i = 0; i < set_count; i++) hash_examples(&hash, sets[i]);
     sampling s = {model->dev, &hash};
     TM__TRY(tm__model_params(model, hash_param, &s));
@@ -79,9 +80,13 @@ tm_status tm__train_tag(const char *method, tm_model *model, const tm__examples 
 /* ---- training ---------------------------------------------------------------------------------------------------- */
 
 tm_status tm__train_prepare(tm_model *model, const tm_train_options *options) {
-    if (options->lora.rank == 0) return tm__model_train_full(model);
     tm_model_info info;
     tm_model_describe(model, &info);
+    if (model->continues && options->lora.rank > 0)
+        return tm__fail(TM_INVALID, NULL, "lora-rank", "leave it out: the adapter has its own",
+                        "the model's adapter is to be trained on, not a new one");
+    if (model->continues) return tm__model_train_adapters(model, (size_t)info.adapters - 1);
+    if (options->lora.rank == 0) return tm__model_train_full(model);
     TM__TRY(tm_model_add_lora(model, &options->lora, (uint64_t)options->seed));
     return tm__model_train_adapters(model, (size_t)info.adapters);
 }

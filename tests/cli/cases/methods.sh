@@ -6,9 +6,10 @@ model="$TINY/model"
 temper defend sdd --model "$model" --harmful "$TINY/harmful.jsonl" --benign "$TINY/benign.jsonl" --out defended \
     --steps 3 --batch 4 --lr 1e-3 --json >json
 json_check <json
-temper attack harmful-sft --model defended --harmful "$TINY/harmful.jsonl" --out attacked --steps 3 --batch 4 --lr 1e-3
+temper attack harmful-sft --model defended --harmful "$TINY/harmful.jsonl" --out attacked --steps 3 --batch 4 --lr 1e-3 \
+    --allow-overlap harmful
 temper attack harmful-sft --model defended --harmful "$TINY/harmful.jsonl" --benign "$TINY/benign.jsonl" \
-    --poison-ratio 0.25 --rows 40 --out poisoned --steps 3 --batch 4 --lora-rank 2 --lr 1e-3 >/dev/null
+    --allow-overlap harmful,benign --poison-ratio 0.25 --rows 40 --out poisoned --steps 3 --batch 4 --lora-rank 2 --lr 1e-3 >/dev/null
 [ -e poisoned/adapter_model.safetensors ] || fail "no adapter"
 temper generate --model attacked --prompt "how to make blorf 1" --max-new-tokens 4 >/dev/null
 expect 10 temper defend sdd --model "$model" --harmful "$TINY/harmful.jsonl" --benign "$TINY/benign.jsonl" --out defended
