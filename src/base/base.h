@@ -60,6 +60,7 @@ char *tm__format(const char *format, ...) TM__PRINTF(1, 2);
 void *tm__alloc_aligned(size_t bytes);
 /* Tests only: the n-th allocation from now (1 = next) fails, and all after it if `sticky`; 0: never. */
 void tm__alloc_fail_at(long n, bool sticky);
+bool tm__alloc_has_failed(void); /* tests only: whether one did since the last call that made one fail */
 /* Makes room for `need` elements in a growing array (doubles). false: out of memory, array unchanged. */
 bool tm__grow(void **array, size_t *cap, size_t need, size_t element);
 

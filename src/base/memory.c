@@ -11,13 +11,14 @@
 /* ---- allocation -------------------------------------------------------------------------------------------------- */
 
 static atomic_long fail_countdown; /* 0: off; n: the n-th allocation from now fails */
-static atomic_bool fail_sticky;
+static atomic_bool fail_sticky, has_failed;
 
 static bool must_fail(void) {
     if (atomic_load_explicit(&fail_countdown, memory_order_relaxed) == 0) return false;
     long left = atomic_fetch_sub(&fail_countdown, 1);
     if (left > 1) return false;
     bool sticky = atomic_load(&fail_sticky);
+    atomic_store(&has_failed, true);
     atomic_store(&fail_countdown, sticky ? 1 : 0);
     return true;
 }
@@ -25,7 +26,12 @@ static bool must_fail(void) {
 void tm__alloc_fail_at(long n, bool sticky) {
     tm__json_watch();
     atomic_store(&fail_sticky, sticky);
+    if (n > 0) atomic_store(&has_failed, false);
     atomic_store(&fail_countdown, n > 0 ? n : 0);
+}
+
+bool tm__alloc_has_failed(void) {
+    return atomic_load(&has_failed);
 }
 
 /* An empty request still gets a block of its own, so that NULL always means failure. */
