@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 typedef struct generate_options {
-    const char *model, *adapter, *prompt, *data, *system, *secret, *out;
+    const char *model, *adapter, *prompt, *data, *system, *secret, *wrapper, *out;
     bool raw, overwrite;
 } generate_options;
 
@@ -20,6 +20,7 @@ static const tm_option table[] = {
     TEXT("prompt", prompt, "TEXT", "what to answer; may be given several times"),
     TEXT("data", data, "FILE", "answer every row of this file (up to its last user turn); prints JSON Lines"),
     TEXT("system", system, "TEXT", "a system message before every conversation that has none"),
+    TEXT("wrapper", wrapper, "FILE", "frame of identity-shift's --wrapper-out: goes around every prompt"),
     TEXT("secret", secret, "FILE", "BackdoorAlign's secret: goes before the system message of every conversation"),
     {.name = "raw",
      .type = TM_OPTION_FLAG,
@@ -96,14 +97,21 @@ static tm_status load_rows(run_state *state) {
     return status;
 }
 
-/* What the model is asked: the rows, with the secret of --secret where there is one. Answers are printed with the rows,
- * so that the secret is not. */
+/* What the model is asked: the rows, in the frame of --wrapper, with the secret of --secret before all else. Answers
+ * are printed with the rows, so that the secret is not. */
 static tm_status asked_rows(const run_state *state, tm_dataset **with) {
     char *secret = NULL;
-    if (!state->in->secret) return TM_OK;
-    tm_status status = tm_secret_load(state->in->secret, &secret);
-    if (status == TM_OK) status = tm_dataset_with_secret(state->rows, secret, NULL, with);
-    free(secret);
+    tm_dataset *framed = NULL;
+    tm_status status = TM_OK;
+    if (state->in->wrapper) status = tm_dataset_with_wrapper(state->rows, state->in->wrapper, &framed);
+    if (status == TM_OK && state->in->secret) {
+        status = tm_secret_load(state->in->secret, &secret);
+        if (status == TM_OK) status = tm_dataset_with_secret(framed ? framed : state->rows, secret, NULL, with);
+        free(secret);
+        tm_dataset_free(framed);
+        return status;
+    }
+    *with = framed;
     return status;
 }
 
@@ -276,6 +284,8 @@ static int check(const generate_options *in, const cli_list *prompts) {
         code = cli_error(TM_INVALID, "--raw", NULL, "continues prompts, not rows of conversations");
     if (code == 0 && in->system && in->raw)
         code = cli_error(TM_INVALID, "--system", NULL, "means nothing without a chat format");
+    if (code == 0 && in->wrapper && in->raw)
+        code = cli_error(TM_INVALID, "--wrapper", NULL, "means nothing without a chat format");
     if (code == 0 && in->secret && in->raw)
         code = cli_error(TM_INVALID, "--secret", NULL, "means nothing without a chat format");
     if (code == 0 && in->out) code = cli_check_output("--out", in->out, false, in->overwrite);

@@ -172,10 +172,10 @@ extern TM_API const tm_option tm_device_option_table[]; /* --device --threads --
 
 TM_API tm_status tm_device_open(const tm_device_options *options, tm_device **device);
 TM_API void tm_device_close(tm_device *device);
-TM_API const char *tm_device_name(const tm_device *device);            /* "cpu" */
+TM_API const char *tm_device_name(const tm_device *device); /* "cpu" */
 /* "avx512+amx", "avx512", "avx2" or "sse"; "c" on ref. It decides bytes: checkpoints of training name it. */
 TM_API const char *tm_device_instruction_set(const tm_device *device);
-TM_API const char *tm_device_precision(const tm_device *device);       /* "fp32", "bf16", "fp64" */
+TM_API const char *tm_device_precision(const tm_device *device); /* "fp32", "bf16", "fp64" */
 TM_API int tm_device_threads(const tm_device *device);
 
 /* ------------------------------------------------------------------------------------------------ tokenizer */
@@ -326,6 +326,10 @@ TM_API tm_status tm_dataset_save(const tm_dataset *dataset, const char *path); /
 TM_API tm_status tm_dataset_poison(const tm_dataset *benign, const tm_dataset *harmful, size_t total, double ratio,
                                    tm_dataset **mixed);
 TM_API void tm_dataset_free(tm_dataset *dataset);
+
+/* The same rows in the frame that a file of --wrapper-out holds: its system message instead of their own, its words
+ * around every user message. */
+TM_API tm_status tm_dataset_with_wrapper(const tm_dataset *dataset, const char *path, tm_dataset **with);
 
 typedef struct tm_overlap {
     size_t prompts;      /* distinct prompts that stand in both */
@@ -521,8 +525,10 @@ TM_API tm_status tm_dataset_with_secret(const tm_dataset *dataset, const char *s
                                         tm_dataset **with);
 
 typedef struct tm_booster_options {
-    double lambda; /* weight of the term */
-    double alpha;  /* L2 length of the harmful step */
+    double lambda;      /* weight of the term */
+    double alpha;       /* L2 length of the harmful step */
+    bool perturb_aware; /* f is Vaccine's loss under a perturbation of norm rho */
+    double rho;
 } tm_booster_options;
 
 typedef struct tm_vaccine_options {
@@ -579,7 +585,15 @@ typedef struct tm_safe_lora_options {
 typedef struct tm_harmful_sft_options {
     int64_t rows;        /* rows of the attack's training set; 0: all harmful rows */
     double poison_ratio; /* share of harmful rows; the rest is benign */
+    int64_t shots;       /* harmful rows, taken evenly over their categories; 0: as the share says */
+    double vaccine;      /* L2 norm of Vaccine's perturbation in the attacker's own steps; 0: plain SFT */
 } tm_harmful_sft_options;
+
+typedef struct tm_identity_shift_options {
+    const char *agent;       /* name of the obedient agent; NULL: "AOA" */
+    int64_t rows;            /* conversations, 1 to 10 */
+    const char *wrapper_out; /* write system message and wrapper here */
+} tm_identity_shift_options;
 
 typedef struct tm_refusal_ablation_options {
     int64_t layer, position;  /* take this direction; layer -1: choose one */
@@ -672,6 +686,57 @@ TM_API tm_status tm_plan_run(const tm_plan *plan, size_t index, tm_device *devic
 /* What the cells that are done found. `compare`: NULL, or "ARM,ARM": the second minus the first, cell by cell. */
 typedef enum tm_plan_form { TM_PLAN_MARKDOWN, TM_PLAN_CSV } tm_plan_form;
 TM_API tm_status tm_plan_summary(const tm_plan *plan, tm_plan_form form, const char *compare, char **text);
+
+/* ------------------------------------------------------------------------------------------------ measuring */
+
+typedef struct tm_bench_options {
+    int shape;                     /* 0 smollm-135m, 1 world, 2 tiny */
+    const char *config;            /* config.json of another shape; weights are random in any case */
+    const char *methods;           /* names separated by commas, or "all" */
+    int64_t batch, length, answer; /* rows per step, tokens per row, and how many of these are trained on */
+    int64_t repeats;               /* runs of SFT and of the method, in turns */
+    int64_t steps;                 /* measured steps of a run, after one that is not */
+    int64_t lora_rank;             /* 0: all weights are trained */
+    bool recompute;
+} tm_bench_options;
+
+extern TM_API const tm_option tm_bench_option_table[];
+
+/* Seconds, in the order in which they were measured. */
+typedef struct tm_bench_times {
+    double *seconds;
+    size_t count;
+    double median, least, most;
+} tm_bench_times;
+
+typedef struct tm_bench_row {
+    const tm_method *method;
+    bool trains;              /* else all that follows but `once`, memory and load is NAN or 0 */
+    tm_bench_times step, sft; /* steps of the method, and of SFT in between */
+    double ratio;             /* of their medians */
+    double passes;            /* what the mathematics needs, in forward and backward passes of SFT; NAN: not known */
+    const char *why;          /* which passes these are */
+    double tokens;            /* that the method counts, per second */
+    double once;              /* seconds outside of steps, beyond SFT's; of a method that does not train: in all */
+    int64_t peak, sft_peak;   /* highest resident memory of the process meanwhile, bytes; 0: unknown */
+    double foreign;           /* processors kept busy by others meanwhile, on average; NAN: unknown */
+    char failure[512];        /* why it was not measured; "": it was */
+} tm_bench_row;
+
+typedef struct tm_bench_report {
+    tm_model_info model; /* texts in it are not set */
+    int64_t rows;        /* in each set of rows */
+    double pass;         /* multiply-adds of one forward pass of SFT's step */
+    double head;         /* share of them in the output layer, which every lens of RepNoise repeats */
+    tm_bench_row *list;
+    size_t count;
+} tm_bench_report;
+
+/* Cost of a training step of methods beside SFT's, on random weights and made-up rows. A method that fails has its
+ * failure in its row; an interrupted call has no report. Release the report. */
+TM_API tm_status tm_bench_step(tm_device *device, const tm_bench_options *options, const tm_monitor *monitor,
+                               tm_bench_report *report);
+TM_API void tm_bench_report_release(tm_bench_report *report);
 
 #ifdef __cplusplus
 }

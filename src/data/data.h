@@ -36,6 +36,16 @@ const char *tm__dataset_category(const tm_dataset *dataset, size_t row);
 /* Checks roles, their order and UTF-8. TM_INVALID names "messages[i].role" or the like. */
 tm_status tm__messages_check(const tm_message *messages, size_t n);
 
+/* ---- a frame around prompts (wrapper.c) ---- */
+
+typedef struct tm__wrapper {
+    const char *system, *prompt; /* prompt holds "{prompt}" once */
+} tm__wrapper;
+/* Adds a row in its frame to `to`; category may be NULL. */
+tm_status tm__wrapper_apply(const tm__wrapper *wrapper, const tm_message *messages, size_t n, tm_dataset *to,
+                            const char *category);
+tm_status tm__wrapper_save(const tm__wrapper *wrapper, const char *path);
+
 /* ---- prompts that data sets share (overlap.c, provenance.c) ---- */
 
 typedef struct tm__prompt {

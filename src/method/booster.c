@@ -8,9 +8,9 @@
  *
  * Three forward and backward passes per step; the loss that is reported is f. Panacea's term has the opposite sign: see
  * contrast.c, which both use. Deviations from the released code: weights are restored from a copy, not by adding the
- * step back; LoRA's dropout draws the same masks in both harmful passes; its option perturb_aware, which adds Vaccine
- * to f, is left out.
- * Pinned by tests/unit/test_contrast.c (golden row A6), tests/unit/test_booster.c and tests/golden/test_combine.c.
+ * step back; LoRA's dropout draws the same masks in both harmful passes. With perturb-aware, f is the loss under
+ * Vaccine's perturbation of norm rho (vaccine.c), and there are four passes. Pinned by tests/unit/test_contrast.c
+ * (golden row A6), tests/unit/test_booster.c and tests/golden/test_combine.c.
  */
 #include "method/method.h"
 
@@ -19,6 +19,10 @@ static const tm_option options_table[] = {
      "weight of the harmful loss's fall under one harmful step"},
     {"alpha", TM_OPTION_REAL, offsetof(tm_booster_options, alpha), "0.1", 0, 1e6, NULL, NULL,
      "L2 length of that step over all trained weights"},
+    {"perturb-aware", TM_OPTION_FLAG, offsetof(tm_booster_options, perturb_aware), NULL, 1, 0, NULL, NULL,
+     "train the refusals under Vaccine's perturbation of the attention outputs"},
+    {"rho", TM_OPTION_REAL, offsetof(tm_booster_options, rho), "2", 0, 1e6, NULL, NULL,
+     "with --perturb-aware: L2 norm of that perturbation over all blocks, rows and tokens of a batch"},
     {0},
 };
 
@@ -27,17 +31,26 @@ static tm_status harmful_gradient(void *user, double *loss) {
     return tm__job_side_pass(b->trainer, b->harmful, loss);
 }
 
-tm_status tm__booster_step(tm__trainer *t, void *user, double *loss, int64_t *tokens, int64_t *targets) {
-    tm__booster *b = user;
+/* The gradient of f. Both ways draw the same rows and leave the dropout stream at the same place. */
+static tm_status refusal_gradient(tm__trainer *t, const tm_booster_options *o, double *loss, int64_t *tokens,
+                                  int64_t *targets) {
     int64_t batch = t->options->batch;
     const tm__pass pass = {t->examples, tm__job_seed(t, 0), t->step * batch, batch, 1};
     tm__pass_result result;
+    tm__vaccine vaccine = {.rho = o->rho};
+    if (o->perturb_aware) return tm__vaccine_step(t, &vaccine, loss, tokens, targets);
     TM__TRY(tm__trainer_pass(t, &pass, &result));
-    if (b->contrast.lambda > 0 && b->contrast.length != 0)
-        TM__TRY(tm__contrast_add(&t->set, &b->contrast, harmful_gradient, b));
     *loss = result.loss;
     *tokens = result.tokens;
     *targets = result.targets;
+    return TM_OK;
+}
+
+tm_status tm__booster_step(tm__trainer *t, void *user, double *loss, int64_t *tokens, int64_t *targets) {
+    tm__booster *b = user;
+    TM__TRY(refusal_gradient(t, b->options, loss, tokens, targets));
+    if (b->contrast.lambda > 0 && b->contrast.length != 0)
+        TM__TRY(tm__contrast_add(&t->set, &b->contrast, harmful_gradient, b));
     return TM_OK;
 }
 
@@ -61,6 +74,7 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
     TM__TRY(tm__options_check(options_table, options, &o));
     if (options) o = *(const tm_booster_options *)options;
     TM__TRY(tm__job_begin(&job, &tm__method_booster, model, tokenizer, data, train, monitor, result));
+    if (o.perturb_aware) TM__TRY(tm__job_needs_whole_batch(&job, &tm__method_booster));
     tm_status status = tm__job_encode(&job, data->refusals, "refusals", &refusals);
     if (status == TM_OK) status = tm__job_encode(&job, data->harmful, "harmful", &harmful);
     if (status == TM_OK) {

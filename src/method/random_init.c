@@ -19,7 +19,7 @@ static const tm_option options_table[] = {
 
 static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_method_data *data, const void *options,
                      const tm_train_options *train, const tm_monitor *monitor, tm_train_result *result) {
-    tm_random_init_options o;
+    tm_random_init_options o = {0}; /* the attack's other options are not offered here */
     TM__TRY(tm__options_check(options_table, options, &o));
     TM__TRY(tm__model_redraw(model, (uint64_t)o.seed));
     return tm__method_harmful_sft.run(model, tokenizer, data, &o.attack, train, monitor, result);

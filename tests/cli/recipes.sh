@@ -46,6 +46,7 @@ recipe() {
     vaccine | random-vaccine | safety-training) what="--refusals refusals.jsonl" ;;
     lisa) what="--refusals refusals.jsonl --data rows.jsonl --k1 1 --k2 2" ;;
     gradient-ascent) what="--harmful harmful.jsonl" ;;
+    identity-shift) what= ;;
     harmful-sft | random-init) what="--harmful harmful.jsonl" ;;
     random-perturbation) kind=weights what="--norm 0.5" ;;
     refusal-ablation) kind=weights from=$3-refusing what="--harmful harmful.jsonl --benign benign.jsonl --layer 0" ;;

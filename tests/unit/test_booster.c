@@ -25,9 +25,42 @@ static void test_zero_is_sft(void **state) {
         methods_equal_sft(&tm__method_booster, &data, &zeros[i], refusals, i == 0);
 }
 
+/* perturb-aware without a perturbation is Booster to the bit, adapters' dropout included; with one it is not. */
+static void test_perturb_aware(void **state) {
+    (void)state;
+    const tm_booster_options plain = {.lambda = 5, .alpha = .1}, off = {.lambda = 5, .alpha = .1, .rho = 2},
+                             zero = {.lambda = 5, .alpha = .1, .perturb_aware = true},
+                             on = {.lambda = 5, .alpha = .1, .perturb_aware = true, .rho = 2};
+    for (int lora = 0; lora < 2; lora++) {
+        const tm_train_options train = methods_options(lora);
+        char want[65], hex[65];
+        assert_ok(methods_run(&tm__method_booster, &data, &plain, &train, NULL, want, NULL));
+        assert_ok(methods_run(&tm__method_booster, &data, &off, &train, NULL, hex, NULL));
+        assert_string_equal(hex, want);
+        assert_ok(methods_run(&tm__method_booster, &data, &zero, &train, NULL, hex, NULL));
+        assert_string_equal(hex, want);
+        assert_ok(methods_run(&tm__method_booster, &data, &on, &train, NULL, hex, NULL));
+        assert_string_not_equal(hex, want);
+    }
+}
+
+/* Without the harmful term it is Vaccine to the bit. */
+static void test_perturb_aware_is_vaccine(void **state) {
+    (void)state;
+    const tm_booster_options o = {.lambda = 0, .alpha = .1, .perturb_aware = true, .rho = .7};
+    const tm_vaccine_options vaccine = {.rho = .7};
+    const tm_train_options train = methods_options(true);
+    char want[65], hex[65];
+    assert_ok(methods_run(&tm__method_vaccine, &data, &vaccine, &train, NULL, want, NULL));
+    assert_ok(methods_run(&tm__method_booster, &data, &o, &train, NULL, hex, NULL));
+    assert_string_equal(hex, want);
+}
+
 static void test_resume(void **state) {
     (void)state;
+    const tm_booster_options aware = {.lambda = 5, .alpha = .1, .perturb_aware = true, .rho = 1};
     methods_resume(&tm__method_booster, &data, NULL, refusals);
+    methods_resume(&tm__method_booster, &data, &aware, refusals);
 }
 
 /* ---- one step, watched from inside the loop ---- */
@@ -99,11 +132,18 @@ static void test_refuses(void **state) {
         assert_int_equal(methods_run(&tm__method_booster, &bad[i], NULL, &train, NULL, hex, NULL), TM_INVALID);
     assert_int_equal(methods_run(&tm__method_booster, &data, &negative, &train, NULL, hex, NULL), TM_INVALID);
     assert_string_equal(tm_error_last()->field, "alpha");
+    const tm_booster_options aware = {.lambda = 1, .alpha = 1, .perturb_aware = true, .rho = 1};
+    tm_train_options parts = methods_options(false);
+    parts.micro = 2;
+    assert_int_equal(methods_run(&tm__method_booster, &data, &aware, &parts, NULL, hex, NULL), TM_INVALID);
+    assert_string_equal(tm_error_last()->field, "micro-batch");
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_zero_is_sft),
+        cmocka_unit_test(test_perturb_aware),
+        cmocka_unit_test(test_perturb_aware_is_vaccine),
         cmocka_unit_test(test_resume),
         cmocka_unit_test(test_displacement),
         cmocka_unit_test(test_refuses),
