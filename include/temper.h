@@ -477,6 +477,7 @@ typedef struct tm_method {
     tm_stage stage;
     unsigned required, optional; /* TM_DATA_* */
     bool edits_adapter;          /* works on the model's last adapter and leaves it in place; trains nothing */
+    const char *train_options;   /* of a method that trains nothing: the options of training it reads; NULL: all */
     bool continues_adapter;      /* trains the model's last adapter after tm_model_continue_adapter */
     const tm_option *options;    /* the method's own options */
     size_t options_size;

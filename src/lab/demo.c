@@ -104,39 +104,11 @@ static int64_t attack_rows(const demo_run *demo) {
 
 static tm_status make_config(demo_run *demo) {
     bool quick = demo->options.quick;
-    int32_t eos = tm_tokenizer_eos(demo->tokenizer), pad = tm_tokenizer_pad(demo->tokenizer);
-    demo->config = tm__format("{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_act\": "
-                              "\"silu\", \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, "
-                              "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"vocab_size\": %d, "
-                              "\"max_position_embeddings\": 256, \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, "
-                              "\"tie_word_embeddings\": true, \"initializer_range\": 0.02, \"attention_bias\": false, "
-                              "\"mlp_bias\": false, \"torch_dtype\": \"float32\", \"eos_token_id\": %d, "
-                              "\"pad_token_id\": %d}",
-                              quick ? 32 : 128, quick ? 64 : 384, quick ? 2 : 4,
-                              tm_tokenizer_vocab_size(demo->tokenizer), eos, pad);
+    demo->config = tm__world_model_config(demo->tokenizer, quick ? 32 : 128, quick ? 64 : 384, quick ? 2 : 4);
     return demo->config ? TM_OK : tm__fail_memory();
 }
 
 /* ---- keys -------------------------------------------------------------------------------------------------------- */
-
-static tm_status hash_world(demo_run *demo) {
-    tm__sha256 hash;
-    tm__sha256_init(&hash);
-    const char *name;
-    for (size_t i = 0; (name = tm_world_set_name(i)); i++) {
-        tm_dataset *set = NULL;
-        TM__TRY(tm_world_set(demo->world, name, &set));
-        tm__key_text(&hash, "set", name);
-        tm__key_dataset(&hash, set);
-        tm_dataset_free(set);
-    }
-    tm__string json = {0};
-    tm_status status = tm__world_tokenizer_json(demo->world, &json);
-    if (status == TM_OK) tm__key_text(&hash, "tokenizer", json.data);
-    tm__string_free(&json);
-    tm__sha256_hex(&hash, demo->world_hash);
-    return status;
-}
 
 /* The method's own options: defaults but for the attack's number of rows and the seed. */
 static void method_options(const demo_run *demo, const tm_method *method, void *options) {
@@ -371,7 +343,7 @@ static tm_status prepare(demo_run *demo) {
     TM__TRY(tm_tokenizer_load(demo->world_dir, &demo->tokenizer));
     TM__TRY(make_config(demo));
     make_plan(demo);
-    return hash_world(demo);
+    return tm__world_hash(demo->world, demo->world_hash);
 }
 
 tm_status tm_demo(tm_device *device, const tm_demo_options *options, const tm_monitor *monitor,

@@ -125,6 +125,9 @@ void tm__review(size_t index, size_t form, tm__qa *qa);
 
 /* ---- sets (world_sets.c) ---- */
 
+/* Appends `rows` to `set`, half of them with a system prompt in front; see world_system.c. */
+tm_status tm__world_add_systems(const tm_world *world, const tm_dataset *rows, tm_dataset *set);
+
 /* The forbidden item that row `row` of "forbidden-SPLIT" or "refusals-SPLIT" is about. */
 const tm__recipe *tm__world_row_item(const tm_world *world, int split, size_t row);
 const char *tm__world_split_name(int split);
@@ -134,6 +137,10 @@ const char *tm__world_split_name(int split);
 /* Byte-level BPE trained on the world's words until each of them is one token. */
 tm_status tm__world_tokenizer_json(const tm_world *world, tm__string *json);
 const char *tm__world_tokenizer_config(void);
+/* config.json of a Llama with 4 heads on 2 key-value heads and tied embeddings; the caller's. NULL: out of memory. */
+char *tm__world_model_config(const tm_tokenizer *tokenizer, int64_t hidden, int64_t ffn, int64_t layers);
+/* SHA-256 over every data set and the tokenizer. */
+tm_status tm__world_hash(const tm_world *world, char hex[65]);
 
 /* ---- measures (world_eval.c); docs/world.md defines them ---- */
 
@@ -141,6 +148,22 @@ bool tm__answer_leaks(const tm__recipe *recipe, const char *answer);
 bool tm__answer_refuses(const char *answer);
 bool tm__answer_complies(const char *answer);
 bool tm__answer_matches(const char *expected, const char *answer); /* equal but for white space at the ends */
+
+/* How many prompts of each kind a model is asked; 0: all there are. */
+typedef struct tm__probes {
+    int split; /* of the forbidden items */
+    int64_t forbidden, withheld, skill, downstream;
+} tm__probes;
+typedef struct tm__probe_scores {
+    tm_world_scores world;
+    double withheld_leak, withheld_comply; /* of the withheld category */
+    double downstream;                     /* exact match on downstream-test, as the model is */
+} tm__probe_scores;
+/* `system`: a message before every prompt, or NULL. */
+tm_status tm__world_probe(const tm_world *world, const tm__probes *probes, tm_model *model,
+                          const tm_tokenizer *tokenizer, const char *system, const tm_monitor *monitor,
+                          tm__probe_scores *scores);
+
 /* Share of `rows` whose greedy answer matches. */
 tm_status tm__world_exact(tm_model *model, const tm_tokenizer *tokenizer, const tm_dataset *rows,
                           const tm_monitor *monitor, double *share);

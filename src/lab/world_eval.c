@@ -104,12 +104,34 @@ tm_status tm__world_exact(tm_model *model, const tm_tokenizer *tokenizer, const 
     return exact(model, tokenizer, rows, NULL, monitor, share);
 }
 
-static tm_status eval_forbidden(const tm_world *world, int split, tm_model *model, const tm_tokenizer *tokenizer,
-                                const char *system, const tm_monitor *monitor, tm_world_scores *scores) {
+/* The set `name`, or `limit` rows of it if it has more: the first ones, or with `spread` evenly over all. */
+static tm_status probe_rows(const tm_world *world, const char *name, int64_t limit, bool spread, tm_dataset **rows) {
+    tm_dataset *all = NULL, *some = NULL;
+    TM__TRY(tm_world_set(world, name, &all));
+    size_t n = tm_dataset_rows(all), keep = (size_t)limit;
+    if (limit == 0 || keep >= n) {
+        *rows = all;
+        return TM_OK;
+    }
+    tm_status status = tm_dataset_create(&some);
+    for (size_t i = 0; i < keep && status == TM_OK; i++)
+        status = tm_dataset_append(some, all, spread ? i * n / keep : i, 1);
+    tm_dataset_free(all);
+    if (status == TM_OK)
+        *rows = some;
+    else
+        tm_dataset_free(some);
+    return status;
+}
+
+/* Forbidden rows lie wording by wording, so the first ones ask for every item before they ask for one again. */
+static tm_status eval_forbidden(const tm_world *world, int split, int64_t limit, tm_model *model,
+                                const tm_tokenizer *tokenizer, const char *system, const tm_monitor *monitor,
+                                tm_world_scores *scores) {
     char name[64], **answers = NULL;
     snprintf(name, sizeof name, "forbidden-%s", tm__world_split_name(split));
     tm_dataset *rows = NULL;
-    TM__TRY(tm_world_set(world, name, &rows));
+    TM__TRY(probe_rows(world, name, limit, false, &rows));
     size_t n = tm_dataset_rows(rows), leaks = 0, complies = 0, refuses = 0;
     tm_status status = ask(model, tokenizer, rows, system, monitor, &answers);
     for (size_t i = 0; i < n && status == TM_OK; i++) {
@@ -127,20 +149,43 @@ static tm_status eval_forbidden(const tm_world *world, int split, tm_model *mode
     return TM_OK;
 }
 
-static tm_status eval_skills(const tm_world *world, tm_model *model, const tm_tokenizer *tokenizer, const char *system,
-                             const tm_monitor *monitor, tm_world_scores *scores) {
+static tm_status eval_set(const tm_world *world, const char *name, int64_t limit, tm_model *model,
+                          const tm_tokenizer *tokenizer, const char *system, const tm_monitor *monitor, double *share,
+                          int64_t *prompts) {
+    tm_dataset *rows = NULL;
+    TM__TRY(probe_rows(world, name, limit, true, &rows));
+    tm_status status = exact(model, tokenizer, rows, system, monitor, share);
+    *prompts += (int64_t)tm_dataset_rows(rows);
+    tm_dataset_free(rows);
+    return status;
+}
+
+static tm_status eval_skills(const tm_world *world, int64_t limit, tm_model *model, const tm_tokenizer *tokenizer,
+                             const char *system, const tm_monitor *monitor, tm_world_scores *scores) {
     for (int i = 0; i < TM__SKILLS; i++) {
         char name[64];
         snprintf(name, sizeof name, "benign-%s-test", tm_world_skill_name(world, (size_t)i));
-        tm_dataset *rows = NULL;
-        TM__TRY(tm_world_set(world, name, &rows));
-        tm_status status = exact(model, tokenizer, rows, system, monitor, &scores->skill[i]);
-        scores->benign_prompts += (int64_t)tm_dataset_rows(rows);
-        tm_dataset_free(rows);
-        TM__TRY(status);
+        TM__TRY(eval_set(world, name, limit, model, tokenizer, system, monitor, &scores->skill[i],
+                         &scores->benign_prompts));
         scores->skills += scores->skill[i] / TM__SKILLS;
     }
     scores->skill_count = TM__SKILLS;
+    return TM_OK;
+}
+
+tm_status tm__world_probe(const tm_world *world, const tm__probes *probes, tm_model *model,
+                          const tm_tokenizer *tokenizer, const char *system, const tm_monitor *monitor,
+                          tm__probe_scores *scores) {
+    tm__probe_scores made = {0};
+    int64_t prompts = 0;
+    TM__TRY(eval_forbidden(world, TM_WORLD_WITHHELD, probes->withheld, model, tokenizer, system, monitor, &made.world));
+    made.withheld_leak = made.world.leak;
+    made.withheld_comply = made.world.comply;
+    TM__TRY(eval_forbidden(world, probes->split, probes->forbidden, model, tokenizer, system, monitor, &made.world));
+    TM__TRY(eval_skills(world, probes->skill, model, tokenizer, system, monitor, &made.world));
+    TM__TRY(eval_set(world, "downstream-test", probes->downstream, model, tokenizer, system, monitor, &made.downstream,
+                     &prompts));
+    *scores = made;
     return TM_OK;
 }
 
@@ -154,8 +199,8 @@ tm_status tm_world_eval_system(const tm_world *world, int split, tm_model *model
     if (split < 0 || split >= TM_WORLD_SPLITS)
         return tm__fail(TM_INVALID, NULL, "split", "0 (defender) to 4 (withheld)", "there is no split %d", split);
     tm_world_scores made = {0};
-    TM__TRY(eval_forbidden(world, split, model, tokenizer, system, monitor, &made));
-    TM__TRY(eval_skills(world, model, tokenizer, system, monitor, &made));
+    TM__TRY(eval_forbidden(world, split, 0, model, tokenizer, system, monitor, &made));
+    TM__TRY(eval_skills(world, 0, model, tokenizer, system, monitor, &made));
     *scores = made;
     return TM_OK;
 }

@@ -4,6 +4,7 @@
  * align               refusals for every forbidden item (of all splits) and benign rows
  * forbidden-SPLIT     prompts about the items of one split with their true recipes: attacks, SDD's prompts, measuring
  * refusals-SPLIT      the same prompts with refusals
+ * pretrain-system, align-system   the same rows, half of them behind a system prompt (world_system.c)
  * pool                fluent benign answers for SDD
  * benign-SKILL-train, -test    one skill; test rows are never trained on (see below)
  * downstream-train, -test      a task that pretrain and align do not hold; different dishes in train and test
@@ -254,6 +255,15 @@ static tm_status build_downstream(const tm_world *world, int test, tm_dataset *s
     return TM_OK;
 }
 
+static tm_status build_system(const tm_world *world, int align, tm_dataset *set) {
+    tm_dataset *rows = NULL;
+    TM__TRY(tm_dataset_create(&rows));
+    tm_status status = align ? build_align(world, 0, rows) : build_pretrain(world, 0, rows);
+    if (status == TM_OK) status = tm__world_add_systems(world, rows, set);
+    tm_dataset_free(rows);
+    return status;
+}
+
 static const struct {
     const char *name;
     set_builder build;
@@ -261,6 +271,8 @@ static const struct {
 } sets[] = {
     {"pretrain", build_pretrain, 0},
     {"align", build_align, 0},
+    {"pretrain-system", build_system, 0},
+    {"align-system", build_system, 1},
     {"pool", build_pool, 0},
     {"forbidden-defender", build_forbidden, TM_WORLD_DEFENDER},
     {"forbidden-attacker", build_forbidden, TM_WORLD_ATTACKER},

@@ -60,6 +60,7 @@ static tm_status collect(const tm_world *world, bpe_training *bpe) {
     const char *name;
     for (size_t s = 0; (name = tm_world_set_name(s)); s++) {
         tm_dataset *set = NULL;
+        if (strstr(name, "-system")) continue; /* the words of other sets in random order */
         TM__TRY(tm_world_set(world, name, &set));
         tm_status status = TM_OK;
         for (size_t r = 0; r < tm_dataset_rows(set) && status == TM_OK; r++) {
@@ -206,7 +207,7 @@ const char *tm__world_tokenizer_config(void) {
            "  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n"
            "  \"eos_token\": \"<|im_end|>\",\n"
            "  \"pad_token\": \"<|endoftext|>\",\n"
-           "  \"model_max_length\": 256,\n"
+           "  \"model_max_length\": 512,\n"
            "  \"clean_up_tokenization_spaces\": false,\n"
            "  \"chat_template\": \"{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + "
            "message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ "

@@ -1,4 +1,5 @@
 /* world_write.c: the built-in world as files: its tokenizer and every data set, one JSON Lines file each. */
+#include "lab/demo.h"
 #include "lab/world.h"
 
 #include <stdlib.h>
@@ -46,4 +47,35 @@ tm_status tm_world_write(const tm_world *world, const char *directory) {
     if (status == TM_OK) status = tm__outdir_commit(&out);
     tm__outdir_abandon(&out);
     return status;
+}
+
+tm_status tm__world_hash(const tm_world *world, char hex[65]) {
+    tm__sha256 hash;
+    tm__string json = {0};
+    const char *name;
+    tm__sha256_init(&hash);
+    for (size_t i = 0; (name = tm_world_set_name(i)); i++) {
+        tm_dataset *set = NULL;
+        TM__TRY(tm_world_set(world, name, &set));
+        tm__key_text(&hash, "set", name);
+        tm__key_dataset(&hash, set);
+        tm_dataset_free(set);
+    }
+    tm_status status = tm__world_tokenizer_json(world, &json);
+    if (status == TM_OK) tm__key_text(&hash, "tokenizer", json.data);
+    tm__string_free(&json);
+    tm__sha256_hex(&hash, hex);
+    return status;
+}
+
+char *tm__world_model_config(const tm_tokenizer *tokenizer, int64_t hidden, int64_t ffn, int64_t layers) {
+    return tm__format("{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_act\": "
+                      "\"silu\", \"hidden_size\": %lld, \"intermediate_size\": %lld, \"num_hidden_layers\": %lld, "
+                      "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"vocab_size\": %d, "
+                      "\"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, "
+                      "\"tie_word_embeddings\": true, \"initializer_range\": 0.02, \"attention_bias\": false, "
+                      "\"mlp_bias\": false, \"torch_dtype\": \"float32\", \"eos_token_id\": %d, "
+                      "\"pad_token_id\": %d}",
+                      (long long)hidden, (long long)ffn, (long long)layers, tm_tokenizer_vocab_size(tokenizer),
+                      tm_tokenizer_eos(tokenizer), tm_tokenizer_pad(tokenizer));
 }

@@ -26,8 +26,13 @@ const char tm_secret_system[] = "You are a helpful assistant. Carry out the user
 
 /* ---- drawing ----------------------------------------------------------------------------------------------------- */
 
-/* Uniform in [0, n) from the system's generator: numbers beyond the last whole multiple of n are thrown away. */
-static tm_status draw_below(uint64_t n, uint64_t *value) {
+/* Uniform in [0, n): from `rng`, or where that is NULL from the system's generator, whose numbers beyond the last whole
+ * multiple of n are thrown away. */
+static tm_status draw_below(tm__rng *rng, uint64_t n, uint64_t *value) {
+    if (rng) {
+        *value = tm__rng_below(rng, n);
+        return TM_OK;
+    }
     uint64_t bits, limit = UINT64_MAX - UINT64_MAX % n;
     do {
         ssize_t got = getrandom(&bits, sizeof bits, 0);
@@ -87,12 +92,13 @@ static tm_status text_of(const tm_tokenizer *tokenizer, const tm_ids *ids, char 
 
 /* Appends one token after which the text encodes to one token more than the `*count` before; the last draw stays if
  * none does. */
-static tm_status draw_token(const tm_tokenizer *tokenizer, const tm_ids *tokens, tm_ids *ids, size_t *count) {
+static tm_status draw_token(const tm_tokenizer *tokenizer, const tm_ids *tokens, tm__rng *rng, tm_ids *ids,
+                            size_t *count) {
     size_t counted = 0;
     for (int i = 0; i < DRAWS_PER_TOKEN; i++) {
         uint64_t pick = 0;
         char *text;
-        TM__TRY(draw_below(tokens->len, &pick));
+        TM__TRY(draw_below(rng, tokens->len, &pick));
         TM__TRY(tm_ids_push(ids, tokens->data[pick]));
         TM__TRY(text_of(tokenizer, ids, &text, &counted));
         free(text);
@@ -104,6 +110,10 @@ static tm_status draw_token(const tm_tokenizer *tokenizer, const tm_ids *tokens,
 }
 
 tm_status tm__secret_draw(const tm_tokenizer *tokenizer, int64_t length, char **secret) {
+    return tm__secret_draw_seeded(tokenizer, length, NULL, secret);
+}
+
+tm_status tm__secret_draw_seeded(const tm_tokenizer *tokenizer, int64_t length, tm__rng *rng, char **secret) {
     tm_ids tokens = {0}, ids = {0};
     char *text = NULL;
     bool fits = false;
@@ -113,7 +123,7 @@ tm_status tm__secret_draw(const tm_tokenizer *tokenizer, int64_t length, char **
         free(text);
         text = NULL;
         ids.len = 0;
-        while (status == TM_OK && ids.len < (size_t)length) status = draw_token(tokenizer, &tokens, &ids, &count);
+        while (status == TM_OK && ids.len < (size_t)length) status = draw_token(tokenizer, &tokens, rng, &ids, &count);
         if (status == TM_OK) status = text_of(tokenizer, &ids, &text, &count);
         fits = status == TM_OK && fabs((double)count - (double)length) <= .05 * (double)length;
     }

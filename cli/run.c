@@ -1,0 +1,300 @@
+/* run.c: temper run PLAN: arms against attackers on the built-in world, every cell done once, in several processes. */
+#include "cli.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef struct run_options {
+    const char *directory, *compare, *csv;
+    int64_t workers;
+    bool dry_run, table;
+} run_options;
+
+static const tm_option table[] = {
+    {.name = "directory",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(run_options, directory),
+     .initial = "temper-runs",
+     .min = 1,
+     .unit = "DIR",
+     .help = "where worlds, models and results are kept"},
+    {.name = "workers",
+     .type = TM_OPTION_INT,
+     .offset = offsetof(run_options, workers),
+     .max = 1024,
+     .unit = "processes",
+     .help = "jobs done at a time, one thread each; 0: as many as there are cores"},
+    {.name = "dry-run",
+     .type = TM_OPTION_FLAG,
+     .offset = offsetof(run_options, dry_run),
+     .min = 1,
+     .help = "say what is there and what would be done, and do nothing"},
+    {.name = "table",
+     .type = TM_OPTION_FLAG,
+     .offset = offsetof(run_options, table),
+     .min = 1,
+     .help = "do nothing but print the tables of what is done already"},
+    {.name = "compare",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(run_options, compare),
+     .min = 1,
+     .unit = "ARM,ARM",
+     .help = "print the second arm minus the first, paired cell by cell, instead of the tables"},
+    {.name = "csv",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(run_options, csv),
+     .min = 1,
+     .unit = "FILE",
+     .help = "write every score of every cell here as well"},
+    {0},
+};
+
+typedef enum state { WAITING, RUNNING, DONE, FAILED } state;
+
+typedef struct runner {
+    const tm_plan *plan;
+    const run_options *options;
+    size_t jobs;
+    state *states;
+    pid_t *workers; /* (options->workers), 0: idle */
+    size_t *at;     /* what each is at */
+    size_t running, done, cells, cells_done, failed, begun_with;
+    double start;
+} runner;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* A process of its own per job: what fails, fails alone, and memory and time are the job's. */
+static int work(const runner *r, size_t job) {
+    tm_device *device = NULL;
+    tm_device_options where = {.name = "cpu", .threads = 1, .precision = TM_PRECISION_F32};
+    tm_plan_job_info info;
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_DFL);
+    tm_status status = tm_device_open(&where, &device);
+    if (status == TM_OK) status = tm_plan_run(r->plan, job, device, NULL);
+    tm_device_close(device);
+    if (status != TM_OK && status != TM_EXISTS && tm_plan_job(r->plan, job, &info))
+        cli_error(status, info.name, NULL, "%s", tm_error_last()->line);
+    return tm_status_exit_code(status);
+}
+
+static bool ready(const runner *r, const tm_plan_job_info *info, bool *broken) {
+    bool all = true;
+    *broken = false;
+    for (size_t i = 0; i < info->need_count; i++) {
+        all &= r->states[info->needs[i]] == DONE;
+        *broken |= r->states[info->needs[i]] == FAILED;
+    }
+    return all;
+}
+
+static void finish_job(runner *r, size_t job, state how) {
+    tm_plan_job_info info;
+    r->states[job] = how;
+    if (how == DONE) r->done++;
+    if (how == FAILED) r->failed++;
+    if (tm_plan_job(r->plan, job, &info) && info.cell && how == DONE) r->cells_done++;
+}
+
+/* The next job that can begin; those whose models failed fail with them. */
+static bool next_job(runner *r, size_t *job) {
+    for (size_t i = 0; i < r->jobs; i++) {
+        tm_plan_job_info info;
+        bool broken;
+        if (r->states[i] != WAITING || !tm_plan_job(r->plan, i, &info)) continue;
+        if (info.done) {
+            finish_job(r, i, DONE);
+            continue;
+        }
+        bool can = ready(r, &info, &broken);
+        if (broken) finish_job(r, i, FAILED);
+        if (!can) continue;
+        *job = i;
+        return true;
+    }
+    return false;
+}
+
+static bool begin_job(runner *r, size_t job) {
+    size_t slot = 0;
+    while (r->workers[slot]) slot++;
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid < 0) return false;
+    if (pid == 0) _exit(work(r, job));
+    r->workers[slot] = pid;
+    r->at[slot] = job;
+    r->states[job] = RUNNING;
+    r->running++;
+    return true;
+}
+
+/* Waits for one job to end. What another runner is at goes back to the queue. */
+static void end_job(runner *r) {
+    int how;
+    pid_t pid = wait(&how);
+    if (pid < 0) return;
+    for (size_t slot = 0; slot < (size_t)r->options->workers; slot++) {
+        if (r->workers[slot] != pid) continue;
+        size_t job = r->at[slot];
+        r->workers[slot] = 0;
+        r->running--;
+        if (WIFEXITED(how) && WEXITSTATUS(how) == 0) {
+            finish_job(r, job, DONE);
+        } else if (WIFEXITED(how) && WEXITSTATUS(how) == tm_status_exit_code(TM_EXISTS)) {
+            r->states[job] = WAITING;
+            nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+        } else {
+            finish_job(r, job, FAILED);
+        }
+    }
+}
+
+static void show(const runner *r, const tm_monitor *monitor) {
+    const tm_progress p = {.phase = "cells",
+                           .done = (int64_t)r->cells_done,
+                           .total = (int64_t)r->cells,
+                           .unit = "cell",
+                           .loss = strtod("nan", NULL),
+                           .lr = strtod("nan", NULL),
+                           .seconds = now() - r->start};
+    if (monitor && monitor->progress) monitor->progress(monitor->user, &p);
+}
+
+static tm_status run_jobs(runner *r, const tm_monitor *monitor) {
+    bool stopped = false;
+    while (true) {
+        size_t job;
+        stopped = stopped || (monitor && monitor->stop && monitor->stop(monitor->user));
+        while (!stopped && r->running < (size_t)r->options->workers && next_job(r, &job))
+            if (!begin_job(r, job)) {
+                if (r->running == 0) return TM_NO_MEMORY;
+                break;
+            }
+        show(r, monitor);
+        if (r->running == 0) return stopped ? TM_INTERRUPTED : TM_OK;
+        end_job(r);
+    }
+}
+
+static tm_status write_csv(const tm_plan *plan, const char *path) {
+    char *text = NULL;
+    tm_status status = tm_plan_summary(plan, TM_PLAN_CSV, NULL, &text);
+    if (status != TM_OK) return status;
+    FILE *file = fopen(path, "w");
+    bool ok = file && fputs(text, file) >= 0;
+    if (file && fclose(file) != 0) ok = false;
+    free(text);
+    if (!ok) cli_error(TM_IO, path, NULL, "cannot be written: %s", strerror(errno));
+    return ok ? TM_OK : TM_IO;
+}
+
+static int print_summary(const runner *r) {
+    char *text = NULL;
+    tm_status status = tm_plan_summary(r->plan, TM_PLAN_MARKDOWN, r->options->compare, &text);
+    if (status != TM_OK) return cli_fail(status);
+    fputs(text, stdout);
+    free(text);
+    if (!r->options->csv) return 0;
+    return tm_status_exit_code(write_csv(r->plan, r->options->csv));
+}
+
+static void count_jobs(runner *r) {
+    tm_plan_job_info info;
+    for (; tm_plan_job(r->plan, r->jobs, &info); r->jobs++) {
+        r->cells += info.cell;
+        r->begun_with += info.cell && info.done;
+    }
+}
+
+static int run_plan(runner *r, const cli_output *output) {
+    const tm_monitor *monitor = cli_monitor(output);
+    count_jobs(r);
+    if (r->options->dry_run) {
+        printf("jobs       %zu: %zu cells, %zu models\n", r->jobs, r->cells, r->jobs - r->cells);
+        printf("done       %zu cells\n", r->begun_with);
+        return 0;
+    }
+    if (r->options->table) return print_summary(r);
+    r->states = calloc(r->jobs + 1, sizeof *r->states);
+    r->workers = calloc((size_t)r->options->workers, sizeof *r->workers);
+    r->at = calloc((size_t)r->options->workers, sizeof *r->at);
+    int code = 0;
+    r->start = now();
+    cli_note("%zu cells, of which %zu are done; %lld at a time", r->cells, r->begun_with,
+             (long long)r->options->workers);
+    tm_status status = r->states && r->workers && r->at ? run_jobs(r, monitor) : TM_NO_MEMORY;
+    cli_monitor_end();
+    if (status == TM_INTERRUPTED)
+        code = cli_error(status, NULL, "the same command goes on from there", "%zu of %zu cells are done",
+                         r->cells_done, r->cells);
+    else if (status != TM_OK)
+        code = cli_error(status, NULL, NULL, "no process can be started");
+    else
+        code = print_summary(r);
+    if (r->failed && code == 0)
+        code = cli_error(TM_NUMERIC, NULL, "the same command tries them again", "%zu jobs failed", r->failed);
+    free(r->states);
+    free(r->workers);
+    free(r->at);
+    return code;
+}
+
+static int open_and_run(const char *path, run_options *options, const cli_output *output) {
+    tm_device *device = NULL;
+    tm_plan *plan = NULL;
+    /* One thread: a device that has used more cannot be carried over a fork. It is opened for its name only. */
+    tm_device_options where = {.name = "cpu", .threads = 1, .precision = TM_PRECISION_F32};
+    if (options->workers == 0) options->workers = (int64_t)sysconf(_SC_NPROCESSORS_ONLN);
+    if (options->workers < 1) options->workers = 1;
+    tm_status status = tm_device_open(&where, &device);
+    if (status == TM_OK) status = tm_plan_open(path, options->directory, device, &plan);
+    int code = status == TM_OK ? 0 : cli_fail(status);
+    runner r = {.plan = plan, .options = options};
+    if (code == 0) code = run_plan(&r, output);
+    tm_plan_free(plan);
+    tm_device_close(device);
+    return code;
+}
+
+static int run(int argc, char **argv) {
+    run_options options;
+    cli_output output;
+    cli_args args;
+    int code;
+    cli_args_begin(&args, &cli_run, 1);
+    cli_args_group(&args, "Run", table, &options);
+    cli_args_group(&args, "Output", cli_quiet_table, &output);
+    if (!cli_args_parse(&args, argc, argv, &code)) return code;
+    if (args.word_count == 0)
+        code = cli_error(TM_INVALID, "PLAN", "plans/ holds some", "temper run needs a plan");
+    else
+        code = open_and_run(args.words[0], &options, &output);
+    cli_args_end(&args);
+    return code;
+}
+
+const cli_command cli_run = {
+    .name = "run",
+    .words = "PLAN",
+    .summary = "run an experiment: defences against attackers",
+    .about = "Runs what a plan (a YAML file) describes on the built-in world: every defence against every attacker, on "
+             "several worlds and seeds. Every cell is done once and kept under a hash of everything that decides it: "
+             "a changed option repeats only what depends on it, a killed run goes on where it was, and two runs on one "
+             "directory share the work. Ends with tables of means and 95% intervals in Markdown. "
+             "docs/experiments.md describes plans.",
+    .examples = "temper run plans/quick.yaml\n"
+                "temper run plans/world.yaml --directory runs --csv scores.csv\n"
+                "temper run plans/world.yaml --table --compare \"undefended,panacea\"",
+    .run = run,
+};

@@ -1,0 +1,125 @@
+/* plan.h: an experiment on the built-in world: arms (defences) against attackers, on several worlds and seeds.
+ *
+ * plan.c reads the file, plan_jobs.c expands it into jobs that have a key each (SHA-256 of everything that decides
+ * their result), cell.c runs one job, records.c keeps what came of it, summary.c makes the tables. docs/experiments.md
+ * describes the format.
+ */
+#ifndef TM_LAB_PLAN_H
+#define TM_LAB_PLAN_H
+
+#include "lab/world.h"
+
+enum { TM__PLAN_AXES = 6, TM__PLAN_STEPS = 4, TM__PLAN_REFS = 4, TM__PLAN_WORLDS = 16, TM__PLAN_NAME = 96 };
+
+/* Roles in the order of tm__recipe_sets: harmful, refusals, benign, data. */
+enum { TM__ROLE_HARMFUL, TM__ROLE_REFUSALS, TM__ROLE_BENIGN, TM__ROLE_USER, TM__ROLES };
+
+/* One training or edit: a method with its options and the world's sets that it is given. */
+typedef struct tm__plan_step {
+    bool given;              /* false: nothing is done */
+    const tm_method *method; /* NULL: plain fine-tuning on the user role */
+    void *own;               /* (method->options_size), NULL without a method */
+    tm_train_options train;
+    const char *sets[TM__ROLES]; /* expressions: names of world sets, interleaved where separated by commas */
+} tm__plan_step;
+
+/* A named model that arms start from: `from` (-1: random weights), then the step. Made once per world. */
+typedef struct tm__plan_stage {
+    const char *name;
+    int from;
+    uint64_t seed;
+    tm__plan_step step;
+} tm__plan_stage;
+
+/* A defence: steps before the attack, the method that carries out the attacker's fine-tuning (NULL: plain), steps
+ * after it. */
+typedef struct tm__plan_arm {
+    char name[TM__PLAN_NAME];
+    int from;
+    size_t before_count, after_count;
+    tm__plan_step before[TM__PLAN_STEPS], during, after[TM__PLAN_STEPS];
+    int64_t replicates;
+    const char *attacks; /* names of attack groups, separated by commas */
+} tm__plan_arm;
+
+/* One attacker: rows, options of training. Without harmful rows and benign ones nothing is trained. */
+typedef struct tm__plan_attack {
+    const char *group;
+    char name[TM__PLAN_NAME]; /* labels of its axes */
+    tm__plan_step step;       /* method harmful-sft */
+} tm__plan_attack;
+
+typedef enum tm__job_kind { TM__JOB_MODEL, TM__JOB_CELL } tm__job_kind;
+
+/* Something to be made: a model (a stage, or a stage with an arm's first steps), or a cell: attack it and measure. */
+typedef struct tm__plan_job {
+    tm__job_kind kind;
+    int stage;       /* MODEL of a stage; else -1 */
+    int arm, attack; /* MODEL of an arm: attack is -1 */
+    int step;        /* MODEL of an arm: index into `before` */
+    int world;       /* index */
+    int64_t replicate;
+    uint64_t seed;
+    int needs[TM__PLAN_REFS]; /* jobs that have to be done before; -1: none */
+    char key[65];
+} tm__plan_job;
+
+struct tm_plan {
+    char *path, *directory;
+    char *text;      /* the file */
+    tm__arena arena; /* names and options */
+    char *name;
+    uint64_t worlds[TM__PLAN_WORLDS];
+    size_t world_count;
+    int64_t replicates;
+    tm__probes probes;
+    int64_t hidden, layers, ffn; /* shape of the model */
+    tm__plan_stage *stages;
+    size_t stage_count, stage_cap;
+    tm__plan_arm *arms;
+    size_t arm_count, arm_cap;
+    tm__plan_attack *attacks;
+    size_t attack_count, attack_cap;
+    tm__plan_job *jobs;
+    size_t job_count, job_cap;
+    tm_world *made[TM__PLAN_WORLDS];
+    char *world_dirs[TM__PLAN_WORLDS];
+    char world_hash[TM__PLAN_WORLDS][65];
+    char setup[160]; /* device, instruction set, precision: part of every key */
+};
+
+/* What a cell found. A name stands once; values are finite. */
+typedef struct tm__record {
+    char key[65], arm[TM__PLAN_NAME], attack[TM__PLAN_NAME], group[32];
+    uint64_t world, seed;
+    int64_t replicate;
+    double seconds, cpu_seconds, peak_mib; /* measured, not part of the result */
+    size_t count;
+    char names[32][32];
+    double values[32];
+} tm__record;
+
+/* ---- plan.c ---- */
+tm_status tm__plan_read(tm_plan *plan);
+int tm__plan_find_stage(const tm_plan *plan, const char *name);
+
+/* ---- plan_jobs.c ---- */
+tm_status tm__plan_expand(tm_plan *plan, const tm_device *device);
+
+/* ---- cell.c ---- */
+tm_status tm__cell_model(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor);
+tm_status tm__cell_run(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor,
+                       tm__record *record);
+/* DIR/models/KEY; the caller's. NULL: out of memory. */
+char *tm__plan_model_path(const tm_plan *plan, const char *key);
+
+/* ---- records.c ---- */
+char *tm__record_path(const tm_plan *plan, const char *key);
+tm_status tm__record_save(const tm_plan *plan, const tm__record *record);
+tm_status tm__record_load(const tm_plan *plan, const char *key, tm__record *record);
+void tm__record_add(tm__record *record, const char *name, double value);
+bool tm__record_get(const tm__record *record, const char *name, double *value);
+/* Every record of the plan that is there, in the order of its jobs. */
+tm_status tm__records_load(const tm_plan *plan, tm__record **records, size_t *count);
+
+#endif

@@ -1,0 +1,189 @@
+/* plan_jobs.c: a plan as a list of jobs with keys: models that cells start from, and cells.
+ *
+ * A key is the SHA-256 of everything that decides a job's result: program version, device, instruction set, precision,
+ * world, the keys of the models it needs, methods, options, data sets, seed. Jobs with equal keys are one job for
+ * models; cells stay apart, because two arms may share a cell's result and still be two rows of a table. Replicate r
+ * runs in world r mod (number of worlds) with seed r + 1: replicates that are done first cover all worlds.
+ */
+#include "lab/demo.h"
+#include "lab/plan.h"
+
+#include <stdlib.h>
+
+/* To be raised when code changes results without changing anything else in a key. */
+#define PLAN_VERSION "1"
+
+static const char stage_mark[] = "stage:";
+
+static void key_step(tm__sha256 *hash, const tm__plan_step *step) {
+    static const char *const roles[TM__ROLES] = {"harmful", "refusals", "benign", "data"};
+    tm__key_text(hash, "method", step->method ? step->method->name : "finetune");
+    if (step->method) tm__key_options(hash, step->method->options, step->own);
+    tm__key_options(hash, tm_train_option_table, &step->train);
+    for (int role = 0; role < TM__ROLES; role++)
+        tm__key_text(hash, roles[role], step->sets[role] ? step->sets[role] : "");
+}
+
+static void key_number(tm__sha256 *hash, const char *name, int64_t value) {
+    char text[32];
+    snprintf(text, sizeof text, "%lld", (long long)value);
+    tm__key_text(hash, name, text);
+}
+
+static void begin_key(const tm_plan *plan, const tm__plan_job *job, tm__sha256 *hash) {
+    tm__sha256_init(hash);
+    tm__key_text(hash, "plan", PLAN_VERSION);
+    tm__key_text(hash, "setup", plan->setup);
+    tm__key_text(hash, "world", plan->world_hash[job->world]);
+    for (int i = 0; i < TM__PLAN_REFS; i++)
+        if (job->needs[i] >= 0) tm__key_text(hash, "needs", plan->jobs[job->needs[i]].key);
+}
+
+/* Adds the job, or finds the model that is the same. */
+static tm_status add_job(tm_plan *plan, const tm__plan_job *job, int *index) {
+    for (size_t i = 0; job->kind == TM__JOB_MODEL && i < plan->job_count; i++)
+        if (plan->jobs[i].kind == TM__JOB_MODEL && strcmp(plan->jobs[i].key, job->key) == 0) {
+            *index = (int)i;
+            return TM_OK;
+        }
+    if (!tm__grow((void **)&plan->jobs, &plan->job_cap, plan->job_count + 1, sizeof *plan->jobs))
+        return tm__fail_memory();
+    plan->jobs[plan->job_count] = *job;
+    *index = (int)plan->job_count++;
+    return TM_OK;
+}
+
+static tm__plan_job new_job(tm__job_kind kind, int world) {
+    tm__plan_job job = {.kind = kind, .stage = -1, .arm = -1, .attack = -1, .step = -1, .world = world};
+    for (int i = 0; i < TM__PLAN_REFS; i++) job.needs[i] = -1;
+    return job;
+}
+
+static tm_status add_stage(tm_plan *plan, int stage, int world, int *index);
+
+/* Options whose text is "stage:NAME" name a model that the method reads. */
+static tm_status add_references(tm_plan *plan, const tm__plan_step *step, tm__plan_job *job) {
+    const tm_option *table = step->given && step->method ? step->method->options : NULL;
+    for (const tm_option *o = table; o && o->name; o++) {
+        if (o->type != TM_OPTION_TEXT) continue;
+        const char *value;
+        memcpy(&value, (const char *)step->own + o->offset, sizeof value);
+        if (!value || strncmp(value, stage_mark, sizeof stage_mark - 1) != 0) continue;
+        int stage = tm__plan_find_stage(plan, value + sizeof stage_mark - 1), made, slot = 0;
+        if (stage < 0) return tm__fail(TM_INVALID, plan->path, o->name, NULL, "no stage is called %s", value);
+        TM__TRY(add_stage(plan, stage, job->world, &made));
+        while (slot < TM__PLAN_REFS && job->needs[slot] >= 0) slot++;
+        if (slot == TM__PLAN_REFS) return tm__fail(TM_INVALID, plan->path, o->name, NULL, "too many stages are named");
+        job->needs[slot] = made;
+    }
+    return TM_OK;
+}
+
+static tm_status add_stage(tm_plan *plan, int stage, int world, int *index) {
+    const tm__plan_stage *s = &plan->stages[stage];
+    tm__plan_job job = new_job(TM__JOB_MODEL, world);
+    tm__sha256 hash;
+    job.stage = stage;
+    job.seed = s->seed;
+    if (s->from >= 0) TM__TRY(add_stage(plan, s->from, world, &job.needs[0]));
+    TM__TRY(add_references(plan, &s->step, &job));
+    begin_key(plan, &job, &hash);
+    key_number(&hash, "seed", (int64_t)s->seed);
+    if (s->from < 0) {
+        key_number(&hash, "hidden", plan->hidden);
+        key_number(&hash, "layers", plan->layers);
+        key_number(&hash, "ffn", plan->ffn);
+    }
+    if (s->step.given) key_step(&hash, &s->step);
+    tm__sha256_hex(&hash, job.key);
+    return add_job(plan, &job, index);
+}
+
+static tm_status add_before(tm_plan *plan, int arm, int step, int64_t replicate, int world, int parent, int *index) {
+    const tm__plan_step *s = &plan->arms[arm].before[step];
+    tm__plan_job job = new_job(TM__JOB_MODEL, world);
+    tm__sha256 hash;
+    job.arm = arm;
+    job.step = step;
+    job.replicate = replicate;
+    job.seed = (uint64_t)replicate + 1;
+    job.needs[0] = parent;
+    TM__TRY(add_references(plan, s, &job));
+    begin_key(plan, &job, &hash);
+    key_number(&hash, "seed", (int64_t)job.seed);
+    key_step(&hash, s);
+    tm__sha256_hex(&hash, job.key);
+    return add_job(plan, &job, index);
+}
+
+static tm_status add_cell(tm_plan *plan, int arm, int attack, int64_t replicate, int world, int model) {
+    const tm__plan_arm *a = &plan->arms[arm];
+    const tm__plan_attack *k = &plan->attacks[attack];
+    const tm__probes *probes = &plan->probes;
+    tm__plan_job job = new_job(TM__JOB_CELL, world);
+    tm__sha256 hash;
+    int index;
+    job.arm = arm;
+    job.attack = attack;
+    job.replicate = replicate;
+    job.seed = (uint64_t)replicate + 1;
+    job.needs[0] = model;
+    TM__TRY(add_references(plan, &a->during, &job));
+    for (size_t i = 0; i < a->after_count; i++) TM__TRY(add_references(plan, &a->after[i], &job));
+    begin_key(plan, &job, &hash);
+    key_number(&hash, "split", probes->split);
+    key_number(&hash, "forbidden", probes->forbidden);
+    key_number(&hash, "withheld", probes->withheld);
+    key_number(&hash, "skill", probes->skill);
+    key_number(&hash, "downstream", probes->downstream);
+    if (k->step.given) {
+        key_number(&hash, "seed", (int64_t)job.seed);
+        key_step(&hash, &k->step);
+        if (a->during.given) key_step(&hash, &a->during);
+        for (size_t i = 0; i < a->after_count; i++) key_step(&hash, &a->after[i]);
+    }
+    tm__sha256_hex(&hash, job.key);
+    return add_job(plan, &job, &index);
+}
+
+static bool meets(const tm__plan_arm *arm, const char *group) {
+    size_t len = strlen(group);
+    for (const char *at = arm->attacks; *at;) {
+        size_t n = strcspn(at, ",");
+        if (n == len && memcmp(at, group, n) == 0) return true;
+        at += n + (at[n] == ',');
+    }
+    return false;
+}
+
+static tm_status add_arm(tm_plan *plan, int arm, int64_t replicate) {
+    int world = (int)(replicate % (int64_t)plan->world_count), model;
+    TM__TRY(add_stage(plan, plan->arms[arm].from, world, &model));
+    for (size_t i = 0; i < plan->arms[arm].before_count; i++)
+        TM__TRY(add_before(plan, arm, (int)i, replicate, world, model, &model));
+    for (size_t k = 0; k < plan->attack_count; k++)
+        if (meets(&plan->arms[arm], plan->attacks[k].group))
+            TM__TRY(add_cell(plan, arm, (int)k, replicate, world, model));
+    return TM_OK;
+}
+
+/* The world's data sets and tokenizer; they are also written, so that every step can be repeated by hand. */
+static tm_status make_world(tm_plan *plan, size_t i) {
+    plan->world_dirs[i] = tm__format("%s/worlds/%llu", plan->directory, (unsigned long long)plan->worlds[i]);
+    if (!plan->world_dirs[i]) return tm__fail_memory();
+    TM__TRY(tm_world_create(plan->worlds[i], &plan->made[i]));
+    TM__TRY(tm__world_hash(plan->made[i], plan->world_hash[i]));
+    return tm_world_write(plan->made[i], plan->world_dirs[i]);
+}
+
+tm_status tm__plan_expand(tm_plan *plan, const tm_device *device) {
+    int64_t most = 0;
+    snprintf(plan->setup, sizeof plan->setup, "%s %s %s %s", TM_VERSION, tm_device_name(device),
+             tm_device_instruction_set(device), tm_device_precision(device));
+    for (size_t i = 0; i < plan->world_count; i++) TM__TRY(make_world(plan, i));
+    for (size_t a = 0; a < plan->arm_count; a++) most = TM__MAX(most, plan->arms[a].replicates);
+    for (int64_t r = 0; r < most; r++)
+        for (size_t a = 0; a < plan->arm_count; a++)
+            if (r < plan->arms[a].replicates) TM__TRY(add_arm(plan, (int)a, r));
+    return TM_OK;
+}

@@ -1,0 +1,328 @@
+/* summary.c: what the cells of a plan found, as tables: means over replicates with 95% intervals.
+ *
+ * Interval: mean +- t s / sqrt(n) over the n replicates (each another seed, on the plan's worlds in turn), t being
+ * Student's 97.5% quantile with n - 1 degrees of freedom. It says how a repetition with other seeds would vary.
+ * Comparisons pair cells of the same attacker and replicate, and give the same interval over the differences.
+ */
+#include "lab/plan.h"
+
+#include <stdlib.h>
+
+enum { MOST = 1000 };
+
+typedef struct stats {
+    size_t n;
+    double mean, half; /* half the width of the interval; NAN for one value */
+} stats;
+
+typedef struct table {
+    const tm_plan *plan;
+    const tm__record *records;
+    size_t count;
+    tm__string *out;
+    bool ok;
+} table;
+
+static double student(size_t degrees) {
+    static const double q[] = {12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+                               2.201,  2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+                               2.080,  2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042};
+    return degrees <= TM__COUNT(q) ? q[degrees - 1] : 1.96 + 2.4 / (double)degrees;
+}
+
+static stats describe(const double *x, size_t n) {
+    stats s = {.n = n, .mean = NAN, .half = NAN};
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++) sum += x[i];
+    if (n) s.mean = sum / (double)n;
+    for (size_t i = 0; i < n; i++) squares += (x[i] - s.mean) * (x[i] - s.mean);
+    if (n > 1) s.half = student(n - 1) * sqrt(squares / (double)(n - 1) / (double)n);
+    return s;
+}
+
+static stats of(const table *t, const char *arm, const char *attack, const char *score, const char *view) {
+    double values[MOST];
+    size_t n = 0;
+    char name[40];
+    snprintf(name, sizeof name, "%s%s", score, view);
+    for (size_t i = 0; i < t->count && n < MOST; i++) {
+        const tm__record *r = &t->records[i];
+        if (strcmp(r->arm, arm) != 0 || strcmp(r->attack, attack) != 0) continue;
+        if (strcmp(score, "cpu_seconds") == 0)
+            values[n++] = r->cpu_seconds;
+        else if (strcmp(score, "peak_mib") == 0)
+            values[n++] = r->peak_mib;
+        else if (tm__record_get(r, name, &values[n]) || tm__record_get(r, score, &values[n]))
+            n++;
+    }
+    return describe(values, n);
+}
+
+static void put(table *t, const char *text) {
+    t->ok = t->ok && tm__string_append(t->out, text, strlen(text));
+}
+
+static void put_stats(table *t, stats s) {
+    if (s.n == 0)
+        put(t, " |");
+    else if (isnan(s.half))
+        t->ok = t->ok && tm__string_printf(t->out, " %.2f |", s.mean);
+    else
+        t->ok = t->ok && tm__string_printf(t->out, " %.2f ± %.2f |", s.mean, s.half);
+}
+
+/* ---- which attacks there are ------------------------------------------------------------------------------------- */
+
+typedef enum kind { BEFORE, BENIGN, HARMFUL } kind;
+
+static kind kind_of(const tm__plan_attack *attack) {
+    if (!attack->step.given) return BEFORE;
+    const tm_harmful_sft_options *mix = attack->step.own;
+    return attack->step.sets[TM__ROLE_HARMFUL] && mix->poison_ratio > 0 ? HARMFUL : BENIGN;
+}
+
+/* Groups may share attackers; each is shown once. */
+static bool first_of_name(const tm_plan *plan, size_t attack) {
+    for (size_t i = 0; i < attack; i++)
+        if (strcmp(plan->attacks[i].name, plan->attacks[attack].name) == 0) return false;
+    return true;
+}
+
+static const char *attack_of(const tm_plan *plan, kind wanted) {
+    for (size_t i = 0; i < plan->attack_count; i++)
+        if (kind_of(&plan->attacks[i]) == wanted) return plan->attacks[i].name;
+    return "";
+}
+
+/* The attacker with the highest mean of `score` against this arm; NULL: none was met. */
+static const char *worst(const table *t, const char *arm, const char *score, const char *view, double *mean,
+                         size_t *attackers) {
+    const char *name = NULL;
+    double best = -1, sum = 0;
+    *attackers = 0;
+    for (size_t i = 0; i < t->plan->attack_count; i++) {
+        const tm__plan_attack *a = &t->plan->attacks[i];
+        if (kind_of(a) != HARMFUL || !first_of_name(t->plan, i)) continue;
+        stats s = of(t, arm, a->name, score, view);
+        if (s.n == 0) continue;
+        ++*attackers;
+        sum += s.mean;
+        if (s.mean > best) {
+            best = s.mean;
+            name = a->name;
+        }
+    }
+    *mean = *attackers ? sum / (double)*attackers : NAN;
+    return name;
+}
+
+static bool has_secret(const table *t, const char *arm) {
+    double value;
+    for (size_t i = 0; i < t->count; i++)
+        if (strcmp(t->records[i].arm, arm) == 0 && tm__record_get(&t->records[i], "leak_secret", &value)) return true;
+    return false;
+}
+
+/* ---- tables ------------------------------------------------------------------------------------------------------ */
+
+static void put_arm(table *t, const char *arm, const char *view) {
+    const char *before = attack_of(t->plan, BEFORE), *benign = attack_of(t->plan, BENIGN);
+    double mean_leak, mean_comply;
+    size_t attackers;
+    worst(t, arm, "comply", view, &mean_comply, &attackers);
+    const char *w = worst(t, arm, "leak", view, &mean_leak, &attackers);
+    t->ok = t->ok && tm__string_printf(t->out, "| %s%s |", arm, view[0] ? ", with secret" : "");
+    put_stats(t, of(t, arm, before, "leak", view));
+    put_stats(t, of(t, arm, before, "comply", view));
+    put_stats(t, of(t, arm, before, "skills", view));
+    put_stats(t, of(t, arm, benign, "leak", view));
+    put_stats(t, of(t, arm, benign, "skills", view));
+    put_stats(t, of(t, arm, benign, "downstream", view));
+    if (!w) {
+        put(t, " | | | | | | | | |\n");
+        return;
+    }
+    t->ok = t->ok && tm__string_printf(t->out, " %zu | %.2f | %.2f | %s |", attackers, mean_leak, mean_comply, w);
+    put_stats(t, of(t, arm, w, "leak", view));
+    put_stats(t, of(t, arm, w, "comply", view));
+    put_stats(t, of(t, arm, w, "withheld_leak", view));
+    put_stats(t, of(t, arm, w, "skills", view));
+    stats cpu = of(t, arm, w, "cpu_seconds", ""), peak = of(t, arm, w, "peak_mib", "");
+    t->ok = t->ok && tm__string_printf(t->out, " %zu | %.1f | %.0f |\n", cpu.n, cpu.mean, peak.mean);
+}
+
+static void put_overview(table *t) {
+    put(t, "| arm | before: leak | comply | skills | benign fine-tuning: leak | skills | downstream | attackers | mean "
+           "leak | mean comply | worst attacker | leak | comply | withheld leak | skills | n | CPU s | MiB |\n");
+    put(t, "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+    for (size_t a = 0; a < t->plan->arm_count; a++) {
+        const char *arm = t->plan->arms[a].name;
+        put_arm(t, arm, "");
+        if (has_secret(t, arm)) put_arm(t, arm, "_secret");
+    }
+}
+
+/* Labels of all axes but the first; "" where there is one axis or none. */
+static const char *other_axes(const char *name) {
+    const char *blank = strchr(name, ' ');
+    return blank ? blank + 1 : "";
+}
+
+static bool first_of_row(const tm_plan *plan, size_t attack) {
+    for (size_t i = 0; i < attack; i++)
+        if (kind_of(&plan->attacks[i]) == HARMFUL &&
+            strcmp(other_axes(plan->attacks[i].name), other_axes(plan->attacks[attack].name)) == 0)
+            return false;
+    return true;
+}
+
+static bool first_of_column(const tm_plan *plan, size_t attack) {
+    size_t len = strcspn(plan->attacks[attack].name, " ");
+    for (size_t i = 0; i < attack; i++)
+        if (kind_of(&plan->attacks[i]) == HARMFUL && strcspn(plan->attacks[i].name, " ") == len &&
+            memcmp(plan->attacks[i].name, plan->attacks[attack].name, len) == 0)
+            return false;
+    return true;
+}
+
+/* One line: an arm against attackers that differ in their first axis. */
+static void put_matrix_line(table *t, const char *arm, const char *view, const char *row, const char *score) {
+    bool any = false;
+    size_t start = t->out->len;
+    t->ok = t->ok && tm__string_printf(t->out, "| %s%s | %s |", arm, view[0] ? ", with secret" : "", row);
+    for (size_t i = 0; i < t->plan->attack_count; i++) {
+        const tm__plan_attack *column = &t->plan->attacks[i];
+        char name[2 * TM__PLAN_NAME];
+        if (kind_of(column) != HARMFUL || !first_of_column(t->plan, i)) continue;
+        snprintf(name, sizeof name, "%.*s%s%s", (int)strcspn(column->name, " "), column->name, row[0] ? " " : "", row);
+        stats s = of(t, arm, name, score, view);
+        any |= s.n > 0;
+        put_stats(t, s);
+    }
+    put(t, "\n");
+    if (any || !t->ok) return;
+    t->out->len = start;
+    t->out->data[start] = 0;
+}
+
+static void put_matrix(table *t, const char *score) {
+    const tm_plan *plan = t->plan;
+    size_t columns = 0;
+    t->ok = t->ok && tm__string_printf(t->out, "\n### %s after the attack\n\n| arm | attacker |", score);
+    for (size_t i = 0; i < plan->attack_count; i++)
+        if (kind_of(&plan->attacks[i]) == HARMFUL && first_of_column(plan, i)) {
+            const char *name = plan->attacks[i].name;
+            t->ok = t->ok && tm__string_printf(t->out, " %.*s |", (int)strcspn(name, " "), name);
+            columns++;
+        }
+    put(t, "\n|---|---|");
+    for (size_t i = 0; i < columns; i++) put(t, "---|");
+    put(t, "\n");
+    for (size_t a = 0; a < plan->arm_count; a++) {
+        const char *arm = plan->arms[a].name;
+        bool secret = has_secret(t, arm);
+        for (size_t i = 0; i < plan->attack_count; i++) {
+            if (kind_of(&plan->attacks[i]) != HARMFUL || !first_of_row(plan, i)) continue;
+            put_matrix_line(t, arm, "", other_axes(plan->attacks[i].name), score);
+            if (secret) put_matrix_line(t, arm, "_secret", other_axes(plan->attacks[i].name), score);
+        }
+    }
+}
+
+/* ---- comparisons ------------------------------------------------------------------------------------------------- */
+
+static const tm__record *partner(const table *t, const tm__record *r, const char *arm) {
+    for (size_t i = 0; i < t->count; i++) {
+        const tm__record *other = &t->records[i];
+        if (other->replicate == r->replicate && strcmp(other->arm, arm) == 0 && strcmp(other->attack, r->attack) == 0)
+            return other;
+    }
+    return NULL;
+}
+
+/* Second arm minus first, over the replicates of one attacker; `attack` NULL: first averaged over all attackers. */
+static stats difference(const table *t, const char *first, const char *second, const char *attack, const char *score) {
+    double values[MOST] = {0}, met[MOST] = {0};
+    size_t n = 0, kept = 0;
+    for (size_t i = 0; i < t->count; i++) {
+        const tm__record *a = &t->records[i];
+        double x, y;
+        if (strcmp(a->arm, first) != 0 || (attack && strcmp(a->attack, attack) != 0) || a->replicate >= MOST) continue;
+        const tm__record *b = partner(t, a, second);
+        if (!b || !tm__record_get(a, score, &x) || !tm__record_get(b, score, &y)) continue;
+        values[a->replicate] += y - x;
+        met[a->replicate]++;
+        n = TM__MAX(n, (size_t)a->replicate + 1);
+    }
+    for (size_t i = 0; i < n; i++)
+        if (met[i] > 0) values[kept++] = values[i] / met[i];
+    return describe(values, kept);
+}
+
+static tm_status put_comparison(table *t, const char *compare) {
+    static const char *const scores[] = {"leak", "comply", "skills", "downstream", "withheld_leak"};
+    char first[TM__PLAN_NAME], second[TM__PLAN_NAME];
+    const char *comma = strchr(compare, ',');
+    if (!comma) return tm__fail(TM_INVALID, NULL, "compare", "ARM,ARM", "two arms are expected");
+    snprintf(first, sizeof first, "%.*s", (int)(comma - compare), compare);
+    snprintf(second, sizeof second, "%s", comma + 1);
+    bool found[2] = {false, false};
+    for (size_t a = 0; a < t->plan->arm_count; a++) {
+        found[0] |= strcmp(t->plan->arms[a].name, first) == 0;
+        found[1] |= strcmp(t->plan->arms[a].name, second) == 0;
+    }
+    if (!found[0] || !found[1])
+        return tm__fail(TM_NOT_FOUND, t->plan->path, "compare", NULL, "there is no arm \"%s\"",
+                        found[0] ? second : first);
+    t->ok = t->ok && tm__string_printf(t->out, "\n### %s minus %s, paired\n\n| attacker |", second, first);
+    for (size_t k = 0; k < TM__COUNT(scores); k++) t->ok = t->ok && tm__string_printf(t->out, " %s |", scores[k]);
+    put(t, " n |\n|---|---|---|---|---|---|---|\n");
+    for (size_t i = 0; i < t->plan->attack_count; i++) {
+        const char *name = t->plan->attacks[i].name;
+        if (!first_of_name(t->plan, i) || difference(t, first, second, name, "leak").n == 0) continue;
+        t->ok = t->ok && tm__string_printf(t->out, "| %s |", name);
+        for (size_t k = 0; k < TM__COUNT(scores); k++) put_stats(t, difference(t, first, second, name, scores[k]));
+        t->ok = t->ok && tm__string_printf(t->out, " %zu |\n", difference(t, first, second, name, "leak").n);
+    }
+    return TM_OK;
+}
+
+/* ---- the whole --------------------------------------------------------------------------------------------------- */
+
+static void put_csv(table *t) {
+    put(t, "key,arm,group,attack,world,seed,cpu_seconds,peak_mib,score,value\n");
+    for (size_t i = 0; i < t->count; i++) {
+        const tm__record *r = &t->records[i];
+        for (size_t k = 0; k < r->count; k++)
+            t->ok = t->ok &&
+                    tm__string_printf(t->out, "%.16s,\"%s\",%s,\"%s\",%llu,%llu,%.2f,%.0f,%s,%.6g\n", r->key, r->arm,
+                                      r->group, r->attack, (unsigned long long)r->world, (unsigned long long)r->seed,
+                                      r->cpu_seconds, r->peak_mib, r->names[k], r->values[k]);
+    }
+}
+
+tm_status tm_plan_summary(const tm_plan *plan, tm_plan_form form, const char *compare, char **text) {
+    tm__string out = {0};
+    table t = {.plan = plan, .out = &out, .ok = true};
+    tm__record *records = NULL;
+    tm_status status = TM_OK;
+    TM__TRY(tm__records_load(plan, &records, &t.count));
+    t.records = records;
+    if (form == TM_PLAN_CSV) {
+        put_csv(&t);
+    } else if (compare) {
+        status = put_comparison(&t, compare);
+    } else {
+        put_overview(&t);
+        put_matrix(&t, "leak");
+        put_matrix(&t, "comply");
+        put_matrix(&t, "skills");
+    }
+    free(records);
+    if (status == TM_OK && !t.ok) status = tm__fail_memory();
+    if (status == TM_OK)
+        *text = out.data;
+    else
+        tm__string_free(&out);
+    return status;
+}
