@@ -232,7 +232,13 @@ static void check_sdd(const char *name, bool reject) {
                               .reject = reject,
                               .pairs = path,
                               .seed = (int64_t)sdd_number(name, "seed")};
-    check(&(subject){name, &tm__method_sdd, &o, {.harmful = harmful, .benign = benign}, 0, false, 0});
+    check(&(subject){name,
+                     &tm__method_sdd,
+                     &o,
+                     {.harmful = harmful, .benign = benign},
+                     (int64_t)sdd_number(name, "max_length"),
+                     false,
+                     0});
     compare_pairs(path, name);
     free(path);
 }
