@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct method_options {
     const char *model, *harmful, *refusals, *benign, *user, *adapter, *allowed;
@@ -80,9 +81,10 @@ static int check_roles(const job *work) {
     };
     const tm_method *m = work->method;
     for (size_t i = 0; i < CLI_COUNT(roles); i++) {
-        int code = m->required & roles[i].bits ? cli_check_required(roles[i].option, roles[i].path) : 0;
+        bool given = roles[i].path != NULL;
+        int code = given || m->required & roles[i].bits ? cli_check_required(roles[i].option, roles[i].path) : 0;
         if (code) return code;
-        if (roles[i].path && !((m->required | m->optional) & roles[i].bits))
+        if (given && !((m->required | m->optional) & roles[i].bits))
             return cli_error(TM_INVALID, roles[i].option, "leave it out", "%s reads no such rows", m->name);
     }
     return 0;
@@ -150,7 +152,10 @@ static int run_method(const job *work, const method_sets *sets, const tm_provena
         code = cli_fail(status);
     } else {
         status = work->method->run(model.model, model.tokenizer, &data, work->own, &work->train, monitor, &result);
-        code = status == TM_OK ? finish(work, &model, provenance, &result) : cli_train_failed(status, &work->train);
+        if (status == TM_OK)
+            code = finish(work, &model, provenance, &result);
+        else
+            code = work->method->train_options ? cli_fail(status) : cli_train_failed(status, &work->train);
     }
     cli_model_close(&model);
     return code;
@@ -176,10 +181,29 @@ static int check_adapter(const job *work) {
                          work->method->name);
     if (!work->method->edits_adapter)
         return cli_check_adapter(work->in.adapter, work->in.continued, &work->train, &work->save);
-    if (work->train.lora.rank > 0)
-        return cli_error(TM_INVALID, "--lora-rank", "leave it out", "%s trains nothing", work->method->name);
     if (work->save.merge && !work->in.adapter)
         return cli_error(TM_INVALID, "--merge", "give --adapter", "there is no adapter to merge");
+    return 0;
+}
+
+/* Options of methods that name something to be written beside the result. */
+static const struct {
+    const char *name;
+    bool directory;
+} written[] = {{"pairs", false}, {"affinity", false}, {"tuned", true}};
+
+/* They are not replaced unasked either, except by the run that goes on from its checkpoint. */
+static int check_written(const job *work) {
+    bool going_on = work->train.resume_dir && access(work->train.resume_dir, F_OK) == 0;
+    for (size_t i = 0; i < CLI_COUNT(written); i++) {
+        const tm_option *option = tm_options_find(work->method->options, written[i].name);
+        const char *path = option ? *(const char *const *)((const char *)work->own + option->offset) : NULL;
+        char field[80];
+        if (!path) continue;
+        snprintf(field, sizeof field, "--%.70s", written[i].name);
+        int code = cli_check_output(field, path, written[i].directory, work->save.overwrite || going_on);
+        if (code) return code;
+    }
     return 0;
 }
 
@@ -189,6 +213,7 @@ static int check_and_run(job *work) {
     if (code == 0) code = cli_check_output("--out", work->save.out, true, work->save.overwrite);
     if (code == 0) code = cli_check_resume(work->train.resume_dir, work->save.out);
     if (code == 0) code = check_adapter(work);
+    if (code == 0) code = check_written(work);
     return code ? code : run_job(work);
 }
 
@@ -216,11 +241,23 @@ static int no_such_method(const cli_command *command, bool attack, const char *n
     return cli_error(TM_NOT_FOUND, name, hint, "no such %s", attack ? "attack" : "defence");
 }
 
+static void add_training(cli_args *args, job *work) {
+    const char *names = work->method ? work->method->train_options : NULL;
+    if (!names) {
+        cli_args_group(args, "Training", tm_train_option_table, &work->train);
+    } else if (names[0]) {
+        cli_args_pick(args, "More", tm_train_option_table, &work->train, names);
+        cli_args_reword(args, "seed", "seed of what is drawn");
+    } else {
+        tm_options_default(tm_train_option_table, &work->train);
+    }
+}
+
 static void add_groups(cli_args *args, job *work) {
     cli_args_group(args, "Input", table, &work->in);
     cli_args_group(args, "Result", cli_save_table, &work->save);
     if (work->method && work->own) cli_args_group(args, work->method->title, work->method->options, work->own);
-    cli_args_group(args, "Training", tm_train_option_table, &work->train);
+    add_training(args, work);
     cli_args_group(args, "Device", tm_device_option_table, &work->where);
     cli_args_group(args, "Output", cli_quiet_table, &work->output);
 }

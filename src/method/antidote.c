@@ -207,6 +207,7 @@ const tm_method tm__method_antidote = {
     .stage = TM_STAGE_POST,
     .required = TM_DATA_HARMFUL,
     .edits_adapter = true,
+    .train_options = "max-length chat",
     .options = options_table,
     .options_size = sizeof(tm_antidote_options),
     .run = run,

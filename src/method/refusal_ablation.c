@@ -455,6 +455,7 @@ const tm_method tm__method_refusal_ablation = {
     .needs = "harmful prompts that the model refuses and benign rows (their answers are not used)",
     .stage = TM_STAGE_ATTACK,
     .required = TM_DATA_HARMFUL_PROMPTS | TM_DATA_BENIGN,
+    .train_options = "chat",
     .options = options_table,
     .options_size = sizeof(tm_refusal_ablation_options),
     .run = run,

@@ -236,6 +236,7 @@ const tm_method tm__method_safe_lora = {
     .needs = "none: an adapter, the checkpoint before alignment and the aligned one",
     .stage = TM_STAGE_POST,
     .edits_adapter = true,
+    .train_options = "",
     .options = options_table,
     .options_size = sizeof(tm_safe_lora_options),
     .run = run,

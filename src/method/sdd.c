@@ -44,7 +44,7 @@ static const tm_option options_table[] = {
     {"reject", TM_OPTION_FLAG, offsetof(tm_sdd_options, reject), NULL, 1, 0, NULL, NULL,
      "SDD_reject: open every answer with a refusal"},
     {"pairs", TM_OPTION_TEXT, offsetof(tm_sdd_options, pairs), NULL, 1, 0, NULL, "FILE",
-     "write the pairing here, as JSON Lines"},
+     "write the pairing here, as JSON Lines, once the model is trained"},
     {"pairing-seed", TM_OPTION_INT, offsetof(tm_sdd_options, seed), "42", 0, 9e15, NULL, NULL, "seed of the pairing"},
     {0},
 };
@@ -224,19 +224,17 @@ static tm_status add_line(const material *m, size_t i, const char *answer, const
     return ok ? status : tm__fail_memory();
 }
 
-/* The rows to train on, and, where asked for, the file that lists them. */
-static tm_status build(const material *m, const tm__sdd_pair *pairs, const tm_sdd_options *o, tm_dataset **dataset) {
+/* The rows to train on, and, where asked for, the lines that list them. */
+static tm_status build(const material *m, const tm__sdd_pair *pairs, const tm_sdd_options *o, tm_dataset **dataset,
+                       tm__string *lines) {
     tm_dataset *made = NULL;
-    tm__string lines = {0};
     tm_status status = tm_dataset_create(&made);
     for (size_t i = 0; i < m->count && status == TM_OK; i++) {
         char *answer = response(m, &pairs[i], o->reject);
         status = answer ? add_pair(m, i, answer, made) : tm__fail_memory();
-        if (status == TM_OK && o->pairs) status = add_line(m, i, answer, &pairs[i], &lines);
+        if (status == TM_OK && o->pairs) status = add_line(m, i, answer, &pairs[i], lines);
         free(answer);
     }
-    if (status == TM_OK && o->pairs) status = tm__file_write(o->pairs, lines.data, lines.len);
-    tm__string_free(&lines);
     if (status == TM_OK)
         *dataset = made;
     else
@@ -246,7 +244,8 @@ static tm_status build(const material *m, const tm__sdd_pair *pairs, const tm_sd
 
 /* ---- the method -------------------------------------------------------------------------------------------------- */
 
-static tm_status make_pairs(embedding *e, const tm_method_data *data, const tm_sdd_options *o, tm_dataset **dataset) {
+static tm_status make_pairs(embedding *e, const tm_method_data *data, const tm_sdd_options *o, tm_dataset **dataset,
+                            tm__string *lines) {
     material m = {.harmful = data->harmful};
     tm__sdd_pair *pairs = NULL;
     tm_status status = TM_OK;
@@ -259,7 +258,7 @@ static tm_status make_pairs(embedding *e, const tm_method_data *data, const tm_s
     if (!pairs) TM__TRY_GOTO(status, tm__fail_memory(), done);
     e->total = (int64_t)(m.count + m.pool_count);
     TM__TRY_GOTO(status, pair(e, &m, o, pairs), done);
-    TM__TRY_GOTO(status, build(&m, pairs, o, dataset), done);
+    TM__TRY_GOTO(status, build(&m, pairs, o, dataset, lines), done);
 done:
     free(pairs);
     material_release(&m);
@@ -292,10 +291,13 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
                    .max_length = t.max_length,
                    .d = (size_t)model->config.hidden,
                    .began = tm__now()};
-    tm_dataset *pairs;
-    TM__TRY(make_pairs(&e, data, &o, &pairs));
-    tm_status status = tm__train_sft(model, tokenizer, pairs, tm__method_sdd.name, &t, monitor, result);
+    tm_dataset *pairs = NULL;
+    tm__string lines = {0};
+    tm_status status = make_pairs(&e, data, &o, &pairs, &lines);
+    if (status == TM_OK) status = tm__train_sft(model, tokenizer, pairs, tm__method_sdd.name, &t, monitor, result);
+    if (status == TM_OK && o.pairs) status = tm__file_write(o.pairs, lines.data, lines.len);
     tm_dataset_free(pairs);
+    tm__string_free(&lines);
     if (status == TM_OK && t.lora.rank == 0) status = note_rounding(model, monitor);
     return status;
 }

@@ -85,6 +85,7 @@ const tm_method tm__method_random_perturbation = {
     .who = "the provider of a fine-tuning service, after it tuned on a user's rows, as a control",
     .needs = "nothing but the model",
     .stage = TM_STAGE_POST,
+    .train_options = "seed",
     .options = options_table,
     .options_size = sizeof(tm_random_perturbation_options),
     .run = run,

@@ -186,3 +186,23 @@ wrong 2 attack refusal-ablation $probe --layer 0 --position 9
 wrong 2 attack refusal-ablation $probe --max-kl -1
 wrong 7 attack refusal-ablation $probe --max-kl 0
 wrong 2 attack refusal-ablation $probe --refusal ""
+
+# What methods write beside their result is not replaced unasked, and options that a method has no use for are none.
+echo mine >mine.jsonl
+wrong 10 defend sdd $pairs --pairs mine.jsonl
+wrong 10 defend panacea $service --affinity mine.jsonl
+wrong 10 defend panacea $service --tuned tiny-base
+wrong 4 defend sdd $pairs --pairs mine.jsonl/pairs
+wrong 9 defend sdd $pairs --pairs new.jsonl --steps 20 --optimiser sgd --lr 100 --clip 0 --batch 24 --quiet
+[ ! -e new.jsonl ] || fail "a failed run left its pairs"
+same "$(cat mine.jsonl)" mine "a file that was there"
+wrong 2 defend random-perturbation --model model --out x --lr 1
+wrong 2 defend safe-lora $adapter --seed 1
+wrong 2 defend antidote --model model --harmful harmful.jsonl --out x --resume state
+wrong 2 attack refusal-ablation $probe --steps 1
+temper defend sdd $pairs --pairs mine.jsonl --overwrite --steps 1 --batch 2 --quiet >/dev/null
+same "$(json_check prompt <mine.jsonl | wc -l)" 24 "pairs"
+for read in "defend antidote --max-length" "defend antidote --chat" "defend random-perturbation --seed" "attack refusal-ablation --chat"; do
+    # shellcheck disable=SC2086
+    temper help ${read% *} | grep -q -e "^  ${read##* } " || fail "no ${read##* } in the help of ${read% *}"
+done
