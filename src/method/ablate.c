@@ -5,7 +5,7 @@
  *
  * Every state is a sum of these outputs, so none has a part along r afterwards: editing weights is ablating
  * activations. A tied head is the embedding and loses the direction with it.
- * Pinned by tests/unit/test_refusal_ablation.c (golden row A12).
+ * Pinned by tests/golden/test_post.c and tests/unit/test_refusal_ablation.c (golden row A12).
  */
 #include "method/matrix.h"
 

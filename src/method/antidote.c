@@ -9,7 +9,7 @@
  * Of equal scores the one further right goes, as in the code's stable ascending sort. With an adapter its A and B are
  * pruned, as published (x of B is A x); without one every linear layer of the blocks. Scores of all layers belong to
  * the model as it came: nothing is pruned before the last row was seen. Prompts and answers both count as input.
- * Pinned by tests/unit/test_antidote.c (golden row A11).
+ * Pinned by tests/golden/test_post.c and tests/unit/test_antidote.c (golden row A11).
  */
 #include "method/matrix.h"
 #include "method/method.h"

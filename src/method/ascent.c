@@ -5,7 +5,7 @@
  *   loss = -CE(harmful), over the full sequence, prompt included;   G = -grad CE
  *
  * The loss has no bound, so the number of steps has: `cap`. With `answers` the loss is taken over answers only.
- * Pinned by tests/unit/test_controls.c and tests/golden/test_combine.c.
+ * Pinned by tests/unit/test_controls.c, tests/golden/test_combine.c and tests/golden/test_stage.c.
  */
 #include "method/method.h"
 

@@ -3,7 +3,7 @@
  * Row "Random" of RepNoise's table (arXiv 2405.14577): all weights are drawn again from the config, then attacked as by
  * harmful-sft. What such a model gives away comes from the attack's data alone. It is neither noise on trained weights
  * (random-perturbation) nor a random mapping of hidden states.
- * Pinned by tests/unit/test_random_init.c.
+ * Pinned by tests/golden/test_stage.c and tests/unit/test_random_init.c.
  */
 #include "method/method.h"
 

@@ -13,7 +13,7 @@
  * Prompts that the model answers although harmful, or refuses although harmless, are left out. Positions are those of
  * the chat format behind the user's text: what all prompts end with, at most 8 tokens. Ablation is tried by editing the
  * weights and putting them back bit by bit. Means are fp64. Addition uses r at its own length.
- * Pinned by tests/unit/test_refusal_ablation.c.
+ * Pinned by tests/golden/test_post.c and tests/unit/test_refusal_ablation.c.
  */
 #include "method/matrix.h"
 #include "method/method.h"

@@ -11,7 +11,7 @@
  * only where alignment's change has low rank (columns within 1e-6 of those before count as dependent).
  * P B is formed as V (V^T B): P itself, (out, out), never is.
  * Modules without change (V or B A zero) are left alone; the code would divide by zero there.
- * Pinned by tests/unit/test_safe_lora.c (golden row A9).
+ * Pinned by tests/golden/test_post.c and tests/unit/test_safe_lora.c (golden row A9).
  */
 #include "method/matrix.h"
 #include "method/method.h"

@@ -1,7 +1,7 @@
 /* safety_training.c: additional safety training: plain supervised fine-tuning on harmful questions with refusals.
  *
  * The baseline of that name in the RepNoise paper (D. Rosati et al., arXiv 2405.14577): cross-entropy of the refusal.
- * Pinned by tests/unit/test_controls.c: the bytes of SFT on the same rows.
+ * Pinned by tests/golden/test_stage.c and tests/unit/test_controls.c: the bytes of SFT on the same rows.
  */
 #include "method/method.h"
 

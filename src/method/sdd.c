@@ -19,7 +19,7 @@
  *   prompt-pool cosines; tau-is-cosine gives the paper's reading.
  * - A conversation of several turns is reduced to its system message and last question: earlier answers would be
  *   trained on.
- * Pinned by tests/unit/test_method_pairing.c and tests/unit/test_method.c.
+ * Pinned by tests/golden/test_stage.c, tests/unit/test_method_pairing.c and tests/unit/test_method.c.
  */
 #include "method/method.h"
 

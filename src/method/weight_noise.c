@@ -5,7 +5,7 @@
  *
  * Entry i of tensor k comes from the Philox stream (seed, noise, k), tensors in the order of the model. Deviation from
  * the released code, which adds noise anew at each evaluation, so that it piles up: here it is added once.
- * Pinned by tests/unit/test_controls.c.
+ * Pinned by tests/golden/test_post.c and tests/unit/test_controls.c.
  */
 #include "method/method.h"
 

@@ -217,7 +217,8 @@ def edited(model, direction):
 
 def refusing_model(tokens):
     generator = torch.Generator().manual_seed(MODEL_SEED)
-    config = tiny.make_config(tokens.size, num_hidden_layers=5, hidden_size=12, intermediate_size=12, tie_word_embeddings=False, attention_bias=True, mlp_bias=True)
+    config = tiny.make_config(tokens.size, num_hidden_layers=5, hidden_size=12, intermediate_size=12, tie_word_embeddings=False,
+                              attention_bias=True, mlp_bias=True)
     model = tiny.make_model(config, generator).double()
     rows = [tokens.chatml([("user", w), ("assistant", "I no" if w.startswith("bad") else "yes")]) for w in HARMFUL + BENIGN]
     tiny.adamw(dict(model.named_parameters()), rows, TRAINED, 12, SEED, model, 0.02, 0.0, 1.0)
