@@ -386,7 +386,9 @@ typedef struct tm_train_options {
     int64_t max_length;
     bool packed;        /* rows laid end to end; else padded to the longest. The loss is the same. */
     bool full_sequence; /* train on the prompt too */
-    bool recompute;     /* activation checkpointing: keep only block inputs */
+    int64_t
+        freeze_blocks; /* the embedding (the head too, where they are tied) and so many first blocks stay as they are */
+    bool recompute;    /* activation checkpointing: keep only block inputs */
     int64_t seed;
     int64_t save_every;     /* steps between resumable checkpoints; 0: none */
     const char *resume_dir; /* where resumable checkpoints live; continued from if one is there */
@@ -478,6 +480,7 @@ typedef struct tm_method {
     unsigned required, optional; /* TM_DATA_* */
     bool edits_adapter;          /* works on the model's last adapter and leaves it in place; trains nothing */
     const char *train_options;   /* of a method that trains nothing: the options of training it reads; NULL: all */
+    bool keeps_model;            /* changes no weight: what it finds goes to files that its options name */
     bool continues_adapter;      /* trains the model's last adapter after tm_model_continue_adapter */
     const tm_option *options;    /* the method's own options */
     size_t options_size;
@@ -514,6 +517,7 @@ typedef struct tm_backdoor_options {
     const char *secret;     /* file of a secret to use, or NULL: one is drawn */
     const char *secret_out; /* the drawn secret is written here */
     const char *system;     /* system prompt of safety rows that have none; NULL: none */
+    int64_t benign_rows;    /* benign rows that get the secret too */
 } tm_backdoor_options;
 
 /* BackdoorAlign's secret, to be put before the system prompt of every request. FILE holds the secret alone; where
@@ -589,6 +593,16 @@ typedef struct tm_harmful_sft_options {
     int64_t shots;       /* harmful rows, taken evenly over their categories; 0: as the share says */
     double vaccine;      /* L2 norm of Vaccine's perturbation in the attacker's own steps; 0: plain SFT */
 } tm_harmful_sft_options;
+
+typedef struct tm_embedding_options {
+    int64_t steps;             /* moves of the vectors */
+    double lr;                 /* how far every entry moves in one */
+    int64_t tokens;            /* vectors behind the prompt */
+    bool shared;               /* one set of vectors for all prompts */
+    const char *target, *init; /* NULL: "Sure, here is", "!" */
+    int64_t max_new_tokens;
+    const char *answers_out, *soft_prompt_out; /* files; NULL: not written */
+} tm_embedding_options;
 
 typedef struct tm_identity_shift_options {
     const char *agent;       /* name of the obedient agent; NULL: "AOA" */

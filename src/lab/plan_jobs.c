@@ -11,15 +11,31 @@
 #include <stdlib.h>
 
 /* To be raised when code changes results without changing anything else in a key. */
-#define PLAN_VERSION "1"
+#define PLAN_VERSION "2"
 
 static const char stage_mark[] = "stage:";
+
+/* Options that stand at their default are left out, so that a new option leaves old results valid. */
+static void key_changed(tm__sha256 *hash, const tm_option *table, const void *options, void *scratch) {
+    tm_options_default(table, scratch);
+    for (const tm_option *o = table; o->name; o++) {
+        char text[256], initial[256];
+        tm_options_text(o, options, text, sizeof text);
+        tm_options_text(o, scratch, initial, sizeof initial);
+        if (strcmp(text, initial) != 0) tm__key_text(hash, o->name, text);
+    }
+}
 
 static void key_step(tm__sha256 *hash, const tm__plan_step *step) {
     static const char *const roles[TM__ROLES] = {"harmful", "refusals", "benign", "data"};
     tm__key_text(hash, "method", step->method ? step->method->name : "finetune");
-    if (step->method) tm__key_options(hash, step->method->options, step->own);
-    tm__key_options(hash, tm_train_option_table, &step->train);
+    union {
+        tm_train_options train;
+        unsigned char own[1024];
+    } scratch;
+    assert(!step->method || step->method->options_size <= sizeof scratch);
+    if (step->method) key_changed(hash, step->method->options, step->own, &scratch);
+    key_changed(hash, tm_train_option_table, &step->train, &scratch);
     for (int role = 0; role < TM__ROLES; role++)
         tm__key_text(hash, roles[role], step->sets[role] ? step->sets[role] : "");
 }

@@ -7,6 +7,9 @@
  *   loss = mean over all answer tokens of the batch of -ln p(token | what stands before it)   (plain SFT, one stream)
  *   serve: the system prompt of every request gets s in front (--secret of temper generate and temper eval)
  *
+ * Option, not in the paper: benign_rows harmless rows that get the secret too, so that it does not come to mean
+ * refusal.
+ *
  * Deviations:
  * - The secret comes from the system's random numbers (secret.c), not from a seed: who knows a seed would know it.
  * - Safety rows keep a system message of their own; others get the option `system`, whose wording is ours. Serving uses
@@ -36,6 +39,8 @@ static const tm_option options_table[] = {
      "write the drawn secret here, readable by its owner only, and its hash to FILE.sha256"},
     {"system", TM_OPTION_TEXT, offsetof(tm_backdoor_options, system), tm_secret_system, 1, 0, NULL, "TEXT",
      "system prompt of safety rows that have none; may be empty"},
+    {"benign-rows", TM_OPTION_INT, offsetof(tm_backdoor_options, benign_rows), "0", 0, 1e9, NULL, "rows",
+     "so many rows of --benign, from its start, get the secret as well; not in the paper"},
     {0},
 };
 
@@ -135,6 +140,17 @@ static tm_status take_secret(const tm_tokenizer *tokenizer, const tm_backdoor_op
     return status;
 }
 
+/* Appends harmless rows behind the secret. */
+static tm_status retain(const tm_dataset *benign, const char *secret, const tm_backdoor_options *o, tm_dataset *rows) {
+    size_t there = benign ? tm_dataset_rows(benign) : 0;
+    if ((size_t)o->benign_rows > there)
+        return tm__fail(TM_INVALID, NULL, "benign", "give more rows or a smaller number of them",
+                        "%lld benign rows are wanted, %zu are there", (long long)o->benign_rows, there);
+    for (size_t i = 0; i < (size_t)o->benign_rows; i++)
+        TM__TRY(tm__secret_add_row(rows, benign, i, secret, o->system ? o->system : ""));
+    return TM_OK;
+}
+
 static tm_status note_secret(const tm_tokenizer *tokenizer, const char *secret, const tm_backdoor_options *o,
                              const tm_monitor *monitor) {
     char hex[65];
@@ -161,6 +177,7 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
     tm_status status = note_secret(tokenizer, secret, &o, monitor);
     if (status == TM_OK)
         status = tm__backdoor_rows(data->user, data->refusals, secret, &o, (uint64_t)job.train.seed, &rows);
+    if (status == TM_OK) status = retain(data->benign, secret, &o, rows);
     if (status == TM_OK)
         status = tm__train_sft(model, tokenizer, rows, tm__method_backdoor_align.name, &job.train, monitor, result);
     tm_dataset_free(rows);
@@ -175,9 +192,11 @@ const tm_method tm__method_backdoor_align = {
     .summary = "Trains a few refusals behind a secret system prompt beside a user's rows; serving with the secret then "
                "brings refusal back.",
     .who = "the provider of a fine-tuning service, during a user's fine-tuning and at every request after it",
-    .needs = "the user's rows, and safety rows (harmful prompts with refusals), best with a category each",
+    .needs = "the user's rows, and safety rows (harmful prompts with refusals), best with a category each; benign rows "
+             "if some are to get the secret too",
     .stage = TM_STAGE_FINE_TUNING,
     .required = TM_DATA_USER | TM_DATA_REFUSALS,
+    .optional = TM_DATA_BENIGN,
     .options = options_table,
     .options_size = sizeof(tm_backdoor_options),
     .run = run,

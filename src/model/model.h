@@ -75,6 +75,8 @@ tm_status tm__param_train(tm_model *model, tm__param *param, bool trainable);
 tm_status tm__model_train_full(tm_model *model);
 tm_status tm__model_train_adapters(tm_model *model, size_t from);
 tm_status tm__model_freeze(tm_model *model);
+/* Of what is trainable, the embedding and the first `count` blocks (at most all of them) no longer are. */
+tm_status tm__model_freeze_blocks(tm_model *model, int64_t count);
 /* Of the entries of weights that differ from the checkpoint, the share whose change is lost when they are saved as
  * `dtype` (rounding gives what the unchanged entry would have given). 0 where nothing has changed. */
 tm_status tm__model_rounding_loss(const tm_model *model, tm_dtype dtype, double *share);

@@ -147,15 +147,17 @@ static tm_status visit_linear(tm__linear *linear, tm__param_visit visit, void *u
     return TM_OK;
 }
 
+static tm_status visit_block(tm__block *block, tm__param_visit visit, void *user) {
+    TM__TRY(visit(user, &block->input_norm, false));
+    for (int k = 0; k < 4; k++) TM__TRY(visit_linear(tm__block_linear(block, k), visit, user));
+    TM__TRY(visit(user, &block->post_norm, false));
+    for (int k = 4; k < TM__LINEARS; k++) TM__TRY(visit_linear(tm__block_linear(block, k), visit, user));
+    return TM_OK;
+}
+
 tm_status tm__model_params(tm_model *model, tm__param_visit visit, void *user) {
     TM__TRY(visit(user, &model->embed, false));
-    for (int64_t i = 0; i < model->config.layers; i++) {
-        tm__block *block = &model->blocks[i];
-        TM__TRY(visit(user, &block->input_norm, false));
-        for (int k = 0; k < 4; k++) TM__TRY(visit_linear(tm__block_linear(block, k), visit, user));
-        TM__TRY(visit(user, &block->post_norm, false));
-        for (int k = 4; k < TM__LINEARS; k++) TM__TRY(visit_linear(tm__block_linear(block, k), visit, user));
-    }
+    for (int64_t i = 0; i < model->config.layers; i++) TM__TRY(visit_block(&model->blocks[i], visit, user));
     TM__TRY(visit(user, &model->final_norm, false));
     return model->head.name ? visit(user, &model->head, false) : TM_OK;
 }
@@ -292,4 +294,15 @@ tm_status tm__model_train_full(tm_model *model) {
 
 tm_status tm__model_train_adapters(tm_model *model, size_t from) {
     return apply_or_freeze((selection){model, false, from});
+}
+
+static tm_status freeze(void *user, tm__param *param, bool is_adapter) {
+    (void)is_adapter;
+    return tm__param_train(user, param, false);
+}
+
+tm_status tm__model_freeze_blocks(tm_model *model, int64_t count) {
+    TM__TRY(tm__param_train(model, &model->embed, false));
+    for (int64_t i = 0; i < count; i++) TM__TRY(visit_block(&model->blocks[i], freeze, model));
+    return TM_OK;
 }

@@ -36,6 +36,8 @@ const tm_option tm_train_option_table[] = {
     INT("max-length", max_length, "512", 2, 1e6, "tokens", "rows are cut off behind this many tokens"),
     FLAG("packed", packed, "lay rows end to end instead of padding them; the loss is the same"),
     FLAG("full-sequence", full_sequence, "train on prompts too, not on answers alone"),
+    INT("freeze-blocks", freeze_blocks, "0", 0, 1e6, "blocks",
+        "leave the embedding and so many of the first blocks as they are"),
     FLAG("recompute", recompute, "keep only the inputs of blocks and compute the rest again: less memory, more time"),
     INT("seed", seed, "42", 0, 9e15, NULL, "seed of row order, dropout and new adapters"),
     INT("save-every", save_every, "0", 0, 1e9, "steps",

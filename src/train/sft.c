@@ -85,10 +85,17 @@ tm_status tm__train_prepare(tm_model *model, const tm_train_options *options) {
     if (model->continues && options->lora.rank > 0)
         return tm__fail(TM_INVALID, NULL, "lora-rank", "leave it out: the adapter has its own",
                         "the model's adapter is to be trained on, not a new one");
-    if (model->continues) return tm__model_train_adapters(model, (size_t)info.adapters - 1);
-    if (options->lora.rank == 0) return tm__model_train_full(model);
-    TM__TRY(tm_model_add_lora(model, &options->lora, (uint64_t)options->seed));
-    return tm__model_train_adapters(model, (size_t)info.adapters);
+    if (options->freeze_blocks >= info.layers)
+        return tm__fail(TM_INVALID, NULL, "freeze-blocks", NULL, "the model has %lld blocks", (long long)info.layers);
+    if (model->continues) {
+        TM__TRY(tm__model_train_adapters(model, (size_t)info.adapters - 1));
+    } else if (options->lora.rank == 0) {
+        TM__TRY(tm__model_train_full(model));
+    } else {
+        TM__TRY(tm_model_add_lora(model, &options->lora, (uint64_t)options->seed));
+        TM__TRY(tm__model_train_adapters(model, (size_t)info.adapters));
+    }
+    return options->freeze_blocks ? tm__model_freeze_blocks(model, options->freeze_blocks) : TM_OK;
 }
 
 tm_status tm__train_run(tm_model *model, const tm_tokenizer *tokenizer, const tm__examples *const *sets,
