@@ -127,6 +127,13 @@ static void test_clamp(void **state) {
     assert_true(high.shifted_loss < 50);
     assert_memory_equal(q.grad, plain.grad, sizeof q.grad);
     tm__contrast_release(&q.set, &high);
+    assert_true(none.loss < none.shifted_loss); /* it is the perturbed loss that is looked at */
+    tm__contrast between = {.lambda = 2, .length = 1, .clamp = (none.loss + none.shifted_loss) / 2};
+    prepare(&q);
+    add(&q, &between, 10);
+    close_to(q.grad[0], 10 + 2 * 3);
+    close_to(q.grad[1], 10 + 2 * 12);
+    tm__contrast_release(&q.set, &between);
     tm__contrast_release(&plain.set, &none);
 }
 
