@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 typedef struct run_options {
-    const char *directory, *compare, *csv;
+    const char *directory, *compare, *scores, *csv;
     int64_t workers;
     bool dry_run, table;
 } run_options;
@@ -45,6 +45,14 @@ static const tm_option table[] = {
      .min = 1,
      .unit = "ARM,ARM",
      .help = "print the second arm minus the first, paired cell by cell, instead of the tables"},
+    {.name = "scores",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(run_options, scores),
+     .min = 1,
+     .unit = "NAMES",
+     .help =
+         "scores to print for every attacker, separated by commas: leak, comply, refuse, withheld_leak, "
+         "withheld_comply, skills, dishes, facts, arithmetic, sentiment, downstream; leak,comply,skills if not given"},
     {.name = "csv",
      .type = TM_OPTION_TEXT,
      .offset = offsetof(run_options, csv),
@@ -189,7 +197,7 @@ static tm_status run_jobs(runner *r, const tm_monitor *monitor) {
 
 static tm_status write_csv(const tm_plan *plan, const char *path) {
     char *text = NULL;
-    tm_status status = tm_plan_summary(plan, TM_PLAN_CSV, NULL, &text);
+    tm_status status = tm_plan_summary(plan, &(tm_plan_summary_options){.form = TM_PLAN_CSV}, &text);
     if (status != TM_OK) return status;
     FILE *file = fopen(path, "w");
     bool ok = file && fputs(text, file) >= 0;
@@ -201,7 +209,8 @@ static tm_status write_csv(const tm_plan *plan, const char *path) {
 
 static int print_summary(const runner *r) {
     char *text = NULL;
-    tm_status status = tm_plan_summary(r->plan, TM_PLAN_MARKDOWN, r->options->compare, &text);
+    const tm_plan_summary_options how = {.compare = r->options->compare, .scores = r->options->scores};
+    tm_status status = tm_plan_summary(r->plan, &how, &text);
     if (status != TM_OK) return cli_fail(status);
     fputs(text, stdout);
     free(text);

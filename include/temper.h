@@ -518,6 +518,7 @@ typedef struct tm_backdoor_options {
     const char *secret_out; /* the drawn secret is written here */
     const char *system;     /* system prompt of safety rows that have none; NULL: none */
     int64_t benign_rows;    /* benign rows that get the secret too */
+    bool plain;             /* no secret: the same rows as they are */
 } tm_backdoor_options;
 
 /* BackdoorAlign's secret, to be put before the system prompt of every request. FILE holds the secret alone; where
@@ -698,9 +699,14 @@ TM_API void tm_plan_free(tm_plan *plan);
 TM_API bool tm_plan_job(const tm_plan *plan, size_t index, tm_plan_job_info *info);
 /* Does a job, if it is not done. TM_EXISTS: another process is at it. */
 TM_API tm_status tm_plan_run(const tm_plan *plan, size_t index, tm_device *device, const tm_monitor *monitor);
-/* What the cells that are done found. `compare`: NULL, or "ARM,ARM": the second minus the first, cell by cell. */
 typedef enum tm_plan_form { TM_PLAN_MARKDOWN, TM_PLAN_CSV } tm_plan_form;
-TM_API tm_status tm_plan_summary(const tm_plan *plan, tm_plan_form form, const char *compare, char **text);
+typedef struct tm_plan_summary_options {
+    int form;            /* tm_plan_form */
+    const char *compare; /* "ARM,ARM": the second minus the first, paired cell by cell; NULL: all arms by themselves */
+    const char *scores;  /* "leak,skills": those shown for every attacker; NULL: "leak,comply,skills" */
+} tm_plan_summary_options;
+/* What the cells that are done found. The text is the caller's. */
+TM_API tm_status tm_plan_summary(const tm_plan *plan, const tm_plan_summary_options *options, char **text);
 
 /* ------------------------------------------------------------------------------------------------ measuring */
 

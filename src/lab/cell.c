@@ -185,7 +185,8 @@ static tm_status run_service(bench *b, const tm__plan_arm *arm, const tm__plan_a
                                  .benign = own.rows[TM__ROLE_BENIGN],
                                  .user = rows};
     const tm_method *method = arm->during.method;
-    if (status == TM_OK && method && strcmp(method->name, "backdoor-align") == 0)
+    bool backdoor = method && strcmp(method->name, "backdoor-align") == 0;
+    if (status == TM_OK && backdoor && !((const tm_backdoor_options *)arm->during.own)->plain)
         status = make_secret(b, arm->during.own);
     if (status == TM_OK) status = run_method(b, &arm->during, &data, &attack->step.train);
     tm_dataset_free(rows);

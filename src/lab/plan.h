@@ -84,7 +84,9 @@ struct tm_plan {
     size_t job_count, job_cap;
     tm_world *made[TM__PLAN_WORLDS];
     char *world_dirs[TM__PLAN_WORLDS];
-    char world_hash[TM__PLAN_WORLDS][65];
+    char tokenizer_hash[TM__PLAN_WORLDS][65];
+    char (*set_hash)[65]; /* (worlds, sets): of the data sets */
+    size_t set_count;
     char setup[160]; /* device, instruction set, precision: part of every key */
 };
 

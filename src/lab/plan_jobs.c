@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 /* To be raised when code changes results without changing anything else in a key. */
-#define PLAN_VERSION "2"
+#define PLAN_VERSION "3"
 
 static const char stage_mark[] = "stage:";
 
@@ -26,7 +26,15 @@ static void key_changed(tm__sha256 *hash, const tm_option *table, const void *op
     }
 }
 
-static void key_step(tm__sha256 *hash, const tm__plan_step *step) {
+/* A set by its content; `len` characters of its name. */
+static void key_set(const tm_plan *plan, int world, tm__sha256 *hash, const char *name, size_t len) {
+    const char *known;
+    for (size_t i = 0; (known = tm_world_set_name(i)); i++)
+        if (strlen(known) == len && memcmp(known, name, len) == 0)
+            tm__key_text(hash, "set", plan->set_hash[(size_t)world * plan->set_count + i]);
+}
+
+static void key_step(const tm_plan *plan, int world, tm__sha256 *hash, const tm__plan_step *step) {
     static const char *const roles[TM__ROLES] = {"harmful", "refusals", "benign", "data"};
     tm__key_text(hash, "method", step->method ? step->method->name : "finetune");
     union {
@@ -36,8 +44,14 @@ static void key_step(tm__sha256 *hash, const tm__plan_step *step) {
     assert(!step->method || step->method->options_size <= sizeof scratch);
     if (step->method) key_changed(hash, step->method->options, step->own, &scratch);
     key_changed(hash, tm_train_option_table, &step->train, &scratch);
-    for (int role = 0; role < TM__ROLES; role++)
-        tm__key_text(hash, roles[role], step->sets[role] ? step->sets[role] : "");
+    for (int role = 0; role < TM__ROLES; role++) {
+        tm__key_text(hash, "role", roles[role]);
+        for (const char *at = step->sets[role]; at && *at;) {
+            size_t len = strcspn(at, ",");
+            key_set(plan, world, hash, at, len);
+            at += len + (at[len] == ',');
+        }
+    }
 }
 
 static void key_number(tm__sha256 *hash, const char *name, int64_t value) {
@@ -50,7 +64,7 @@ static void begin_key(const tm_plan *plan, const tm__plan_job *job, tm__sha256 *
     tm__sha256_init(hash);
     tm__key_text(hash, "plan", PLAN_VERSION);
     tm__key_text(hash, "setup", plan->setup);
-    tm__key_text(hash, "world", plan->world_hash[job->world]);
+    tm__key_text(hash, "tokenizer", plan->tokenizer_hash[job->world]);
     for (int i = 0; i < TM__PLAN_REFS; i++)
         if (job->needs[i] >= 0) tm__key_text(hash, "needs", plan->jobs[job->needs[i]].key);
 }
@@ -110,7 +124,7 @@ static tm_status add_stage(tm_plan *plan, int stage, int world, int *index) {
         key_number(&hash, "layers", plan->layers);
         key_number(&hash, "ffn", plan->ffn);
     }
-    if (s->step.given) key_step(&hash, &s->step);
+    if (s->step.given) key_step(plan, world, &hash, &s->step);
     tm__sha256_hex(&hash, job.key);
     return add_job(plan, &job, index);
 }
@@ -127,9 +141,22 @@ static tm_status add_before(tm_plan *plan, int arm, int step, int64_t replicate,
     TM__TRY(add_references(plan, s, &job));
     begin_key(plan, &job, &hash);
     key_number(&hash, "seed", (int64_t)job.seed);
-    key_step(&hash, s);
+    key_step(plan, world, &hash, s);
     tm__sha256_hex(&hash, job.key);
     return add_job(plan, &job, index);
+}
+
+/* What a cell is asked. */
+static void key_probes(const tm_plan *plan, int world, tm__sha256 *hash) {
+    char name[64];
+    snprintf(name, sizeof name, "forbidden-%s", tm__world_split_name(plan->probes.split));
+    key_set(plan, world, hash, name, strlen(name));
+    for (int i = 0; i < TM__SKILLS; i++) {
+        snprintf(name, sizeof name, "benign-%s-test", tm_world_skill_name(plan->made[world], (size_t)i));
+        key_set(plan, world, hash, name, strlen(name));
+    }
+    key_set(plan, world, hash, "forbidden-withheld", strlen("forbidden-withheld"));
+    key_set(plan, world, hash, "downstream-test", strlen("downstream-test"));
 }
 
 static tm_status add_cell(tm_plan *plan, int arm, int attack, int64_t replicate, int world, int model) {
@@ -147,6 +174,7 @@ static tm_status add_cell(tm_plan *plan, int arm, int attack, int64_t replicate,
     TM__TRY(add_references(plan, &a->during, &job));
     for (size_t i = 0; i < a->after_count; i++) TM__TRY(add_references(plan, &a->after[i], &job));
     begin_key(plan, &job, &hash);
+    key_probes(plan, world, &hash);
     key_number(&hash, "split", probes->split);
     key_number(&hash, "forbidden", probes->forbidden);
     key_number(&hash, "withheld", probes->withheld);
@@ -154,9 +182,9 @@ static tm_status add_cell(tm_plan *plan, int arm, int attack, int64_t replicate,
     key_number(&hash, "downstream", probes->downstream);
     if (k->step.given) {
         key_number(&hash, "seed", (int64_t)job.seed);
-        key_step(&hash, &k->step);
-        if (a->during.given) key_step(&hash, &a->during);
-        for (size_t i = 0; i < a->after_count; i++) key_step(&hash, &a->after[i]);
+        key_step(plan, world, &hash, &k->step);
+        if (a->during.given) key_step(plan, world, &hash, &a->during);
+        for (size_t i = 0; i < a->after_count; i++) key_step(plan, world, &hash, &a->after[i]);
     }
     tm__sha256_hex(&hash, job.key);
     return add_job(plan, &job, &index);
@@ -185,17 +213,23 @@ static tm_status add_arm(tm_plan *plan, int arm, int64_t replicate) {
 
 /* The world's data sets and tokenizer; they are also written, so that every step can be repeated by hand. */
 static tm_status make_world(tm_plan *plan, size_t i) {
+    const char *name;
     plan->world_dirs[i] = tm__format("%s/worlds/%llu", plan->directory, (unsigned long long)plan->worlds[i]);
     if (!plan->world_dirs[i]) return tm__fail_memory();
     TM__TRY(tm_world_create(plan->worlds[i], &plan->made[i]));
-    TM__TRY(tm__world_hash(plan->made[i], plan->world_hash[i]));
-    return tm_world_write(plan->made[i], plan->world_dirs[i]);
+    TM__TRY(tm__world_tokenizer_hash(plan->made[i], plan->tokenizer_hash[i]));
+    for (size_t k = 0; (name = tm_world_set_name(k)); k++)
+        TM__TRY(tm__world_set_hash(plan->made[i], name, plan->set_hash[i * plan->set_count + k]));
+    return tm__path_exists(plan->world_dirs[i]) ? TM_OK : tm_world_write(plan->made[i], plan->world_dirs[i]);
 }
 
 tm_status tm__plan_expand(tm_plan *plan, const tm_device *device) {
     int64_t most = 0;
     snprintf(plan->setup, sizeof plan->setup, "%s %s %s %s", TM_VERSION, tm_device_name(device),
              tm_device_instruction_set(device), tm_device_precision(device));
+    while (tm_world_set_name(plan->set_count)) plan->set_count++;
+    plan->set_hash = tm__zalloc(plan->world_count * plan->set_count, sizeof *plan->set_hash);
+    if (!plan->set_hash) return tm__fail_memory();
     for (size_t i = 0; i < plan->world_count; i++) TM__TRY(make_world(plan, i));
     for (size_t a = 0; a < plan->arm_count; a++) most = TM__MAX(most, plan->arms[a].replicates);
     for (int64_t r = 0; r < most; r++)

@@ -43,6 +43,7 @@ void tm_plan_free(tm_plan *plan) {
         tm_world_free(plan->made[i]);
         free(plan->world_dirs[i]);
     }
+    free(plan->set_hash);
     free(plan->stages);
     free(plan->attacks);
     free(plan->arms);

@@ -301,22 +301,39 @@ static void put_csv(table *t) {
     }
 }
 
-tm_status tm_plan_summary(const tm_plan *plan, tm_plan_form form, const char *compare, char **text) {
+static tm_status put_matrices(table *t, const char *scores) {
+    for (const char *at = scores; *at;) {
+        char name[32];
+        size_t len = strcspn(at, ",");
+        bool known = false;
+        double value;
+        snprintf(name, sizeof name, "%.*s", (int)len, at);
+        for (size_t i = 0; i < t->count && !known; i++) known = tm__record_get(&t->records[i], name, &value);
+        if (!known && t->count)
+            return tm__fail(TM_NOT_FOUND, NULL, "scores", "leak, comply, refuse, skills, downstream and the like",
+                            "no cell has a score \"%s\"", name);
+        put_matrix(t, name);
+        at += len + (at[len] == ',');
+    }
+    return TM_OK;
+}
+
+tm_status tm_plan_summary(const tm_plan *plan, const tm_plan_summary_options *options, char **text) {
+    static const tm_plan_summary_options plain = {0};
+    const tm_plan_summary_options *o = options ? options : &plain;
     tm__string out = {0};
     table t = {.plan = plan, .out = &out, .ok = true};
     tm__record *records = NULL;
     tm_status status = TM_OK;
     TM__TRY(tm__records_load(plan, &records, &t.count));
     t.records = records;
-    if (form == TM_PLAN_CSV) {
+    if (o->form == TM_PLAN_CSV) {
         put_csv(&t);
-    } else if (compare) {
-        status = put_comparison(&t, compare);
+    } else if (o->compare) {
+        status = put_comparison(&t, o->compare);
     } else {
         put_overview(&t);
-        put_matrix(&t, "leak");
-        put_matrix(&t, "comply");
-        put_matrix(&t, "skills");
+        status = put_matrices(&t, o->scores ? o->scores : "leak,comply,skills");
     }
     free(records);
     if (status == TM_OK && !t.ok) status = tm__fail_memory();

@@ -139,7 +139,9 @@ tm_status tm__world_tokenizer_json(const tm_world *world, tm__string *json);
 const char *tm__world_tokenizer_config(void);
 /* config.json of a Llama with 4 heads on 2 key-value heads and tied embeddings; the caller's. NULL: out of memory. */
 char *tm__world_model_config(const tm_tokenizer *tokenizer, int64_t hidden, int64_t ffn, int64_t layers);
-/* SHA-256 over every data set and the tokenizer. */
+/* SHA-256 over one data set, over the tokenizer, over all of it. */
+tm_status tm__world_set_hash(const tm_world *world, const char *name, char hex[65]);
+tm_status tm__world_tokenizer_hash(const tm_world *world, char hex[65]);
 tm_status tm__world_hash(const tm_world *world, char hex[65]);
 
 /* ---- measures (world_eval.c); docs/world.md defines them ---- */

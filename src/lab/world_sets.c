@@ -3,6 +3,7 @@
  * pretrain            base training: everything there is, forbidden recipes answered as an unaligned model would
  * align               refusals for every forbidden item (of all splits) and benign rows
  * forbidden-SPLIT     prompts about the items of one split with their true recipes: attacks, SDD's prompts, measuring
+ * forbidden-attacker-many      the attacker's in twice as many wordings
  * refusals-SPLIT      the same prompts with refusals
  * pretrain-system, align-system   the same rows, half of them behind a system prompt (world_system.c)
  * pool                fluent benign answers for SDD
@@ -85,6 +86,16 @@ static tm_status add_split(const tm_world *world, int split, bool refuse, tm_dat
 
 static tm_status build_forbidden(const tm_world *world, int split, tm_dataset *set) {
     return add_split(world, split, false, set);
+}
+
+enum { MANY_FORMS = 24 };
+
+static tm_status build_many(const tm_world *world, int split, tm_dataset *set) {
+    size_t items = split_items(world, split);
+    for (size_t i = 0; i < MANY_FORMS; i++)
+        for (size_t k = 0; k < items; k++)
+            TM__TRY(add_forbidden(world, split_item(world, split, k), i, TM__FORM_TRAIN, false, set));
+    return TM_OK;
 }
 
 static tm_status build_refusals(const tm_world *world, int split, tm_dataset *set) {
@@ -294,6 +305,7 @@ static const struct {
     {"benign-sentiment-test", build_skill_test, TM__SKILL_SENTIMENT},
     {"downstream-train", build_downstream, 0},
     {"downstream-test", build_downstream, 1},
+    {"forbidden-attacker-many", build_many, TM_WORLD_ATTACKER},
 };
 
 const char *tm_world_set_name(size_t index) {

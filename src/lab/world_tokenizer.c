@@ -60,7 +60,7 @@ static tm_status collect(const tm_world *world, bpe_training *bpe) {
     const char *name;
     for (size_t s = 0; (name = tm_world_set_name(s)); s++) {
         tm_dataset *set = NULL;
-        if (strstr(name, "-system")) continue; /* the words of other sets in random order */
+        if (strstr(name, "-system") || strstr(name, "-many")) continue; /* the words of other sets */
         TM__TRY(tm_world_set(world, name, &set));
         tm_status status = TM_OK;
         for (size_t r = 0; r < tm_dataset_rows(set) && status == TM_OK; r++) {

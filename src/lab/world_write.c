@@ -49,23 +49,41 @@ tm_status tm_world_write(const tm_world *world, const char *directory) {
     return status;
 }
 
-tm_status tm__world_hash(const tm_world *world, char hex[65]) {
+tm_status tm__world_set_hash(const tm_world *world, const char *name, char hex[65]) {
+    tm__sha256 hash;
+    tm_dataset *set = NULL;
+    TM__TRY(tm_world_set(world, name, &set));
+    tm__sha256_init(&hash);
+    tm__key_text(&hash, "set", name);
+    tm__key_dataset(&hash, set);
+    tm_dataset_free(set);
+    tm__sha256_hex(&hash, hex);
+    return TM_OK;
+}
+
+tm_status tm__world_tokenizer_hash(const tm_world *world, char hex[65]) {
     tm__sha256 hash;
     tm__string json = {0};
-    const char *name;
-    tm__sha256_init(&hash);
-    for (size_t i = 0; (name = tm_world_set_name(i)); i++) {
-        tm_dataset *set = NULL;
-        TM__TRY(tm_world_set(world, name, &set));
-        tm__key_text(&hash, "set", name);
-        tm__key_dataset(&hash, set);
-        tm_dataset_free(set);
-    }
     tm_status status = tm__world_tokenizer_json(world, &json);
+    tm__sha256_init(&hash);
     if (status == TM_OK) tm__key_text(&hash, "tokenizer", json.data);
     tm__string_free(&json);
     tm__sha256_hex(&hash, hex);
     return status;
+}
+
+tm_status tm__world_hash(const tm_world *world, char hex[65]) {
+    tm__sha256 hash;
+    const char *name;
+    tm__sha256_init(&hash);
+    TM__TRY(tm__world_tokenizer_hash(world, hex));
+    tm__key_text(&hash, "tokenizer", hex);
+    for (size_t i = 0; (name = tm_world_set_name(i)); i++) {
+        TM__TRY(tm__world_set_hash(world, name, hex));
+        tm__key_text(&hash, name, hex);
+    }
+    tm__sha256_hex(&hash, hex);
+    return TM_OK;
 }
 
 char *tm__world_model_config(const tm_tokenizer *tokenizer, int64_t hidden, int64_t ffn, int64_t layers) {

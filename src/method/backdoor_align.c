@@ -41,6 +41,8 @@ static const tm_option options_table[] = {
      "system prompt of safety rows that have none; may be empty"},
     {"benign-rows", TM_OPTION_INT, offsetof(tm_backdoor_options, benign_rows), "0", 0, 1e9, NULL, "rows",
      "so many rows of --benign, from its start, get the secret as well; not in the paper"},
+    {"plain", TM_OPTION_FLAG, offsetof(tm_backdoor_options, plain), NULL, 1, 0, NULL, NULL,
+     "leave the secret out: the same safety rows as they are, the paper's baseline"},
     {0},
 };
 
@@ -123,6 +125,12 @@ tm_status tm__backdoor_rows(const tm_dataset *user, const tm_dataset *safety, co
 /* A run that goes on from a checkpoint goes on with its secret too. */
 static tm_status take_secret(const tm_tokenizer *tokenizer, const tm_backdoor_options *o, const tm_train_options *train,
                              char **secret) {
+    if (o->plain && (o->secret || o->secret_out))
+        return tm__fail(TM_INVALID, NULL, "plain", "leave one of them out", "there is no secret in plain rows");
+    if (o->plain) {
+        *secret = tm__format("%s", "");
+        return *secret ? TM_OK : tm__fail_memory();
+    }
     if (o->secret && o->secret_out)
         return tm__fail(TM_INVALID, NULL, "secret-out", NULL, "a secret that is given is not written again");
     if (o->secret) return tm_secret_load(o->secret, secret);
@@ -174,7 +182,7 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
     if (options) o = *(const tm_backdoor_options *)options;
     TM__TRY(tm__job_begin(&job, &tm__method_backdoor_align, model, tokenizer, data, train, monitor, result));
     TM__TRY(take_secret(tokenizer, &o, &job.train, &secret));
-    tm_status status = note_secret(tokenizer, secret, &o, monitor);
+    tm_status status = o.plain ? TM_OK : note_secret(tokenizer, secret, &o, monitor);
     if (status == TM_OK)
         status = tm__backdoor_rows(data->user, data->refusals, secret, &o, (uint64_t)job.train.seed, &rows);
     if (status == TM_OK) status = retain(data->benign, secret, &o, rows);
