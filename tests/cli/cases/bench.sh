@@ -1,0 +1,27 @@
+# What a step of every method costs, on a shape that takes no time; wrong use is one clear line.
+temper bench step --shape tiny --batch 2 --length 32 --repeats 1 --quiet >table
+temper methods --json >registry
+for name in $(sed -n 's/^ *"name": "\([a-z-]*\)",$/\1/p' registry); do
+    grep -q "^$name  *[0-9-]" table || [ "$(grep -c "^    *\"name\": \"$name\"" registry)" -gt 0 ] || fail "no row of $name"
+done
+grep -q "not measured" table && fail "$(grep 'not measured' table)"
+for name in sdd panacea backdoor-align antidote safe-lora security-vectors booster vaccine random-vaccine t-vaccine lisa \
+    gradient-ascent safety-training random-perturbation repnoise adversarial harmful-sft random-init refusal-ablation; do
+    grep -q "^$name  *[0-9-]" table || fail "no row of $name"
+done
+temper bench step --shape tiny --batch 2 --length 32 --repeats 1 --methods vaccine,antidote --lora-rank 2 --json >json
+json_check <json
+same "$(json_check layers <json)" 2 layers
+temper bench step --config "$TEMPER_SOURCE/tests/golden/repnoise/config.json" 2>message && fail "29 tokens were enough"
+grep -q 'config.json: vocab_size: 29 is less' message || fail "$(cat message)"
+
+expect 2 temper bench 2>message
+grep -q 'temper bench step' message || fail "$(cat message)"
+expect 2 temper bench stride 2>message
+grep -q 'stride: cannot be measured (step)' message || fail "$(cat message)"
+expect 5 temper bench step --shape tiny --methods vacine 2>message
+grep -q "there is no method 'vacine' (temper methods lists them)" message || fail "$(cat message)"
+expect 2 temper bench step --shape tiny --length 8 2>message
+[ "$(wc -l <message)" -eq 1 ] || fail "$(cat message)"
+expect 2 temper bench step --shape huge 2>message
+expect 5 temper bench step --config nowhere.json 2>message
