@@ -55,8 +55,15 @@ void tm_plan_free(tm_plan *plan) {
     free(plan);
 }
 
+/* A damaged record is a cell that is still to be done. */
 static bool is_done(const tm_plan *plan, const tm__plan_job *job) {
-    char *path = job->kind == TM__JOB_MODEL ? tm__plan_model_path(plan, job->key) : tm__record_path(plan, job->key);
+    if (job->kind == TM__JOB_CELL) {
+        tm__record record;
+        bool done = tm__record_load(plan, job->key, &record) == TM_OK;
+        tm_error_clear();
+        return done;
+    }
+    char *path = tm__plan_model_path(plan, job->key);
     bool done = path && tm__path_exists(path);
     free(path);
     return done;

@@ -1,0 +1,90 @@
+# temper run: errors with their place, cells done once, a changed option repeats what depends on it, kill -9, two at once.
+small='
+worlds: [1]
+replicates: 2
+model: {hidden: 16, layers: 1, ffn: 16}
+probes: {split: development, forbidden: 3, withheld: 2, skill: 2, downstream: 2}
+train: {batch: 4, max-length: 128, packed: true}
+stages:
+  base: {method: finetune, data: pretrain, steps: 3, lr: 3e-3}
+  aligned: {from: base, method: finetune, data: align-system, steps: 2, lr: 3e-4}
+attacks:
+  none: {}
+  benign: {benign: downstream-train, rows: 8, poison-ratio: 0, steps: 2, lr: 3e-4}
+  grid:
+    harmful: forbidden-attacker
+    benign: "downstream-train,benign-dishes-train"
+    steps: 2
+    axes: {lr: [1e-4, 1e-3], mix: {pure: {rows: 8}, mixed: {rows: 10, poison-ratio: 0.2}}}
+arms:
+  undefended: {from: aligned, attacks: "none,benign,grid"}
+  composed:
+    from: aligned
+    before: {method: sdd, harmful: forbidden-defender, benign: pool, steps: 1, prompts: 12}
+    during: {method: backdoor-align, refusals: refusals-defender, secret-length: 5}
+    after: {method: random-perturbation, norm: 0.1}
+    attacks: grid
+'
+printf 'name: small%s' "$small" >plan.yaml
+temper run plan.yaml --directory runs --dry-run >dry
+same "$(sed -n 's/^jobs *//p' dry)" "24: 20 cells, 4 models" jobs
+
+temper run plan.yaml --directory runs --workers 2 --csv scores.csv --quiet >table
+grep -q '^| undefended |' table || fail "no row of the arm"
+grep -q 'composed, with secret' table || fail "no row with the secret"
+same "$(grep -c ',leak,' scores.csv)" 20 "cells in the CSV"
+same "$(grep -c ',leak_secret,' scores.csv)" 8 "cells with a secret"
+cut -d, -f1-6,9,10 scores.csv >first
+
+# A second run finds everything; a changed rate repeats its cells and no others; a new score list is a matter of printing.
+temper run plan.yaml --directory runs --dry-run | grep -q '^done *20 cells' || fail "not everything is there"
+sed 's/1e-3\]/2e-3]/' plan.yaml >changed.yaml
+temper run changed.yaml --directory runs --dry-run | grep -q '^done *12 cells' || fail "a changed rate repeats other cells"
+temper run plan.yaml --directory runs --table --scores dishes | grep -q '^### dishes' || fail "no table of dishes"
+temper run plan.yaml --directory runs --table --compare undefended,composed >pairs
+grep -q '^### composed minus undefended' pairs || fail "no comparison"
+expect 5 temper run plan.yaml --directory runs --table --compare undefended,nobody
+expect 5 temper run plan.yaml --directory runs --table --scores nothing
+
+# Killed at any moment and started again, and two runners on one directory: the same scores.
+for moment in 0.15 0.4 0.8 1.3; do
+    setsid temper run plan.yaml --directory killed --workers 2 --quiet >/dev/null 2>&1 &
+    runner=$!
+    sleep "$moment"
+    kill -9 -- -"$runner" 2>/dev/null || true
+    wait "$runner" 2>/dev/null || true
+done
+temper run plan.yaml --directory killed --workers 2 --csv again.csv --quiet >/dev/null &
+other=$!
+temper run plan.yaml --directory killed --workers 2 --quiet >/dev/null
+wait "$other"
+temper run plan.yaml --directory killed --csv again.csv --table >/dev/null
+cut -d, -f1-6,9,10 again.csv >second
+cmp first second || fail "a killed run has other scores"
+
+# A damaged cell is done again.
+cell=$(ls runs/cells | head -n 1)
+printf '{' >"runs/cells/$cell"
+temper run plan.yaml --directory runs --csv third.csv --quiet >/dev/null
+cut -d, -f1-6,9,10 third.csv | cmp - first || fail "a damaged cell was not repeated"
+
+# Errors name line and column.
+wrong() { # wrong SED-EXPRESSION EXIT-CODE TEXT
+    sed "$1" plan.yaml >wrong.yaml
+    expect "$2" temper run wrong.yaml --directory none 2>stderr
+    grep -qF -- "$3" stderr || fail "expected '$3', got: $(cat stderr)"
+}
+wrong 's/steps: 3,/stepz: 3,/' 5 'wrong.yaml: line 8, column 51: stepz'
+wrong 's/method: sdd/method: sddd/' 2 'line 22, column 22: there is no method "sddd"'
+wrong 's/lr: 3e-3/lr: fast/' 2 'line 8, column'
+wrong 's/data: pretrain,/data: pretrian,/' 2 'the world has no data set "pretrian"'
+wrong 's/from: base/from: bas/' 2 'no stage is called "bas"'
+wrong 's/attacks: grid/attacks: gird/' 2 'there is no group of attacks "gird"'
+wrong 's/^replicates: 2/replicates: 0/' 2 'line 3, column 13'
+wrong 's/^stages:/stages: [/' 6 'wrong.yaml: line'
+wrong 's/^name: small/nam: small/' 2 'a plan has no "nam"'
+: >empty.yaml
+expect 6 temper run empty.yaml --directory none
+expect 5 temper run nowhere.yaml --directory none
+expect 2 temper run
+[ ! -e none ] || fail "a plan with errors made its directory"

@@ -1,0 +1,205 @@
+/* Plans: what they expand to, keys that depend on what they should, tables and intervals from known records. */
+#include "support.h"
+
+#include "lab/plan.h"
+
+#include <stdlib.h>
+
+static const char plan_text[] =
+    "name: test\n"
+    "worlds: [1, 2]\n"
+    "replicates: 3\n"
+    "model: {hidden: 16, layers: 1, ffn: 16}\n"
+    "stages:\n"
+    "  base: {method: finetune, data: pretrain, steps: 1}\n"
+    "attacks:\n"
+    "  none: {}\n"
+    "  benign: {benign: downstream-train, rows: 4, poison-ratio: 0, steps: 1}\n"
+    "  grid: {harmful: forbidden-attacker, rows: 4, axes: {lr: [1e-4, 1e-3], n: {one: {steps: "
+    "1}, two: {steps: 2}}}}\n"
+    "arms:\n"
+    "  a: {from: base, attacks: \"none,benign,grid\"}\n"
+    "  b: {from: base, during: {method: panacea, harmful: forbidden-defender}, attacks: grid, "
+    "replicates: 2, axes: {during.rho: [0.1, 0.5]}}\n";
+
+typedef struct fixture {
+    const char *directory;
+    tm_device *device;
+    tm_plan *plan;
+} fixture;
+
+static tm_status open_text(fixture *f, const char *text) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/plan.yaml", f->directory);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+    return tm_plan_open(path, f->directory, f->device, &f->plan);
+}
+
+static int begin(void **state) {
+    fixture *f = calloc(1, sizeof *f);
+    tm_device_options where = {.name = "cpu", .threads = 1, .precision = TM_PRECISION_F32};
+    f->directory = test_scratch();
+    assert_int_equal(tm_device_open(&where, &f->device), TM_OK);
+    *state = f;
+    return 0;
+}
+
+static int end(void **state) {
+    fixture *f = *state;
+    tm_plan_free(f->plan);
+    tm_device_close(f->device);
+    free(f);
+    return 0;
+}
+
+static size_t count_jobs(const tm_plan *plan, bool cells) {
+    tm_plan_job_info info;
+    size_t n = 0;
+    for (size_t i = 0; tm_plan_job(plan, i, &info); i++) {
+        n += info.cell == cells;
+        for (size_t k = 0; k < info.need_count; k++) assert_true(info.needs[k] < i);
+    }
+    return n;
+}
+
+/* Pairs of jobs, one of each plan, that have the same key. */
+static size_t same_keys(const tm_plan *x, const tm_plan *y) {
+    size_t same = 0;
+    for (size_t i = 0; i < x->job_count; i++)
+        for (size_t k = 0; k < y->job_count; k++) same += strcmp(x->jobs[i].key, y->jobs[k].key) == 0;
+    return same;
+}
+
+static void plans_expand(void **state) {
+    fixture *f = *state;
+    assert_int_equal(open_text(f, plan_text), TM_OK);
+    assert_int_equal(count_jobs(f->plan, true), 3 * 6 + 2 * 2 * 4);
+    assert_int_equal(count_jobs(f->plan, false), 2); /* one base in each world */
+    tm_plan_job_info info;
+    assert_true(tm_plan_job(f->plan, 1, &info));
+    assert_string_equal(info.name, "a, none, world 1, seed 1");
+    /* An unattacked model is asked once per world: the cells "none" of replicates 1 and 3 are one. */
+    assert_int_equal(same_keys(f->plan, f->plan), f->plan->job_count + 2);
+}
+
+static void replace(char *text, const char *from, const char *to) {
+    char *at = strstr(text, from);
+    assert_non_null(at);
+    assert_int_equal(strlen(from), strlen(to));
+    memcpy(at, to, strlen(to));
+}
+
+static void keys_follow_what_decides(void **state) {
+    fixture *f = *state;
+    assert_int_equal(open_text(f, plan_text), TM_OK);
+    tm_plan *first = f->plan;
+    const size_t all = same_keys(first, first);
+    const struct {
+        const char *from, *to;
+        size_t kept;
+    } cases[] = {
+        {"name: test", "name: tset", all},
+        {"[1e-4, 1e-3]", "[1e-4, 2e-3]", all - 3 * 2 - 2 * 2 * 2}, /* the cells of one rate */
+        {"[0.1, 0.5]", "[0.1, 0.6]", all - 2 * 4},                 /* one arm */
+        {"pretrain, steps: 1", "pretrain, steps: 2", 0},           /* everything starts from it */
+        {"worlds: [1, 2]", "worlds: [1, 3]", all - 1 - 6 - 2 * 4}, /* replicate 2 */
+    };
+    for (size_t i = 0; i < TM__COUNT(cases); i++) {
+        char text[sizeof plan_text];
+        memcpy(text, plan_text, sizeof text);
+        replace(text, cases[i].from, cases[i].to);
+        f->plan = NULL;
+        assert_int_equal(open_text(f, text), TM_OK);
+        assert_int_equal(same_keys(first, f->plan), cases[i].kept);
+        tm_plan_free(f->plan);
+    }
+    f->plan = first;
+}
+
+static void save_records(const fixture *f, const char *arm, const char *attack, const double *leaks, size_t count) {
+    size_t n = 0;
+    for (size_t i = 0; i < f->plan->job_count; i++) {
+        const tm__plan_job *job = &f->plan->jobs[i];
+        if (job->kind != TM__JOB_CELL || strcmp(f->plan->arms[job->arm].name, arm) != 0 ||
+            strcmp(f->plan->attacks[job->attack].name, attack) != 0)
+            continue;
+        tm__record r = {.cpu_seconds = 2, .peak_mib = 64};
+        snprintf(r.key, sizeof r.key, "%s", job->key);
+        assert_true(n < count);
+        tm__record_add(&r, "leak", leaks[n++]);
+        tm__record_add(&r, "skills", 1);
+        assert_int_equal(tm__record_save(f->plan, &r), TM_OK);
+    }
+    assert_int_equal(n, count);
+}
+
+static void assert_holds(const char *text, const char *part) {
+    if (!strstr(text, part)) fail_msg("no \"%s\" in:\n%s", part, text);
+}
+
+static void tables_give_means_and_intervals(void **state) {
+    fixture *f = *state;
+    char *text;
+    assert_int_equal(open_text(f, plan_text), TM_OK);
+    save_records(f, "a", "none", (const double[]){0, 0, 0}, 3);
+    save_records(f, "a", "lr=1e-4 one", (const double[]){0.2, 0.4, 0.6}, 3);
+    save_records(f, "a", "lr=1e-3 one", (const double[]){0.8, 0.8, 0.8}, 3);
+    save_records(f, "b rho=0.1", "lr=1e-4 one", (const double[]){0.1, 0.2}, 2);
+    assert_int_equal(tm_plan_summary(f->plan, &(tm_plan_summary_options){.scores = "leak"}, &text), TM_OK);
+    /* 0.4 +- 4.303 * 0.2 / sqrt(3) */
+    assert_holds(text, "| a | one | 0.40 ± 0.50 | 0.80 ± 0.00 |\n");
+    /* 0.15 +- 12.706 * 0.0707107 / sqrt(2) */
+    assert_holds(text, "| b rho=0.1 | one | 0.15 ± 0.64 | |\n");
+    /* Worst: the higher mean; mean over both attackers. */
+    assert_holds(text, "| a | 0.00 ± 0.00 | | 1.00 ± 0.00 | | | | 2 | 0.60 | nan | lr=1e-3 one | 0.80 ± 0.00 |");
+    assert_null(strstr(text, "rho=0.5 | one"));
+    free(text);
+
+    /* Pairs of replicates 1 and 2: -0.1 and -0.2. */
+    assert_int_equal(tm_plan_summary(f->plan, &(tm_plan_summary_options){.compare = "a,b rho=0.1"}, &text), TM_OK);
+    assert_holds(text, "| lr=1e-4 one | -0.15 ± 0.64 | | 0.00 ± 0.00 | | | 2 |\n");
+    assert_null(strstr(text, "1e-3"));
+    free(text);
+
+    assert_int_equal(tm_plan_summary(f->plan, &(tm_plan_summary_options){.form = TM_PLAN_CSV}, &text), TM_OK);
+    size_t lines = 0;
+    for (const char *c = text; *c; c++) lines += *c == '\n';
+    assert_int_equal(lines, 1 + 2 * 11);
+    free(text);
+    assert_int_equal(tm_plan_summary(f->plan, &(tm_plan_summary_options){.compare = "a"}, &text), TM_INVALID);
+    assert_int_equal(tm_plan_summary(f->plan, &(tm_plan_summary_options){.compare = "a,x"}, &text), TM_NOT_FOUND);
+    assert_int_equal(tm_plan_summary(f->plan, &(tm_plan_summary_options){.scores = "lead"}, &text), TM_NOT_FOUND);
+}
+
+/* A key stands for options, so every option that decides must be in it: one that is changed changes the key. */
+static void options_are_in_keys(void **state) {
+    fixture *f = *state;
+    assert_int_equal(open_text(f, plan_text), TM_OK);
+    tm_plan *first = f->plan;
+    static const char *const options[] = {"lora-rank: 2", "full-sequence: true", "rows: 4, seed: 9"};
+    for (size_t i = 0; i < TM__COUNT(options); i++) {
+        char text[sizeof plan_text + 64];
+        const char *at = strstr(plan_text, "rows: 4, axes");
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - plan_text), plan_text,
+                 strstr(options[i], "rows") ? "" : "rows: 4, ", options[i]);
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s", at + strlen("rows: 4"));
+        f->plan = NULL;
+        assert_int_equal(open_text(f, text), TM_OK);
+        assert_int_equal(same_keys(first, f->plan), 2 + 5 + 3); /* models, none, benign */
+        tm_plan_free(f->plan);
+    }
+    f->plan = first;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(plans_expand, begin, end),
+        cmocka_unit_test_setup_teardown(keys_follow_what_decides, begin, end),
+        cmocka_unit_test_setup_teardown(tables_give_means_and_intervals, begin, end),
+        cmocka_unit_test_setup_teardown(options_are_in_keys, begin, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
