@@ -74,6 +74,16 @@ tm_status tm__cache_grow(tm_model *model, tm__cache *cache, int64_t capacity) {
     return status;
 }
 
+tm_status tm__cache_spread(tm_model *model, tm__cache *cache, int64_t count) {
+    size_t row = row_elements(model), n = (size_t)count * row, wide = (size_t)cache->capacity * row;
+    for (int64_t i = 0; i < model->config.layers; i++)
+        for (size_t s = 1; s < (size_t)cache->slots; s++) {
+            TM__TRY(copy(model->dev, cache->k[i], s * wide, cache->k[i], 0, n));
+            TM__TRY(copy(model->dev, cache->v[i], s * wide, cache->v[i], 0, n));
+        }
+    return TM_OK;
+}
+
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
 
 typedef struct decode_run {

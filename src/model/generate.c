@@ -4,6 +4,9 @@
  * the token picked last; rows whose prompt is through get a new token. A row that ends leaves, and the next one that
  * waits takes its slot. No row is padded, and each has its own random stream, so a row's text does not depend on its
  * company.
+ *
+ * What all prompts begin with (a system prompt, BackdoorAlign's secret, a few-shot header) is computed once and copied
+ * to every slot; a row that takes a slot finds it there, because rows write behind it only.
  */
 #include "model/model.h"
 
@@ -29,6 +32,7 @@ const tm_option tm_generate_option_table[] = {
 
 enum {
     STEP_TOKENS = 2048 /* most prompt tokens fed in one call */,
+    LEAST_SHARED = 8 /* common tokens that are worth a call of their own */,
     FIRST_NEW = 128 /* new tokens to make room for at first */
 };
 
@@ -44,6 +48,7 @@ typedef struct run {
     const tm_generate_options *options;
     const tm_ids *prompts;
     size_t rows, next; /* next row that waits */
+    int64_t shared;    /* tokens that all prompts begin with, in every slot's cache */
     const int32_t *stop;
     size_t stops;
     tm_ids *made; /* (rows) new ids */
@@ -109,9 +114,39 @@ static void admit(run *r) {
         if (r->slots[i].row >= 0) continue;
         uint32_t row = (uint32_t)r->next;
         r->slots[i] = (slot){.row = (int64_t)r->next++,
+                             .fed = r->shared,
                              .rng = tm__rng_make((uint64_t)r->options->seed, tm__stream(TM__STREAM_SAMPLE, row))};
         r->active++;
     }
+}
+
+/* Every prompt keeps one token of its own, whose hidden state gives the first new one. */
+static int64_t common_tokens(const run *r) {
+    int64_t common = (int64_t)r->prompts[0].len - 1;
+    for (size_t i = 1; i < r->rows; i++) {
+        int64_t same = 0, limit = TM__MIN(common, (int64_t)r->prompts[i].len - 1);
+        while (same < limit && r->prompts[i].data[same] == r->prompts[0].data[same]) same++;
+        common = same;
+    }
+    return r->rows > 1 && common >= LEAST_SHARED ? common : 0;
+}
+
+static tm_status share_prefix(run *r) {
+    int64_t common = common_tokens(r);
+    while (r->shared < common) {
+        tm__var *hidden;
+        int64_t n = TM__MIN(common - r->shared, r->tokens_cap);
+        for (int64_t k = 0; k < n; k++) {
+            r->ids[k] = r->prompts[0].data[r->shared + k];
+            r->slot[k] = 0;
+            r->position[k] = (int32_t)(r->shared + k);
+        }
+        tm_status status = tm__model_decode(r->model, r->tape, r->cache, n, r->ids, r->slot, r->position, &hidden);
+        tm__tape_reset(r->tape);
+        TM__TRY(status);
+        r->shared += n;
+    }
+    return common ? tm__cache_spread(r->model, r->cache, common) : TM_OK;
 }
 
 static int32_t token_at(const run *r, int64_t row, int64_t at) {
@@ -218,6 +253,7 @@ static void report(const run *r, const tm_monitor *monitor, double began) {
 
 static tm_status run_all(run *r, const tm_monitor *monitor) {
     double began = tm__now();
+    TM__TRY(share_prefix(r));
     while (r->rows_done < (int64_t)r->rows) {
         if (tm__stop(monitor)) return tm__fail(TM_INTERRUPTED, NULL, NULL, NULL, "generation was interrupted");
         TM__TRY(step(r));

@@ -123,6 +123,8 @@ typedef struct tm__cache {
 tm_status tm__cache_create(tm_model *model, int64_t slots, int64_t capacity, tm__cache **cache);
 /* Raises the capacity to at least `capacity`, contents kept; on failure the cache is unchanged. */
 tm_status tm__cache_grow(tm_model *model, tm__cache *cache, int64_t capacity);
+/* Copies the first `count` positions of slot 0 to all other slots. */
+tm_status tm__cache_spread(tm_model *model, tm__cache *cache, int64_t count);
 void tm__cache_free(tm_model *model, tm__cache *cache);
 /* New tokens of several slots: token i goes to slot[i], position[i]. hidden (tokens, hidden) after the final norm.
  * Tape: recording off, row_invariant on. */

@@ -358,6 +358,39 @@ static void long_prompts(void **state) {
     tm_device_close(dev);
 }
 
+/* What prompts begin with is computed once; slots that are used again still hold it. */
+static void common_beginnings(void **state) {
+    (void)state;
+    enum { COMMON = 40, TEXTS = 6 };
+    int32_t ids[TEXTS][COMMON + TEXTS];
+    tm_ids texts[TEXTS], together[TEXTS];
+    for (int precision = 0; precision < 2; precision++) {
+        tm_device *dev = fixture_device("cpu", precision ? TM_PRECISION_BF16 : TM_PRECISION_F32);
+        tm_model *model = fixture_model(dev, config_text, 3);
+        for (int i = 0; i < TEXTS; i++) { /* the first one is the common part alone */
+            for (int t = 0; t < COMMON + i; t++) ids[i][t] = (t * t + 3 * t + (t < COMMON ? 0 : 5 * i)) % V;
+            texts[i] = (tm_ids){ids[i], (size_t)(COMMON + i), COMMON + TEXTS};
+        }
+        for (int batch = 1; batch <= TEXTS; batch++) {
+            const tm_generate_options options = {.max_new_tokens = 30, .batch = batch};
+            const int32_t stop[] = {4};
+            memset(together, 0, sizeof together);
+            assert_ok(tm_generate(model, texts, TEXTS, stop, 1, &options, NULL, together));
+            for (int i = 0; i < TEXTS; i++) {
+                tm_ids alone = {0};
+                assert_ok(tm_generate(model, texts + i, 1, stop, 1, &options, NULL, &alone));
+                assert_int_equal(together[i].len, alone.len);
+                if (alone.len) assert_memory_equal(together[i].data, alone.data, alone.len * sizeof *alone.data);
+                tm_ids_free(&together[i]);
+                tm_ids_free(&alone);
+            }
+        }
+        tm_model_free(model);
+        assert_int_equal(dev->bytes_in_use, 0);
+        tm_device_close(dev);
+    }
+}
+
 static void refuses_bad_arguments(void **state) {
     (void)state;
     static const struct {
@@ -560,6 +593,7 @@ int main(void) {
         cmocka_unit_test(every_product_of_generation_is_row_invariant),
         cmocka_unit_test(stops_and_lengths),
         cmocka_unit_test(long_prompts),
+        cmocka_unit_test(common_beginnings),
         cmocka_unit_test(refuses_bad_arguments),
         cmocka_unit_test(values_that_are_not_finite_are_reported),
         cmocka_unit_test(reports_and_stops),
