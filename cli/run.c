@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 typedef struct run_options {
-    const char *directory, *compare, *scores, *csv;
+    const char *directory, *compare, *scores, *csv, *known;
     int64_t workers;
     bool dry_run, table;
 } run_options;
@@ -59,10 +59,16 @@ static const tm_option table[] = {
      .min = 1,
      .unit = "FILE",
      .help = "write every score of every cell here as well"},
+    {.name = "known",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(run_options, known),
+     .min = 1,
+     .unit = "FILE",
+     .help = "take cells that this file holds (written by --csv) as done; their keys say whether they still are"},
     {0},
 };
 
-typedef enum state { WAITING, RUNNING, DONE, FAILED } state;
+typedef enum state { WAITING, RUNNING, DONE, FAILED, SPARE } state;
 
 typedef struct runner {
     const tm_plan *plan;
@@ -112,6 +118,19 @@ static void finish_job(runner *r, size_t job, state how) {
     if (how == DONE) r->done++;
     if (how == FAILED) r->failed++;
     if (tm_plan_job(r->plan, job, &info) && info.cell && how == DONE) r->cells_done++;
+}
+
+/* A model that only finished cells start from is not made again. */
+static void spare_models(runner *r) {
+    bool *wanted = calloc(r->jobs + 1, sizeof *wanted);
+    tm_plan_job_info info;
+    for (size_t i = r->jobs; wanted && i-- > 0;) {
+        if (!tm_plan_job(r->plan, i, &info)) continue;
+        wanted[i] = !info.done && (info.cell || wanted[i]);
+        for (size_t k = 0; wanted[i] && k < info.need_count; k++) wanted[info.needs[k]] = true;
+        if (!wanted[i] && !info.done) r->states[i] = SPARE;
+    }
+    free(wanted);
 }
 
 /* The next job that can begin; those whose models failed fail with them. */
@@ -242,6 +261,7 @@ static int run_plan(runner *r, const cli_output *output) {
     r->start = now();
     cli_note("%zu cells, of which %zu are done; %lld at a time", r->cells, r->begun_with,
              (long long)r->options->workers);
+    if (r->states) spare_models(r);
     tm_status status = r->states && r->workers && r->at ? run_jobs(r, monitor) : TM_NO_MEMORY;
     cli_monitor_end();
     if (status == TM_INTERRUPTED)
@@ -268,6 +288,7 @@ static int open_and_run(const char *path, run_options *options, const cli_output
     if (options->workers < 1) options->workers = 1;
     tm_status status = tm_device_open(&where, &device);
     if (status == TM_OK) status = tm_plan_open(path, options->directory, device, &plan);
+    if (status == TM_OK && options->known) status = tm_plan_import(plan, options->known);
     int code = status == TM_OK ? 0 : cli_fail(status);
     runner r = {.plan = plan, .options = options};
     if (code == 0) code = run_plan(&r, output);

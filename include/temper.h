@@ -699,6 +699,8 @@ TM_API void tm_plan_free(tm_plan *plan);
 TM_API bool tm_plan_job(const tm_plan *plan, size_t index, tm_plan_job_info *info);
 /* Does a job, if it is not done. TM_EXISTS: another process is at it. */
 TM_API tm_status tm_plan_run(const tm_plan *plan, size_t index, tm_device *device, const tm_monitor *monitor);
+/* Takes cells of this plan from a CSV that tm_plan_summary wrote, by their keys; other lines of it are passed over. */
+TM_API tm_status tm_plan_import(const tm_plan *plan, const char *path);
 typedef enum tm_plan_form { TM_PLAN_MARKDOWN, TM_PLAN_CSV } tm_plan_form;
 typedef struct tm_plan_summary_options {
     int form;            /* tm_plan_form */

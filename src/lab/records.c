@@ -108,3 +108,77 @@ tm_status tm__records_load(const tm_plan *plan, tm__record **records, size_t *co
     *count = n;
     return TM_OK;
 }
+
+/* ---- results of an earlier run ----------------------------------------------------------------------------------- */
+
+enum { FIELDS = 10, KEY_DIGITS = 16 };
+
+/* Cuts a line of the table that tm_plan_summary writes into its fields, in place; quotes are dropped. */
+static size_t split_line(char *line, char *fields[FIELDS]) {
+    size_t n = 0;
+    for (char *at = line; n < FIELDS; n++) {
+        bool quoted = *at == '"';
+        fields[n] = at + quoted;
+        char *end = quoted ? strchr(at + 1, '"') : at + strcspn(at, ",");
+        if (!end) return 0;
+        char *next = quoted ? end + 1 : end;
+        bool more = *next == ',';
+        *end = 0;
+        if (!more) return n + 1;
+        at = next + 1;
+    }
+    return n;
+}
+
+static const tm__plan_job *find_cell(const tm_plan *plan, const char *digits) {
+    for (size_t i = 0; i < plan->job_count; i++)
+        if (plan->jobs[i].kind == TM__JOB_CELL && strncmp(plan->jobs[i].key, digits, KEY_DIGITS) == 0)
+            return &plan->jobs[i];
+    return NULL;
+}
+
+/* A cell whose last score is missing was cut off. */
+static tm_status import_record(const tm_plan *plan, const tm__record *record) {
+    double value;
+    return record->key[0] && tm__record_get(record, "downstream", &value) ? tm__record_save(plan, record) : TM_OK;
+}
+
+static tm_status import_line(const tm_plan *plan, char *line, tm__record *record) {
+    char *fields[FIELDS], *end;
+    if (split_line(line, fields) != FIELDS || strlen(fields[0]) != KEY_DIGITS || strlen(fields[8]) >= 32)
+        return TM_FORMAT;
+    double value = strtod(fields[9], &end);
+    if (end == fields[9] || !isfinite(value)) return TM_FORMAT;
+    if (strncmp(record->key, fields[0], KEY_DIGITS) != 0) {
+        const tm__plan_job *job = find_cell(plan, fields[0]);
+        TM__TRY(import_record(plan, record));
+        *record = (tm__record){0};
+        if (!job) return TM_OK;
+        snprintf(record->key, sizeof record->key, "%s", job->key);
+        name_record(plan, job, record);
+        record->cpu_seconds = record->seconds = strtod(fields[6], NULL);
+        record->peak_mib = strtod(fields[7], NULL);
+    }
+    if (record->key[0] && record->count < TM__COUNT(record->values)) tm__record_add(record, fields[8], value);
+    return TM_OK;
+}
+
+tm_status tm_plan_import(const tm_plan *plan, const char *path) {
+    char *text = NULL;
+    size_t len, number = 1;
+    tm__record record = {0};
+    TM__TRY(tm__file_read(path, (size_t)1 << 30, &text, &len));
+    tm_status status = TM_OK;
+    for (char *line = text, *next; line && *line && status == TM_OK; line = next, number++) {
+        next = strchr(line, '\n');
+        if (next) *next++ = 0;
+        if (number == 1 || !*line) continue;
+        status = import_line(plan, line, &record);
+        char place[32];
+        snprintf(place, sizeof place, "line %zu", number);
+        if (status == TM_FORMAT) tm__fail(TM_FORMAT, path, place, NULL, "is no line of a table of scores");
+    }
+    if (status == TM_OK) status = import_record(plan, &record);
+    free(text);
+    return status;
+}

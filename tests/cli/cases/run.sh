@@ -46,6 +46,14 @@ grep -q '^### composed minus undefended' pairs || fail "no comparison"
 expect 5 temper run plan.yaml --directory runs --table --compare undefended,nobody
 expect 5 temper run plan.yaml --directory runs --table --scores nothing
 
+# Scores of another directory count by their keys; what is not among them is done, from models that are made for it.
+temper run plan.yaml --directory known --known scores.csv --csv known.csv --quiet >/dev/null
+cut -d, -f1-6,9,10 known.csv | cmp - first || fail "scores changed on their way through the CSV"
+[ -z "$(ls known/models)" ] || fail "models were made for nothing"
+temper run changed.yaml --directory known --known scores.csv --dry-run | grep -q '^done *12 cells' || fail "foreign cells"
+head -n 40 scores.csv | sed '$s/,[a-z_]*,[^,]*$//' >cut.csv
+expect 6 temper run plan.yaml --directory cut --known cut.csv --dry-run
+
 # Killed at any moment and started again, and two runners on one directory: the same scores.
 for moment in 0.15 0.4 0.8 1.3; do
     setsid temper run plan.yaml --directory killed --workers 2 --quiet >/dev/null 2>&1 &
