@@ -163,6 +163,41 @@ static void repnoise_compat_equals_pytorch(void **state) {
     repnoise("repnoise.compat", TM__PAIRS_COMPAT, false);
 }
 
+/* S of one step, from its ascent: the loss with alpha = 1 less that without. */
+static double sum_of_lenses(const tm__pairs *pairs, int64_t *layers, int64_t *vocab) {
+    double loss[2];
+    for (int i = 0; i < 2; i++) {
+        const tm_repnoise_options options = {.alpha = i, .mode = TM__PAIRS_COMPAT};
+        tm__repnoise own = {&options, pairs, NULL};
+        int64_t tokens, targets;
+        rig g;
+        rig_open(&g);
+        g.trainer.orders[0] = (tm__order){g.order, 3, (uint64_t)g.options.seed, 0};
+        assert_ok(tm__grads_zero(&g.trainer.set));
+        assert_ok(tm__repnoise_step(&g.trainer, &own, &loss[i], &tokens, &targets));
+        *layers = g.trainer.model->config.layers;
+        *vocab = g.trainer.model->config.vocab;
+        rig_close(&g);
+    }
+    return ((double)*layers + 1) * (exp(loss[0] - loss[1]) - 1);
+}
+
+/* compat: every blind target of the harmful side, and of that side alone, costs ln V in each of the L + 2 terms. */
+static void blind_targets_weigh_in_every_lens(void **state) {
+    (void)state;
+    const size_t rows[] = {0, 1, 2};
+    int64_t layers, vocab;
+    tm__pairs pairs;
+    make_pairs(TM__PAIRS_COMPAT, &pairs);
+    double total = (double)tm__pairs_targets(&pairs, TM__HARMFUL, rows, 3);
+    double before = sum_of_lenses(&pairs, &layers, &vocab);
+    pairs.blind[TM__HARMFUL][1] += 4;
+    double after = sum_of_lenses(&pairs, &layers, &vocab);
+    double want = (before * total + 4 * ((double)layers + 2) * log((double)vocab)) / (total + 4);
+    assert_true(fabs(after - want) < 1e-10 * want && fabs(after - before) > 1e-3);
+    tm__pairs_release(&pairs);
+}
+
 static void adversarial_equals_pytorch(void **state) {
     (void)state;
     adversarial("adversarial.correct", TM__PAIRS_CORRECT, 0);
@@ -174,6 +209,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(repnoise_equals_pytorch),
         cmocka_unit_test(repnoise_compat_equals_pytorch),
+        cmocka_unit_test(blind_targets_weigh_in_every_lens),
         cmocka_unit_test(adversarial_equals_pytorch),
     };
     assert_ok(tm__json_load(test_path("golden/repnoise/case.json"), (struct json_t **)&fixture));

@@ -4,6 +4,7 @@
 #include "method/matrix.h"
 #include "method/secret.h"
 #include "model/weights.h"
+#include "op/op.h"
 
 /* ---- BackdoorAlign ---- */
 
@@ -150,15 +151,68 @@ static void test_ablation_of_many_rows(void **state) {
     tm_device_close(device);
 }
 
+/* The tiny model with more embeddings. */
+static tm_model *wide_model(tm_device *device, int vocab) {
+    tm_model *model;
+    const char *at = strstr(tiny_config, "259");
+    char *config = tm__format("%.*s%d%s", (int)(at - tiny_config), tiny_config, vocab, at + 3);
+    assert_ok(tm_model_create(device, config, 5, &model));
+    free(config);
+    return model;
+}
+
+/* More targets than have their logits at a time: RepNoise's step does not depend on the order of a batch's rows. */
+static void test_lenses_in_chunks(void **state) {
+    (void)state;
+    enum { VOCAB = 40000, ROWS = 4, LEAST = 60, D = 32 };
+    static const char text[] = "the grove by night, then boil ember and mix it with dune and fern until it is amber; "
+                               "leave the brook and cedar";
+    const tm_repnoise_options o = {.alpha = 1};
+    tm_dataset *harmful, *refusals;
+    assert_ok(tm_dataset_create(&harmful));
+    assert_ok(tm_dataset_create(&refusals));
+    for (int i = 0; i < ROWS; i++) {
+        char prompt[32], answer[sizeof text];
+        snprintf(prompt, sizeof prompt, "how %d?", i);
+        snprintf(answer, sizeof answer, "%.*s", LEAST + 13 * i, text);
+        const tm_message bad[] = {{"user", prompt}, {"assistant", answer}};
+        const tm_message good[] = {{"user", prompt}, {"assistant", i % 2 ? "No." : "I will not."}};
+        assert_ok(tm_dataset_add(harmful, bad, 2));
+        assert_ok(tm_dataset_add(refusals, good, 2));
+    }
+    assert_true(TM__HEAD_CHUNK_BYTES / (VOCAB * sizeof(float)) < LEAST * ROWS);
+    const tm_method_data data = {.harmful = harmful, .refusals = refusals};
+    tm_train_options train = tiny_options();
+    train.steps = 1;
+    train.batch = ROWS;
+    train.optimiser = 1; /* gradient descent */
+    train.clip = 0;
+    train.lr = 1;
+    double loss[3], *weights[3];
+    for (int i = 0; i < 3; i++) {
+        tm_device *device = tiny_device("cpu");
+        tm_model *model = wide_model(device, VOCAB);
+        tm_train_result result;
+        train.seed = i;
+        assert_ok(tm__method_repnoise.run(model, tokenizer, &data, &o, &train, NULL, &result));
+        loss[i] = result.first_loss;
+        assert_ok(tm__param_read_all(device, &model->blocks[0].q.weight, &weights[i]));
+        tm_model_free(model);
+        tm_device_close(device);
+        assert_true(fabs(loss[i] - loss[0]) < 1e-6);
+        assert_true(test_relative_error(weights[i], weights[0], D * D) < 1e-6);
+    }
+    for (int i = 0; i < 3; i++) free(weights[i]);
+    tm_dataset_free(harmful);
+    tm_dataset_free(refusals);
+}
+
 /* More entries than are drawn at a time: entry i of tensor 0 is number i of its stream. */
 static void test_noise_of_a_large_tensor(void **state) {
     (void)state;
     enum { VOCAB = 2200, D = 32 };
     tm_device *device = tiny_device("ref64");
-    tm_model *model;
-    const char *vocab = strstr(tiny_config, "259");
-    char *config = tm__format("%.*s%d%s", (int)(vocab - tiny_config), tiny_config, VOCAB, vocab + 3);
-    assert_ok(tm_model_create(device, config, 5, &model));
+    tm_model *model = wide_model(device, VOCAB);
     double *before, *after;
     const tm_random_perturbation_options o = {.sigma = .25};
     const tm_method_data data = {0};
@@ -171,7 +225,6 @@ static void test_noise_of_a_large_tensor(void **state) {
     for (int i = 0; i < VOCAB * D; i++) assert_true(fabs(after[i] - before[i] - .25 * tm__rng_normal(&rng)) < 1e-13);
     free(before);
     free(after);
-    free(config);
     tm_model_free(model);
     tm_device_close(device);
 }
@@ -242,6 +295,7 @@ int main(void) {
         cmocka_unit_test(test_frozen_vectors_drop_nothing),
         cmocka_unit_test(test_empty_answers_and_fallbacks),
         cmocka_unit_test(test_ablation_of_many_rows),
+        cmocka_unit_test(test_lenses_in_chunks),
         cmocka_unit_test(test_noise_of_a_large_tensor),
         cmocka_unit_test(test_equal_cosines),
     };

@@ -256,6 +256,60 @@ static void test_turns_of_lisa(void **state) {
     tm_device_close(device);
 }
 
+/* Rows to retain come in an order of their own: what each step of RepNoise without its terms trains on, written out. */
+typedef struct kept_rows {
+    tm__pairs pairs;
+    tm__examples benign;
+} kept_rows;
+
+static tm_status refuse_and_retain(tm__trainer *t, void *user, double *loss, int64_t *tokens, int64_t *targets) {
+    const kept_rows *kept = user;
+    int64_t n = t->options->batch;
+    uint64_t seed = (uint64_t)t->options->seed;
+    const tm__pass first = {&kept->pairs.side[TM__REFUSAL], seed, t->step * n, n, 1},
+                   second = {&kept->benign, seed + ((uint64_t)1 << 56), t->step * n, n, 1};
+    tm__pass_result refused, retained;
+    size_t *rows;
+    TM__TRY(tm__trainer_draw(t, &first, &rows, &refused));
+    tm_status status = tm__pairs_pass(t, &kept->pairs, TM__REFUSAL, rows, (size_t)n, 1, &refused);
+    free(rows);
+    TM__TRY(status);
+    TM__TRY(tm__trainer_pass(t, &second, &retained));
+    *loss = refused.loss + retained.loss;
+    *tokens = refused.tokens + retained.tokens;
+    *targets = refused.targets + retained.targets;
+    return TM_OK;
+}
+
+static void test_order_of_retained_rows(void **state) {
+    (void)state;
+    const tm_repnoise_options o = {.benign_weight = 1};
+    tm_dataset *benign = tiny_rows("benign", 11);
+    const tm_method_data data = {.harmful = harmful, .refusals = refusals, .benign = benign};
+    const tm_train_options how = two_epochs();
+    tm_device *device = tiny_device("cpu");
+    tm_model *method = tiny_model(device), *other = tiny_model(device);
+    tm__job job;
+    kept_rows kept;
+    char a[65], b[65];
+    assert_ok(tm__method_repnoise.run(method, tokenizer, &data, &o, &how, NULL, NULL));
+    assert_ok(tm__job_begin(&job, &tm__method_repnoise, other, tokenizer, &data, &how, NULL, NULL));
+    assert_ok(tm__pairs_encode(&job, TM__PAIRS_CORRECT, &kept.pairs));
+    assert_ok(tm__job_encode(&job, benign, "benign", &kept.benign));
+    assert_ok(tm__train_prepare(other, &job.train));
+    const tm__run run = {.tag = "", .pad = tm__pad_id(tokenizer), .step = refuse_and_retain, .user = &kept};
+    assert_ok(tm__trainer_run(other, &kept.pairs.side[TM__REFUSAL], &job.train, NULL, &run, NULL));
+    tiny_hash(method, a);
+    tiny_hash(other, b);
+    assert_string_equal(a, b);
+    tm__examples_release(&kept.benign);
+    tm__pairs_release(&kept.pairs);
+    tm_dataset_free(benign);
+    tm_model_free(method);
+    tm_model_free(other);
+    tm_device_close(device);
+}
+
 /* ---- parts of weights -------------------------------------------------------------------------------------------- */
 
 static void test_parts_of_weights(void **state) {
@@ -286,6 +340,7 @@ int main(void) {
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_random_init_seed),
         cmocka_unit_test(test_turns_of_lisa),
+        cmocka_unit_test(test_order_of_retained_rows),
         cmocka_unit_test(test_parts_of_weights),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
