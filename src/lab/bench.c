@@ -100,6 +100,7 @@ static tm_train_options train_options(const bench *b) {
 static tm_status call(bench *b, const tm_method *method, const void *options, const tm_train_options *train,
                       const tm_monitor *monitor, tm_train_result *result) {
     unsigned required = method ? method->required : 0;
+    if (method) required |= method->optional & TM_DATA_HARMFUL; /* left out, it is benign fine-tuning */
     const tm_method_data data = {
         .harmful = required & (TM_DATA_HARMFUL | TM_DATA_HARMFUL_PROMPTS) ? b->data.harmful : NULL,
         .refusals = !(required & TM_DATA_REFUSALS)         ? NULL

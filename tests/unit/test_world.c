@@ -347,7 +347,7 @@ static void world_of_seed_1_is_pinned(void **state) {
     (void)state;
     char hex[65];
     digest(world, hex);
-    assert_string_equal(hex, "17500fc8a3fedea4ba2c851b4e556c9bdc7117aeebbab17d9b5bef392209384b");
+    assert_string_equal(hex, "43ab12f162ecb27ee3a79bcca9ee03e8e7972f7a6bcf2b15dab2b8e85b8d49a8");
 }
 
 static void unknown_set(void **state) {
@@ -384,17 +384,28 @@ static void check_text(const tm_tokenizer *tokenizer, const char *text) {
     tm_ids_free(&ids);
 }
 
+/* System prompts begin with any word of the world and set tales behind each other, so that not every word stands as it
+ * does elsewhere; those that begin small, with a blank before them, do. */
+static void check_system(const tm_tokenizer *tokenizer, const char *text) {
+    for (const char *at = strchr(text, ' '); at; at = strchr(at + 1, ' ')) {
+        char word[64];
+        int len = 1 + (int)strspn(at + 1, "abcdefghijklmnopqrstuvwxyz");
+        snprintf(word, sizeof word, "%.*s", len, at);
+        if (len > 1) check_text(tokenizer, word);
+    }
+}
+
 /* ChatML around it: labels are the answer and the end marker. */
-static void check_chat(const tm_tokenizer *tokenizer, const tm_message *messages) {
+static void check_chat(const tm_tokenizer *tokenizer, const tm_message *messages, size_t n) {
     tm_ids ids = {0}, labels = {0}, answer = {0};
     char *text = NULL;
     tm__string expected = {0};
-    assert_ok(tm_chat_encode(tokenizer, TM_CHAT_AUTO, messages, 2, false, &ids, &labels));
+    assert_ok(tm_chat_encode(tokenizer, TM_CHAT_AUTO, messages, n, false, &ids, &labels));
     for (size_t i = 0; i < labels.len; i++)
         if (labels.data[i] >= 0) assert_ok(tm_ids_push(&answer, labels.data[i]));
-    assert_true(ids.len < 64);
+    assert_true(ids.len < (n == 2 ? 64 : 256));
     assert_ok(tm_tokenizer_decode(tokenizer, answer.data, answer.len, 0, &text, NULL));
-    assert_true(tm__string_printf(&expected, "%s<|im_end|>", messages[1].content));
+    assert_true(tm__string_printf(&expected, "%s<|im_end|>", messages[n - 1].content));
     assert_string_equal(text, expected.data);
     tm__string_free(&expected);
     free(text);
@@ -421,12 +432,18 @@ static void every_word_is_one_token(void **state) {
         assert_ok(tm_dataset_load(path, &loaded));
         assert_int_equal(tm_dataset_rows(loaded), tm_dataset_rows(set));
         for (size_t r = 0; r < tm_dataset_rows(set); r++) {
-            const tm_message *messages = tm_dataset_row(set, r, NULL), *back = tm_dataset_row(loaded, r, NULL);
-            assert_string_equal(messages[0].content, back[0].content);
-            assert_string_equal(messages[1].content, back[1].content);
-            check_text(tokenizer, messages[0].content);
-            check_text(tokenizer, messages[1].content);
-            if (r < 10) check_chat(tokenizer, messages);
+            size_t n, kept;
+            const tm_message *messages = tm_dataset_row(set, r, &n), *back = tm_dataset_row(loaded, r, &kept);
+            assert_int_equal(n, kept);
+            for (size_t m = 0; m < n; m++) {
+                assert_string_equal(messages[m].role, back[m].role);
+                assert_string_equal(messages[m].content, back[m].content);
+                if (strcmp(messages[m].role, "system") == 0)
+                    check_system(tokenizer, messages[m].content);
+                else
+                    check_text(tokenizer, messages[m].content);
+            }
+            if (r < 10) check_chat(tokenizer, messages, n);
         }
         tm_dataset_free(loaded);
         tm_dataset_free(set);

@@ -4,7 +4,7 @@ grep -hn '^#include "' cli/*.c cli/*.h | grep -v '"temper.h"\|"cli.h"' && fail "
 if grep -n 'tm__' cli/*.c cli/*.h; then fail "a private name in cli/"; fi
 for header in $(grep -h '^#include <' cli/*.c cli/*.h | sed 's/.*<\(.*\)>.*/\1/' | sort -u); do
     case $header in
-    ctype.h | dirent.h | errno.h | fcntl.h | inttypes.h | math.h | signal.h | stdarg.h | stdio.h | stdlib.h | string.h | unistd.h | sys/*.h) ;;
+    ctype.h | dirent.h | errno.h | fcntl.h | inttypes.h | math.h | signal.h | stdarg.h | stdio.h | stdlib.h | string.h | time.h | unistd.h | sys/*.h) ;;
     *) fail "$header is not of the C library" ;;
     esac
 done

@@ -67,7 +67,7 @@ roles_of() {
             wrong_alike 6 $command $name --model "$from" $rest $role empty.jsonl --out x
             ;;
         *)
-            case $name$role in harmful-sft--benign | random-init--benign | repnoise--benign) continue ;; esac
+            case $name$role in harmful-sft--benign | random-init--benign | repnoise--benign | backdoor-align--benign) continue ;; esac
             wrong_alike 2 $command $name --model "$from" $what $role rows.jsonl --out x
             ;;
         esac
