@@ -4,13 +4,32 @@ enter() {
     mkdir "$1"
     cd "$1"
     for name in my-model defended; do ln -s "$TINY/model" $name; done
+    for name in plans temper-runs runs; do ln -s ../$name $name; done
     ln -s ../made my-adapter
     for name in rows harmful benign questions; do ln -s "$TINY/$name.jsonl" $name.jsonl; done
     ln -s "$TINY/rows.jsonl" heldout.jsonl
     ln -s "$TINY/benign.jsonl" alpaca.jsonl
 }
+# Plans that `temper run` does in seconds, under the names of its examples; all run in one directory.
+mkdir plans temper-runs runs
+cat >plans/quick.yaml <<'PLAN'
+name: quick
+worlds: [1]
+replicates: 2
+model: {hidden: 16, layers: 1, ffn: 16}
+probes: {split: development, forbidden: 3, withheld: 2, skill: 2, downstream: 2}
+train: {batch: 4, max-length: 128, packed: true}
+stages:
+  aligned: {method: finetune, data: align-system, steps: 2, lr: 3e-4}
+attacks:
+  grid: {harmful: forbidden-attacker, rows: 8, steps: 2, lr: 3e-4}
+arms:
+  undefended: {from: aligned, attacks: grid}
+  panacea: {from: aligned, attacks: grid, during: {method: panacea, harmful: forbidden-defender, rho: 0.1}}
+PLAN
+cp plans/quick.yaml plans/world.yaml
 number=0
-for command in finetune defend attack eval generate inspect tokenize methods help; do
+for command in finetune defend attack eval generate inspect tokenize methods bench run help; do
     temper help $command | sed -n '/^Examples:/,/^$/s/^  //p' | sed -e :more -e '/\\$/N; s/\\\n *//; t more' >lines
     [ -s lines ] || fail "no examples of $command"
     while read -r line; do
