@@ -88,11 +88,64 @@ static void test_secret_keeps_its_length_under_merges(void **state) {
     assert_ok(tm_tokenizer_load(directory, &words));
     assert_ok(tm__secret_draw(words, 150, &secret));
     tokenizer = words;
-    assert_in_range(tokens_of(secret), 143, 157);
+    assert_int_equal(tokens_of(secret), 150);
     tokenizer = kept;
     free(secret);
     tm_tokenizer_free(words);
     tm_world_free(world);
+}
+
+/* From a seed, without merges: every draw from the 94 tokens that are printable and not blank stays. */
+static void test_secret_from_a_seed(void **state) {
+    (void)state;
+    tm__rng rng = tm__rng_make(5, tm__stream(TM__STREAM_TEST, 1)), same = rng;
+    char *secret;
+    assert_ok(tm__secret_draw_seeded(tokenizer, 40, &rng, &secret));
+    assert_int_equal(strlen(secret), 40);
+    for (int i = 0; i < 40; i++) assert_int_equal(secret[i], '!' + (int)tm__rng_below(&same, '~' - '!' + 1));
+    free(secret);
+}
+
+/* Byte-level BPE of a few tokens. */
+static tm_tokenizer *few_tokens(const char *model) {
+    static const char level[] = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}";
+    tm_tokenizer *made;
+    char *json = tm__format("{\"version\": \"1.0\", \"added_tokens\": [], \"normalizer\": null, \"pre_tokenizer\": %s, "
+                            "\"post_processor\": null, \"decoder\": %s, \"model\": {\"type\": \"BPE\", %s}}",
+                            level, level, model);
+    const char *directory = test_scratch();
+    char *path = tm__path_join(directory, "tokenizer.json");
+    assert_ok(tm__file_write(path, json, strlen(json)));
+    assert_ok(tm_tokenizer_load(directory, &made));
+    free(path);
+    free(json);
+    return made;
+}
+
+/* Tokens that end in a blank: the secret does not. */
+static void test_secret_ends_without_a_blank(void **state) {
+    (void)state;
+    tm_tokenizer *few = few_tokens("\"vocab\": {\"a\": 0, \"b\": 1, \"\304\240\": 2, \"a\304\240\": 3, "
+                                   "\"b\304\240\": 4}, \"merges\": [\"a \304\240\", \"b \304\240\"]");
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        tm__rng rng = tm__rng_make(seed, tm__stream(TM__STREAM_TEST, 1));
+        char *secret;
+        assert_ok(tm__secret_draw_seeded(few, 3, &rng, &secret));
+        assert_true(secret[strlen(secret) - 1] != ' ');
+        free(secret);
+    }
+    tm_tokenizer_free(few);
+}
+
+/* Every token falls apart into two when its text is read again: no secret has the length that is wanted. */
+static void test_no_secret_of_that_length(void **state) {
+    (void)state;
+    tm_tokenizer *few = few_tokens("\"unk_token\": \"\\n\", \"vocab\": {\"\\n\": 0, \"xy\": 1, \"xz\": 2}, "
+                                   "\"merges\": []");
+    char *secret;
+    assert_int_equal(tm__secret_draw(few, 1, &secret), TM_UNSUPPORTED);
+    assert_string_equal(tm_error_last()->field, "secret-length");
+    tm_tokenizer_free(few);
 }
 
 static void test_secret_file(void **state) {
@@ -397,6 +450,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_secret_is_random_printable_and_of_its_length),
         cmocka_unit_test(test_secret_keeps_its_length_under_merges),
+        cmocka_unit_test(test_secret_from_a_seed),
+        cmocka_unit_test(test_secret_ends_without_a_blank),
+        cmocka_unit_test(test_no_secret_of_that_length),
         cmocka_unit_test(test_secret_file),
         cmocka_unit_test(test_rows_carry_the_secret),
         cmocka_unit_test(test_empty_secret_is_the_baseline),
