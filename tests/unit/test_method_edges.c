@@ -109,6 +109,11 @@ static void test_empty_answers_and_fallbacks(void **state) {
     assert_int_equal(said.prompts, 7);
     assert_int_equal(said.answers, 6);
     assert_int_equal(said.above, above);
+    o.pairs = NULL;
+    o.tau = 0; /* the least of all similarities: one pair alone has it */
+    o.max_tries = 300;
+    assert_ok(tm__method_sdd.run(model, tokenizer, &data, &o, &train, &monitor, NULL));
+    assert_int_equal(said.above, 6);
     free(text);
     free(path);
     tm_model_free(model);
