@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,7 +34,7 @@ static const tm_option table[] = {
      .type = TM_OPTION_FLAG,
      .offset = offsetof(run_options, dry_run),
      .min = 1,
-     .help = "say what is there and what would be done, and do nothing"},
+     .help = "say how much is there and how much would be done, and do none of it"},
     {.name = "table",
      .type = TM_OPTION_FLAG,
      .offset = offsetof(run_options, table),
@@ -68,7 +69,8 @@ static const tm_option table[] = {
     {0},
 };
 
-typedef enum state { WAITING, RUNNING, DONE, FAILED, SPARE } state;
+/* LOCKED: another runner is at it. SPARE: nothing that is still to be done needs it. */
+typedef enum state { WAITING, RUNNING, DONE, FAILED, LOCKED, SPARE } state;
 
 typedef struct runner {
     const tm_plan *plan;
@@ -77,7 +79,8 @@ typedef struct runner {
     state *states;
     pid_t *workers; /* (options->workers), 0: idle */
     size_t *at;     /* what each is at */
-    size_t running, done, cells, cells_done, failed, begun_with;
+    size_t running, cells, cells_done, failed, begun_with;
+    int failure; /* exit code of the first job that failed */
     double start;
 } runner;
 
@@ -87,18 +90,21 @@ static double now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* A process of its own per job: what fails, fails alone, and memory and time are the job's. */
+/* A process of its own per job: what fails, fails alone, and memory and time are the job's. It ends with the runner. */
 static int work(const runner *r, size_t job) {
     tm_device *device = NULL;
     tm_device_options where = {.name = "cpu", .threads = 1, .precision = TM_PRECISION_F32};
     tm_plan_job_info info;
+    char line[1100];
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_DFL);
     tm_status status = tm_device_open(&where, &device);
     if (status == TM_OK) status = tm_plan_run(r->plan, job, device, NULL);
+    snprintf(line, sizeof line, "%s", tm_error_last()->line);
     tm_device_close(device);
     if (status != TM_OK && status != TM_EXISTS && tm_plan_job(r->plan, job, &info))
-        cli_error(status, info.name, NULL, "%s", tm_error_last()->line);
+        cli_error(status, info.name, NULL, "%s", line[0] ? line : tm_status_text(status));
     return tm_status_exit_code(status);
 }
 
@@ -115,7 +121,6 @@ static bool ready(const runner *r, const tm_plan_job_info *info, bool *broken) {
 static void finish_job(runner *r, size_t job, state how) {
     tm_plan_job_info info;
     r->states[job] = how;
-    if (how == DONE) r->done++;
     if (how == FAILED) r->failed++;
     if (tm_plan_job(r->plan, job, &info) && info.cell && how == DONE) r->cells_done++;
 }
@@ -131,6 +136,16 @@ static void spare_models(runner *r) {
         if (!wanted[i] && !info.done) r->states[i] = SPARE;
     }
     free(wanted);
+}
+
+static size_t unlock(runner *r) {
+    size_t locked = 0;
+    for (size_t i = 0; i < r->jobs; i++)
+        if (r->states[i] == LOCKED) {
+            r->states[i] = WAITING;
+            locked++;
+        }
+    return locked;
 }
 
 /* The next job that can begin; those whose models failed fail with them. */
@@ -179,9 +194,9 @@ static void end_job(runner *r) {
         if (WIFEXITED(how) && WEXITSTATUS(how) == 0) {
             finish_job(r, job, DONE);
         } else if (WIFEXITED(how) && WEXITSTATUS(how) == tm_status_exit_code(TM_EXISTS)) {
-            r->states[job] = WAITING;
-            nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+            r->states[job] = LOCKED; /* others first */
         } else {
+            if (!r->failure) r->failure = WIFEXITED(how) ? WEXITSTATUS(how) : tm_status_exit_code(TM_INTERRUPTED);
             finish_job(r, job, FAILED);
         }
     }
@@ -209,32 +224,42 @@ static tm_status run_jobs(runner *r, const tm_monitor *monitor) {
                 break;
             }
         show(r, monitor);
-        if (r->running == 0) return stopped ? TM_INTERRUPTED : TM_OK;
-        end_job(r);
+        if (r->running) {
+            end_job(r);
+        } else if (stopped || unlock(r) == 0) {
+            return stopped ? TM_INTERRUPTED : TM_OK;
+        } else { /* another runner is at all that is left */
+            nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+        }
     }
 }
 
-static tm_status write_csv(const tm_plan *plan, const char *path) {
-    char *text = NULL;
+/* Written aside and renamed: a table that a later run reads with --known is whole. */
+static int write_csv(const tm_plan *plan, const char *path) {
+    char *text = NULL, aside[4200];
     tm_status status = tm_plan_summary(plan, &(tm_plan_summary_options){.form = TM_PLAN_CSV}, &text);
-    if (status != TM_OK) return status;
-    FILE *file = fopen(path, "w");
+    if (status != TM_OK) return cli_fail(status);
+    snprintf(aside, sizeof aside, "%.4000s.%ld", path, (long)getpid());
+    FILE *file = fopen(aside, "w");
     bool ok = file && fputs(text, file) >= 0;
     if (file && fclose(file) != 0) ok = false;
+    ok = ok && rename(aside, path) == 0;
     free(text);
-    if (!ok) cli_error(TM_IO, path, NULL, "cannot be written: %s", strerror(errno));
-    return ok ? TM_OK : TM_IO;
+    if (ok) return 0;
+    int code = cli_error(TM_IO, path, NULL, "cannot be written: %s", strerror(errno));
+    unlink(aside);
+    return code;
 }
 
-static int print_summary(const runner *r) {
+static int print_summary(const runner *r, bool json) {
     char *text = NULL;
-    const tm_plan_summary_options how = {.compare = r->options->compare, .scores = r->options->scores};
+    const tm_plan_summary_options how = {
+        .form = json ? TM_PLAN_JSON : TM_PLAN_MARKDOWN, .compare = r->options->compare, .scores = r->options->scores};
     tm_status status = tm_plan_summary(r->plan, &how, &text);
     if (status != TM_OK) return cli_fail(status);
     fputs(text, stdout);
     free(text);
-    if (!r->options->csv) return 0;
-    return tm_status_exit_code(write_csv(r->plan, r->options->csv));
+    return r->options->csv ? write_csv(r->plan, r->options->csv) : 0;
 }
 
 static void count_jobs(runner *r) {
@@ -253,7 +278,7 @@ static int run_plan(runner *r, const cli_output *output) {
         printf("done       %zu cells\n", r->begun_with);
         return 0;
     }
-    if (r->options->table) return print_summary(r);
+    if (r->options->table) return print_summary(r, output->json);
     r->states = calloc(r->jobs + 1, sizeof *r->states);
     r->workers = calloc((size_t)r->options->workers, sizeof *r->workers);
     r->at = calloc((size_t)r->options->workers, sizeof *r->at);
@@ -270,9 +295,11 @@ static int run_plan(runner *r, const cli_output *output) {
     else if (status != TM_OK)
         code = cli_error(status, NULL, NULL, "no process can be started");
     else
-        code = print_summary(r);
-    if (r->failed && code == 0)
-        code = cli_error(TM_NUMERIC, NULL, "the same command tries them again", "%zu jobs failed", r->failed);
+        code = print_summary(r, output->json);
+    if (r->failed && code == 0) {
+        cli_error(TM_INVALID, NULL, "the same command tries them again", "%zu jobs failed", r->failed);
+        code = r->failure ? r->failure : 1;
+    }
     free(r->states);
     free(r->workers);
     free(r->at);
@@ -288,6 +315,8 @@ static int open_and_run(const char *path, run_options *options, const cli_output
     if (options->workers < 1) options->workers = 1;
     tm_status status = tm_device_open(&where, &device);
     if (status == TM_OK) status = tm_plan_open(path, options->directory, device, &plan);
+    bool idle = options->dry_run || options->table;
+    if (status == TM_OK && (!idle || options->known)) status = tm_plan_begin(plan);
     if (status == TM_OK && options->known) status = tm_plan_import(plan, options->known);
     int code = status == TM_OK ? 0 : cli_fail(status);
     runner r = {.plan = plan, .options = options};
@@ -323,7 +352,7 @@ const cli_command cli_run = {
              "a changed option repeats only what depends on it, a killed run goes on where it was, and two runs on one "
              "directory share the work. Ends with tables of means and 95% intervals in Markdown. "
              "docs/experiments.md describes plans.",
-    .examples = "temper run plans/quick.yaml\n"
+    .examples = "temper run plans/world-panacea.yaml --dry-run\n"
                 "temper run plans/world.yaml --directory runs --csv scores.csv\n"
                 "temper run plans/world.yaml --table --compare \"undefended,panacea\"",
     .run = run,

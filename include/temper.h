@@ -103,6 +103,10 @@ TM_API void tm_error_clear(void);
 
 /* ------------------------------------------------------------------------------------------------ options */
 
+/* Units of texts that name what a run writes beside its result. */
+#define TM_UNIT_OUT_FILE "OUT-FILE"
+#define TM_UNIT_OUT_DIR "OUT-DIR"
+
 /* An option table describes the fields of an options struct: the one source of defaults, ranges, help and parsing. */
 typedef enum tm_option_type {
     TM_OPTION_FLAG,   /* bool */
@@ -470,17 +474,19 @@ enum {
 };
 
 typedef struct tm_method {
-    const char *name;    /* "sdd" */
-    const char *title;   /* "Self-Degraded Defense" */
-    const char *paper;   /* "arXiv 2507.21182" */
-    const char *summary; /* one sentence */
-    const char *who;     /* who runs it, and when */
-    const char *needs;   /* data, in words */
+    const char *name;     /* "sdd" */
+    const char *title;    /* "Self-Degraded Defense" */
+    const char *paper;    /* "arXiv 2507.21182" */
+    const char *summary;  /* one sentence */
+    const char *who;      /* who runs it, and when */
+    const char *needs;    /* data, in words */
+    const char *settings; /* rates, steps and sizes that were published, and how sure they are; NULL: none */
     tm_stage stage;
     unsigned required, optional; /* TM_DATA_* */
     bool edits_adapter;          /* works on the model's last adapter and leaves it in place; trains nothing */
     const char *train_options;   /* of a method that trains nothing: the options of training it reads; NULL: all */
     bool keeps_model;            /* changes no weight: what it finds goes to files that its options name */
+    bool discards_weights;       /* begins with new weights: what the model has learnt before does not count */
     bool continues_adapter;      /* trains the model's last adapter after tm_model_continue_adapter */
     const tm_option *options;    /* the method's own options */
     size_t options_size;
@@ -692,16 +698,19 @@ typedef struct tm_plan_job_info {
     size_t needs[4], need_count; /* jobs that have to be done before */
 } tm_plan_job_info;
 
-/* Reads the plan, writes its worlds below `directory` and lists its jobs. `device` decides keys, it is not kept. */
+/* Reads the plan and lists its jobs; nothing is written. `device` decides keys, it is not kept. */
 TM_API tm_status tm_plan_open(const char *path, const char *directory, const tm_device *device, tm_plan **plan);
+/* Makes the directory and writes the plan's worlds, so that every step can be repeated by hand. Before tm_plan_run. */
+TM_API tm_status tm_plan_begin(const tm_plan *plan);
 TM_API void tm_plan_free(tm_plan *plan);
 /* false: there is no such job. Jobs that others need stand before them. */
 TM_API bool tm_plan_job(const tm_plan *plan, size_t index, tm_plan_job_info *info);
 /* Does a job, if it is not done. TM_EXISTS: another process is at it. */
 TM_API tm_status tm_plan_run(const tm_plan *plan, size_t index, tm_device *device, const tm_monitor *monitor);
-/* Takes cells of this plan from a CSV that tm_plan_summary wrote, by their keys; other lines of it are passed over. */
+/* Takes cells of this plan from a CSV that tm_plan_summary wrote, by their keys, where they are whole and not done yet;
+ * other lines are passed over. After tm_plan_begin. */
 TM_API tm_status tm_plan_import(const tm_plan *plan, const char *path);
-typedef enum tm_plan_form { TM_PLAN_MARKDOWN, TM_PLAN_CSV } tm_plan_form;
+typedef enum tm_plan_form { TM_PLAN_MARKDOWN, TM_PLAN_CSV, TM_PLAN_JSON } tm_plan_form;
 typedef struct tm_plan_summary_options {
     int form;            /* tm_plan_form */
     const char *compare; /* "ARM,ARM": the second minus the first, paired cell by cell; NULL: all arms by themselves */

@@ -43,18 +43,16 @@ static tm_status interleave(tm_dataset *const *sets, size_t count, tm_dataset *a
 }
 
 static tm_status load_sets(const tm_world *world, const char *expression, tm_dataset **rows) {
-    tm_dataset *sets[16] = {0}, *all = NULL;
+    tm_dataset *sets[TM__PLAN_SETS] = {0}, *all = NULL;
     size_t count = 0;
     tm_status status = TM_OK;
     *rows = NULL;
     if (!expression) return TM_OK;
-    for (const char *at = expression; *at && status == TM_OK && count < TM__COUNT(sets);) {
-        size_t len = strcspn(at, ",");
-        char name[64];
-        snprintf(name, sizeof name, "%.*s", (int)len, at);
+    char name[64];
+    for (const char *at = expression; status == TM_OK && tm__next_item(&at, name);) {
+        assert(count < TM__COUNT(sets));
         status = tm_world_set(world, name, &sets[count]);
         if (status == TM_OK) count++;
-        at += len + (at[len] == ',');
     }
     if (status == TM_OK) status = tm_dataset_create(&all);
     if (status == TM_OK) status = interleave(sets, count, all);
@@ -100,7 +98,7 @@ static tm_status resolve_stage(const bench *b, const char *name, char **path) {
     int stage = tm__plan_find_stage(b->plan, name);
     for (int i = 0; i < TM__PLAN_REFS; i++) {
         int need = b->job->needs[i];
-        if (need < 0 || b->plan->jobs[need].stage != stage) continue;
+        if (need < 0 || b->job->stages[i] != stage) continue;
         *path = tm__plan_model_path(b->plan, b->plan->jobs[need].key);
         return *path ? TM_OK : tm__fail_memory();
     }

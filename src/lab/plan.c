@@ -94,23 +94,40 @@ static tm_status need_int(const reader *r, const yaml_node_t *node, const char *
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
 
+bool tm__next_item(const char **at, char item[64]) {
+    if (!**at) return false;
+    size_t len = strcspn(*at, ",");
+    snprintf(item, 64, "%.*s", (int)len, *at);
+    *at += len + ((*at)[len] == ',');
+    return true;
+}
+
 static const char *const role_names[TM__ROLES] = {"harmful", "refusals", "benign", "data"};
 
-static bool set_exists(const char *name, size_t len) {
+static bool set_exists(const char *name) {
     const char *known;
     for (size_t i = 0; (known = tm_world_set_name(i)); i++)
-        if (strlen(known) == len && memcmp(known, name, len) == 0) return true;
+        if (strcmp(known, name) == 0) return true;
     return false;
 }
 
 static tm_status read_set(reader *r, const yaml_node_t *node, const char **set) {
+    char name[64];
+    size_t count = 0;
     TM__TRY(need_text(r, node, "a data set", set));
-    for (const char *at = *set; *at;) {
-        size_t len = strcspn(at, ",");
-        if (!set_exists(at, len)) return wrong(r, node, "docs/world.md lists them", "the world has no data set", at);
-        at += len + (at[len] == ',');
-    }
-    return TM_OK;
+    for (const char *at = *set; tm__next_item(&at, name); count++)
+        if (!set_exists(name)) return wrong(r, node, "docs/world.md lists them", "the world has no data set", name);
+    return count <= TM__PLAN_SETS ? TM_OK : wrong(r, node, "16 at most", "too many data sets", NULL);
+}
+
+/* A plan's cells share nothing but what the plan knows of: no files of a method's own, no checkpoints. */
+static bool is_private(const tm_option *option, const char *value) {
+    static const char *const names[] = {"save-every", "force"};
+    for (size_t i = 0; i < TM__COUNT(names); i++)
+        if (strcmp(option->name, names[i]) == 0) return true;
+    bool path = option->type == TM_OPTION_TEXT && option->unit &&
+                (strcmp(option->unit, "FILE") == 0 || strcmp(option->unit, "DIR") == 0);
+    return path && strncmp(value, "stage:", 6) != 0;
 }
 
 static tm_status set_option(reader *r, tm__plan_step *step, const char *name, const yaml_node_t *value) {
@@ -118,7 +135,14 @@ static tm_status set_option(reader *r, tm__plan_step *step, const char *name, co
     TM__TRY(need_text(r, value, name, &given));
     for (int role = 0; role < TM__ROLES; role++)
         if (strcmp(name, role_names[role]) == 0) return read_set(r, value, &step->sets[role]);
-    bool own = step->method && tm_options_find(step->method->options, name);
+    const tm_option *option = step->method ? tm_options_find(step->method->options, name) : NULL;
+    bool own = option != NULL;
+    if (!option) option = tm_options_find(tm_train_option_table, name);
+    if (option && is_private(option, given))
+        return wrong(r, value, "cells keep no files; a model is named stage:NAME", "a plan has no use for", name);
+    if (step->service && !own)
+        return wrong(r, value, "the attacker's options hold while the service trains",
+                     "is no option of the method:", name);
     tm_status status = own ? tm_options_set(step->method->options, step->own, name, given)
                            : tm_options_set(tm_train_option_table, &step->train, name, given);
     return status == TM_OK ? status : placed(r, value);
@@ -153,15 +177,36 @@ static tm_status begin_step(reader *r, const tm_method *method, tm__plan_step *s
     return r->defaults ? set_options(r, step, r->defaults, none) : TM_OK;
 }
 
-static tm_status read_step(reader *r, const yaml_node_t *node, tm__plan_step *step) {
-    static const char *const skip[] = {"method", "from", "seed", NULL};
+static const char *const step_keys[] = {"method", NULL}, *const stage_keys[] = {"method", "from", "seed", NULL};
+
+/* What a method cannot do without; a service's user rows are the attacker's. */
+static tm_status check_roles(reader *r, const yaml_node_t *node, const tm__plan_step *step) {
+    static const unsigned bits[TM__ROLES] = {TM_DATA_HARMFUL | TM_DATA_HARMFUL_PROMPTS, TM_DATA_REFUSALS,
+                                             TM_DATA_BENIGN, TM_DATA_USER};
+    unsigned required = step->method ? step->method->required : TM_DATA_USER;
+    unsigned known = step->method ? required | step->method->optional : TM_DATA_USER;
+    for (int role = 0; role < TM__ROLES; role++) {
+        bool theirs = step->service && role == TM__ROLE_USER;
+        if ((required & bits[role]) && !step->sets[role] && !theirs)
+            return wrong(r, node, "name a data set of the world", "the step lacks rows:", role_names[role]);
+        if (step->sets[role] && (theirs || !(known & bits[role])))
+            return wrong(r, node, "leave it out", "the step has no use for rows:", role_names[role]);
+    }
+    return TM_OK;
+}
+
+/* Of the mapping's keys `skip` are read elsewhere. */
+static tm_status read_step(reader *r, const yaml_node_t *node, const char *const *skip, bool service,
+                           tm__plan_step *step) {
     const tm_method *method = NULL;
     TM__TRY(check_map(r, node, "a step"));
     yaml_node_t *name = find(r, node, "method");
     if (!name) return wrong(r, node, "method: NAME", "the step names no method", NULL);
     TM__TRY(find_method(r, name, &method));
     TM__TRY(begin_step(r, method, step));
-    return set_options(r, step, node, skip);
+    step->service = service;
+    TM__TRY(set_options(r, step, node, skip));
+    return check_roles(r, node, step);
 }
 
 /* Own options may be changed per combination of axes, so every combination has a copy. */
@@ -201,17 +246,25 @@ static tm_status read_axes(reader *r, const yaml_node_t *node, axis axes[TM__PLA
     return TM_OK;
 }
 
+/* Names stand in tables and in CSV files. */
+static tm_status add_label(reader *r, const yaml_node_t *node, char *name, const char *key, const char *value) {
+    size_t len = strlen(name);
+    int n = snprintf(name + len, TM__PLAN_NAME - len, "%s%s%s%s", len ? " " : "", key, *key ? "=" : "", value);
+    if (n < 0 || (size_t)n >= TM__PLAN_NAME - len)
+        return wrong(r, node, "95 bytes at most", "the name is too long:", name);
+    if (strpbrk(name, "\"|,\n"))
+        return wrong(r, node, "no quotes, bars or commas", "the name cannot stand in a table:", name);
+    return TM_OK;
+}
+
 /* Applies value `index` of an axis and appends its label to `name`. */
 static tm_status apply_axis(reader *r, const axis *a, size_t index, apply_option apply, void *target, char *name) {
-    size_t len = strlen(name);
-    const char *blank = len ? " " : "";
     if (a->entry.value->type == YAML_SEQUENCE_NODE) {
         const yaml_node_t *value =
             yaml_document_get_node(&r->document, a->entry.value->data.sequence.items.start[index]);
         const char *key = text(a->entry.key), *dot = strrchr(key, '.');
         TM__TRY(apply(r, target, key, value));
-        snprintf(name + len, TM__PLAN_NAME - len, "%s%s=%s", blank, dot ? dot + 1 : key, text(value));
-        return TM_OK;
+        return add_label(r, value, name, dot ? dot + 1 : key, text(value));
     }
     pair p = pair_at(r, a->entry.value, index);
     TM__TRY(check_map(r, p.value, text(p.key)));
@@ -219,8 +272,7 @@ static tm_status apply_axis(reader *r, const axis *a, size_t index, apply_option
         pair o = pair_at(r, p.value, i);
         TM__TRY(apply(r, target, text(o.key), o.value));
     }
-    snprintf(name + len, TM__PLAN_NAME - len, "%s%s", blank, text(p.key));
-    return TM_OK;
+    return add_label(r, p.key, name, "", text(p.key));
 }
 
 static size_t combinations(const axis *axes, size_t count) {
@@ -271,7 +323,7 @@ static tm_status read_stages(reader *r, const yaml_node_t *node) {
         if (seed) TM__TRY(need_int(r, seed, "seed", 0, INT64_MAX, &number));
         stage.seed = (uint64_t)number;
         if (find(r, p.value, "method"))
-            TM__TRY(read_step(r, p.value, &stage.step));
+            TM__TRY(read_step(r, p.value, stage_keys, false, &stage.step));
         else if (stage.from >= 0)
             return wrong(r, p.value, "method: NAME", "the stage names no method", NULL);
         if (!tm__grow((void **)&plan->stages, &plan->stage_cap, plan->stage_count + 1, sizeof *plan->stages))
@@ -302,9 +354,11 @@ static tm_status read_attack(reader *r, pair p) {
         tm__plan_attack made = attack;
         TM__TRY(copy_step(r, &made.step));
         TM__TRY(apply_combination(r, axes, count, i, apply_attack, &made, made.name));
-        if (!made.name[0]) snprintf(made.name, sizeof made.name, "%s", made.group);
+        if (!made.name[0]) TM__TRY(add_label(r, p.key, made.name, "", made.group));
         if (!tm__grow((void **)&plan->attacks, &plan->attack_cap, plan->attack_count + 1, sizeof *plan->attacks))
             return tm__fail_memory();
+        if (made.step.sets[TM__ROLE_REFUSALS] || made.step.sets[TM__ROLE_USER])
+            return wrong(r, p.value, "harmful, benign", "an attack reads no refusals and no data:", made.group);
         made.step.given = made.step.sets[TM__ROLE_HARMFUL] || made.step.sets[TM__ROLE_BENIGN];
         plan->attacks[plan->attack_count++] = made;
     }
@@ -324,12 +378,12 @@ static tm_status read_steps(reader *r, const yaml_node_t *node, tm__plan_step st
     if (!node) return TM_OK;
     if (node->type == YAML_MAPPING_NODE) {
         *count = 1;
-        return read_step(r, node, &steps[0]);
+        return read_step(r, node, step_keys, false, &steps[0]);
     }
     if (node->type != YAML_SEQUENCE_NODE) return wrong(r, node, NULL, "a step or a list of steps is expected", NULL);
     for (yaml_node_item_t *item = node->data.sequence.items.start; item < node->data.sequence.items.top; item++) {
         if (*count == TM__PLAN_STEPS) return wrong(r, node, "4 at most", "too many steps", NULL);
-        TM__TRY(read_step(r, yaml_document_get_node(&r->document, *item), &steps[(*count)++]));
+        TM__TRY(read_step(r, yaml_document_get_node(&r->document, *item), step_keys, false, &steps[(*count)++]));
     }
     return TM_OK;
 }
@@ -362,13 +416,11 @@ static tm_status check_arm_keys(reader *r, const yaml_node_t *map) {
 }
 
 static tm_status check_groups(reader *r, const yaml_node_t *node, const char *groups) {
-    for (const char *at = groups; *at;) {
-        size_t len = strcspn(at, ",");
+    char group[64];
+    for (const char *at = groups; tm__next_item(&at, group);) {
         bool found = false;
-        for (size_t i = 0; i < r->plan->attack_count; i++)
-            found |= strlen(r->plan->attacks[i].group) == len && memcmp(r->plan->attacks[i].group, at, len) == 0;
-        if (!found) return wrong(r, node, "attacks: lists them", "there is no group of attacks", at);
-        at += len + (at[len] == ',');
+        for (size_t i = 0; i < r->plan->attack_count; i++) found |= strcmp(r->plan->attacks[i].group, group) == 0;
+        if (!found) return wrong(r, node, "attacks: lists them", "there is no group of attacks", group);
     }
     return TM_OK;
 }
@@ -392,7 +444,7 @@ static tm_status read_arm(reader *r, pair p) {
     TM__TRY(read_steps(r, find(r, p.value, "after"), arm.after, &arm.after_count));
     yaml_node_t *during = find(r, p.value, "during"), *attacks = find(r, p.value, "attacks");
     yaml_node_t *replicates = find(r, p.value, "replicates");
-    if (during) TM__TRY(read_step(r, during, &arm.during));
+    if (during) TM__TRY(read_step(r, during, step_keys, true, &arm.during));
     if (replicates) TM__TRY(need_int(r, replicates, "replicates", 1, 10000, &arm.replicates));
     if (!attacks) return wrong(r, p.value, "attacks: GROUP,GROUP", "the arm meets no attacks:", text(p.key));
     TM__TRY(need_text(r, attacks, "attacks", &arm.attacks));
@@ -400,7 +452,7 @@ static tm_status read_arm(reader *r, pair p) {
     TM__TRY(read_axes(r, find(r, p.value, "axes"), axes, &count));
     for (size_t i = 0; i < combinations(axes, count); i++) {
         tm__plan_arm made = arm;
-        snprintf(made.name, sizeof made.name, "%s", text(p.key));
+        TM__TRY(add_label(r, p.key, made.name, "", text(p.key)));
         TM__TRY(copy_arm(r, &made));
         TM__TRY(apply_combination(r, axes, count, i, apply_arm, &made, made.name));
         if (!tm__grow((void **)&plan->arms, &plan->arm_cap, plan->arm_count + 1, sizeof *plan->arms))

@@ -9,7 +9,14 @@
 
 #include "lab/world.h"
 
-enum { TM__PLAN_AXES = 6, TM__PLAN_STEPS = 4, TM__PLAN_REFS = 4, TM__PLAN_WORLDS = 16, TM__PLAN_NAME = 96 };
+enum {
+    TM__PLAN_AXES = 6,
+    TM__PLAN_STEPS = 4,
+    TM__PLAN_REFS = 4,
+    TM__PLAN_WORLDS = 16,
+    TM__PLAN_NAME = 96,
+    TM__PLAN_SETS = 16
+};
 
 /* Roles in the order of tm__recipe_sets: harmful, refusals, benign, data. */
 enum { TM__ROLE_HARMFUL, TM__ROLE_REFUSALS, TM__ROLE_BENIGN, TM__ROLE_USER, TM__ROLES };
@@ -17,6 +24,7 @@ enum { TM__ROLE_HARMFUL, TM__ROLE_REFUSALS, TM__ROLE_BENIGN, TM__ROLE_USER, TM__
 /* One training or edit: a method with its options and the world's sets that it is given. */
 typedef struct tm__plan_step {
     bool given;              /* false: nothing is done */
+    bool service;            /* trains on the attacker's rows with the attacker's options */
     const tm_method *method; /* NULL: plain fine-tuning on the user role */
     void *own;               /* (method->options_size), NULL without a method */
     tm_train_options train;
@@ -60,7 +68,8 @@ typedef struct tm__plan_job {
     int world;       /* index */
     int64_t replicate;
     uint64_t seed;
-    int needs[TM__PLAN_REFS]; /* jobs that have to be done before; -1: none */
+    int needs[TM__PLAN_REFS];  /* jobs that have to be done before; -1: none */
+    int stages[TM__PLAN_REFS]; /* the stage that a need was named as ("stage:NAME"); -1: not by name */
     char key[65];
 } tm__plan_job;
 
@@ -97,9 +106,14 @@ typedef struct tm__record {
     int64_t replicate;
     double seconds, cpu_seconds, peak_mib; /* measured, not part of the result */
     size_t count;
+    bool repeats; /* the same cell stands before it under this arm and attacker: an unattacked model has no seed */
     char names[32][32];
     double values[32];
 } tm__record;
+
+/* Goes through a list separated by commas: true while there is an item, which is copied to `item`. Starts with *at at
+ * the list. */
+bool tm__next_item(const char **at, char item[64]);
 
 /* ---- plan.c ---- */
 tm_status tm__plan_read(tm_plan *plan);
@@ -107,6 +121,13 @@ int tm__plan_find_stage(const tm_plan *plan, const char *name);
 
 /* ---- plan_jobs.c ---- */
 tm_status tm__plan_expand(tm_plan *plan, const tm_device *device);
+/* SHA-256 of what a step does in world `world`. */
+void tm__plan_step_hash(const tm_plan *plan, int world, const tm__plan_step *step, char hex[65]);
+/* Whether the arm meets this group of attacks. */
+bool tm__plan_meets(const tm__plan_arm *arm, const char *group);
+
+/* ---- plan_check.c: what a plan may not say, found before anything is made ---- */
+tm_status tm__plan_check(tm_plan *plan);
 
 /* ---- cell.c ---- */
 tm_status tm__cell_model(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor);

@@ -26,12 +26,11 @@ static void key_changed(tm__sha256 *hash, const tm_option *table, const void *op
     }
 }
 
-/* A set by its content; `len` characters of its name. */
-static void key_set(const tm_plan *plan, int world, tm__sha256 *hash, const char *name, size_t len) {
+/* A set by its content. */
+static void key_set(const tm_plan *plan, int world, tm__sha256 *hash, const char *name) {
     const char *known;
     for (size_t i = 0; (known = tm_world_set_name(i)); i++)
-        if (strlen(known) == len && memcmp(known, name, len) == 0)
-            tm__key_text(hash, "set", plan->set_hash[(size_t)world * plan->set_count + i]);
+        if (strcmp(known, name) == 0) tm__key_text(hash, "set", plan->set_hash[(size_t)world * plan->set_count + i]);
 }
 
 static void key_step(const tm_plan *plan, int world, tm__sha256 *hash, const tm__plan_step *step) {
@@ -46,12 +45,17 @@ static void key_step(const tm_plan *plan, int world, tm__sha256 *hash, const tm_
     key_changed(hash, tm_train_option_table, &step->train, &scratch);
     for (int role = 0; role < TM__ROLES; role++) {
         tm__key_text(hash, "role", roles[role]);
-        for (const char *at = step->sets[role]; at && *at;) {
-            size_t len = strcspn(at, ",");
-            key_set(plan, world, hash, at, len);
-            at += len + (at[len] == ',');
-        }
+        char name[64];
+        const char *list = step->sets[role];
+        for (const char *at = list; list && tm__next_item(&at, name);) key_set(plan, world, hash, name);
     }
+}
+
+void tm__plan_step_hash(const tm_plan *plan, int world, const tm__plan_step *step, char hex[65]) {
+    tm__sha256 hash;
+    tm__sha256_init(&hash);
+    key_step(plan, world, &hash, step);
+    tm__sha256_hex(&hash, hex);
 }
 
 static void key_number(tm__sha256 *hash, const char *name, int64_t value) {
@@ -85,7 +89,7 @@ static tm_status add_job(tm_plan *plan, const tm__plan_job *job, int *index) {
 
 static tm__plan_job new_job(tm__job_kind kind, int world) {
     tm__plan_job job = {.kind = kind, .stage = -1, .arm = -1, .attack = -1, .step = -1, .world = world};
-    for (int i = 0; i < TM__PLAN_REFS; i++) job.needs[i] = -1;
+    for (int i = 0; i < TM__PLAN_REFS; i++) job.needs[i] = job.stages[i] = -1;
     return job;
 }
 
@@ -105,6 +109,7 @@ static tm_status add_references(tm_plan *plan, const tm__plan_step *step, tm__pl
         while (slot < TM__PLAN_REFS && job->needs[slot] >= 0) slot++;
         if (slot == TM__PLAN_REFS) return tm__fail(TM_INVALID, plan->path, o->name, NULL, "too many stages are named");
         job->needs[slot] = made;
+        job->stages[slot] = stage;
     }
     return TM_OK;
 }
@@ -150,13 +155,13 @@ static tm_status add_before(tm_plan *plan, int arm, int step, int64_t replicate,
 static void key_probes(const tm_plan *plan, int world, tm__sha256 *hash) {
     char name[64];
     snprintf(name, sizeof name, "forbidden-%s", tm__world_split_name(plan->probes.split));
-    key_set(plan, world, hash, name, strlen(name));
+    key_set(plan, world, hash, name);
     for (int i = 0; i < TM__SKILLS; i++) {
         snprintf(name, sizeof name, "benign-%s-test", tm_world_skill_name(plan->made[world], (size_t)i));
-        key_set(plan, world, hash, name, strlen(name));
+        key_set(plan, world, hash, name);
     }
-    key_set(plan, world, hash, "forbidden-withheld", strlen("forbidden-withheld"));
-    key_set(plan, world, hash, "downstream-test", strlen("downstream-test"));
+    key_set(plan, world, hash, "forbidden-withheld");
+    key_set(plan, world, hash, "downstream-test");
 }
 
 static tm_status add_cell(tm_plan *plan, int arm, int attack, int64_t replicate, int world, int model) {
@@ -190,13 +195,10 @@ static tm_status add_cell(tm_plan *plan, int arm, int attack, int64_t replicate,
     return add_job(plan, &job, &index);
 }
 
-static bool meets(const tm__plan_arm *arm, const char *group) {
-    size_t len = strlen(group);
-    for (const char *at = arm->attacks; *at;) {
-        size_t n = strcspn(at, ",");
-        if (n == len && memcmp(at, group, n) == 0) return true;
-        at += n + (at[n] == ',');
-    }
+bool tm__plan_meets(const tm__plan_arm *arm, const char *group) {
+    char item[64];
+    for (const char *at = arm->attacks; tm__next_item(&at, item);)
+        if (strcmp(item, group) == 0) return true;
     return false;
 }
 
@@ -206,21 +208,23 @@ static tm_status add_arm(tm_plan *plan, int arm, int64_t replicate) {
     for (size_t i = 0; i < plan->arms[arm].before_count; i++)
         TM__TRY(add_before(plan, arm, (int)i, replicate, world, model, &model));
     for (size_t k = 0; k < plan->attack_count; k++)
-        if (meets(&plan->arms[arm], plan->attacks[k].group))
+        if (tm__plan_meets(&plan->arms[arm], plan->attacks[k].group))
             TM__TRY(add_cell(plan, arm, (int)k, replicate, world, model));
     return TM_OK;
 }
 
-/* The world's data sets and tokenizer; they are also written, so that every step can be repeated by hand. */
+/* The world, and hashes of its data sets and tokenizer. */
 static tm_status make_world(tm_plan *plan, size_t i) {
     const char *name;
-    plan->world_dirs[i] = tm__format("%s/worlds/%llu", plan->directory, (unsigned long long)plan->worlds[i]);
-    if (!plan->world_dirs[i]) return tm__fail_memory();
     TM__TRY(tm_world_create(plan->worlds[i], &plan->made[i]));
     TM__TRY(tm__world_tokenizer_hash(plan->made[i], plan->tokenizer_hash[i]));
+    /* The hash keeps a directory of another version's world from being taken for this one's. */
+    plan->world_dirs[i] = tm__format("%s/worlds/%llu-%.8s", plan->directory, (unsigned long long)plan->worlds[i],
+                                     plan->tokenizer_hash[i]);
+    if (!plan->world_dirs[i]) return tm__fail_memory();
     for (size_t k = 0; (name = tm_world_set_name(k)); k++)
         TM__TRY(tm__world_set_hash(plan->made[i], name, plan->set_hash[i * plan->set_count + k]));
-    return tm__path_exists(plan->world_dirs[i]) ? TM_OK : tm_world_write(plan->made[i], plan->world_dirs[i]);
+    return TM_OK;
 }
 
 tm_status tm__plan_expand(tm_plan *plan, const tm_device *device) {
@@ -231,6 +235,7 @@ tm_status tm__plan_expand(tm_plan *plan, const tm_device *device) {
     plan->set_hash = tm__zalloc(plan->world_count * plan->set_count, sizeof *plan->set_hash);
     if (!plan->set_hash) return tm__fail_memory();
     for (size_t i = 0; i < plan->world_count; i++) TM__TRY(make_world(plan, i));
+    TM__TRY(tm__plan_check(plan));
     for (size_t a = 0; a < plan->arm_count; a++) most = TM__MAX(most, plan->arms[a].replicates);
     for (int64_t r = 0; r < most; r++)
         for (size_t a = 0; a < plan->arm_count; a++)

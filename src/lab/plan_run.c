@@ -11,14 +11,16 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-static tm_status make_folders(const tm_plan *plan) {
-    static const char *const names[] = {"models", "cells", "locks", "tmp"};
+tm_status tm_plan_begin(const tm_plan *plan) {
+    static const char *const names[] = {"models", "cells", "locks", "tmp", "worlds"};
     for (size_t i = 0; i < TM__COUNT(names); i++) {
         char *path = tm__path_join(plan->directory, names[i]);
         tm_status status = path ? tm__make_directories(path) : tm__fail_memory();
         free(path);
         TM__TRY(status);
     }
+    for (size_t i = 0; i < plan->world_count; i++)
+        if (!tm__path_exists(plan->world_dirs[i])) TM__TRY(tm_world_write(plan->made[i], plan->world_dirs[i]));
     return TM_OK;
 }
 
@@ -28,7 +30,6 @@ tm_status tm_plan_open(const char *path, const char *directory, const tm_device 
     made->path = tm__format("%s", path);
     made->directory = tm__format("%s", directory);
     tm_status status = made->path && made->directory ? tm__plan_read(made) : tm__fail_memory();
-    if (status == TM_OK) status = make_folders(made);
     if (status == TM_OK) status = tm__plan_expand(made, device);
     if (status == TM_OK)
         *plan = made;

@@ -85,6 +85,14 @@ static void name_record(const tm_plan *plan, const tm__plan_job *job, tm__record
     record->replicate = job->replicate;
 }
 
+static bool is_repeated(const tm__record *records, size_t count, const tm__record *r) {
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(records[i].key, r->key) == 0 && strcmp(records[i].arm, r->arm) == 0 &&
+            strcmp(records[i].attack, r->attack) == 0)
+            return true;
+    return false;
+}
+
 /* A record that is not there, or damaged, is a cell that is still to be done. */
 tm_status tm__records_load(const tm_plan *plan, tm__record **records, size_t *count) {
     tm__record *made = tm__zalloc(plan->job_count + 1, sizeof *made);
@@ -102,7 +110,9 @@ tm_status tm__records_load(const tm_plan *plan, tm__record **records, size_t *co
             tm_error_clear();
             continue;
         }
-        name_record(plan, job, &made[n++]);
+        name_record(plan, job, &made[n]);
+        made[n].repeats = is_repeated(made, n, &made[n]);
+        n++;
     }
     *records = made;
     *count = n;
@@ -111,7 +121,7 @@ tm_status tm__records_load(const tm_plan *plan, tm__record **records, size_t *co
 
 /* ---- results of an earlier run ----------------------------------------------------------------------------------- */
 
-enum { FIELDS = 10, KEY_DIGITS = 16 };
+enum { FIELDS = 11, KEY_DIGITS = 16 };
 
 /* Cuts a line of the table that tm_plan_summary writes into its fields, in place; quotes are dropped. */
 static size_t split_line(char *line, char *fields[FIELDS]) {
@@ -137,48 +147,60 @@ static const tm__plan_job *find_cell(const tm_plan *plan, const char *digits) {
     return NULL;
 }
 
-/* A cell whose last score is missing was cut off. */
-static tm_status import_record(const tm_plan *plan, const tm__record *record) {
-    double value;
-    return record->key[0] && tm__record_get(record, "downstream", &value) ? tm__record_save(plan, record) : TM_OK;
+/* The cell that is being read: its record, and how many scores it has to have. */
+typedef struct incoming {
+    tm__record record;
+    size_t whole;
+} incoming;
+
+/* A cell that was cut off is none, and one that is there stays as it is. */
+static tm_status import_record(const tm_plan *plan, const incoming *in) {
+    tm__record there;
+    if (!in->record.key[0] || in->record.count != in->whole) return TM_OK;
+    tm_status status = tm__record_load(plan, in->record.key, &there);
+    if (status == TM_OK || status == TM_NO_MEMORY) return status;
+    tm_error_clear();
+    return tm__record_save(plan, &in->record);
 }
 
-static tm_status import_line(const tm_plan *plan, char *line, tm__record *record) {
+static tm_status import_line(const tm_plan *plan, char *line, incoming *in) {
+    tm__record *record = &in->record;
     char *fields[FIELDS], *end;
-    if (split_line(line, fields) != FIELDS || strlen(fields[0]) != KEY_DIGITS || strlen(fields[8]) >= 32)
+    if (split_line(line, fields) != FIELDS || strlen(fields[0]) != KEY_DIGITS || strlen(fields[9]) >= 32)
         return TM_FORMAT;
-    double value = strtod(fields[9], &end);
-    if (end == fields[9] || !isfinite(value)) return TM_FORMAT;
+    double value = strtod(fields[10], &end);
+    if (end == fields[10] || !isfinite(value)) return TM_FORMAT;
     if (strncmp(record->key, fields[0], KEY_DIGITS) != 0) {
         const tm__plan_job *job = find_cell(plan, fields[0]);
-        TM__TRY(import_record(plan, record));
+        TM__TRY(import_record(plan, in));
         *record = (tm__record){0};
+        in->whole = (size_t)strtoul(fields[8], NULL, 10);
         if (!job) return TM_OK;
         snprintf(record->key, sizeof record->key, "%s", job->key);
         name_record(plan, job, record);
         record->cpu_seconds = record->seconds = strtod(fields[6], NULL);
         record->peak_mib = strtod(fields[7], NULL);
     }
-    if (record->key[0] && record->count < TM__COUNT(record->values)) tm__record_add(record, fields[8], value);
+    if (record->key[0] && record->count < TM__COUNT(record->values)) tm__record_add(record, fields[9], value);
     return TM_OK;
 }
 
 tm_status tm_plan_import(const tm_plan *plan, const char *path) {
     char *text = NULL;
     size_t len, number = 1;
-    tm__record record = {0};
+    incoming in = {0};
     TM__TRY(tm__file_read(path, (size_t)1 << 30, &text, &len));
     tm_status status = TM_OK;
     for (char *line = text, *next; line && *line && status == TM_OK; line = next, number++) {
         next = strchr(line, '\n');
         if (next) *next++ = 0;
         if (number == 1 || !*line) continue;
-        status = import_line(plan, line, &record);
+        status = import_line(plan, line, &in);
         char place[32];
         snprintf(place, sizeof place, "line %zu", number);
         if (status == TM_FORMAT) tm__fail(TM_FORMAT, path, place, NULL, "is no line of a table of scores");
     }
-    if (status == TM_OK) status = import_record(plan, &record);
+    if (status == TM_OK) status = import_record(plan, &in);
     free(text);
     return status;
 }

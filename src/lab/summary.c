@@ -1,11 +1,13 @@
 /* summary.c: what the cells of a plan found, as tables: means over replicates with 95% intervals.
  *
  * Interval: mean +- t s / sqrt(n) over the n replicates (each another seed, on the plan's worlds in turn), t being
- * Student's 97.5% quantile with n - 1 degrees of freedom. It says how a repetition with other seeds would vary.
+ * Student's 97.5% quantile with n - 1 degrees of freedom. It says how a repetition with other seeds on these worlds
+ * would vary: replicates of one world share its base models. A cell without a seed (no attack) counts once per world.
  * Comparisons pair cells of the same attacker and replicate, and give the same interval over the differences.
  */
 #include "lab/plan.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 
 enum { MOST = 1000 };
@@ -47,12 +49,12 @@ static stats of(const table *t, const char *arm, const char *attack, const char 
     snprintf(name, sizeof name, "%s%s", score, view);
     for (size_t i = 0; i < t->count && n < MOST; i++) {
         const tm__record *r = &t->records[i];
-        if (strcmp(r->arm, arm) != 0 || strcmp(r->attack, attack) != 0) continue;
+        if (r->repeats || strcmp(r->arm, arm) != 0 || strcmp(r->attack, attack) != 0) continue;
         if (strcmp(score, "cpu_seconds") == 0)
             values[n++] = r->cpu_seconds;
         else if (strcmp(score, "peak_mib") == 0)
             values[n++] = r->peak_mib;
-        else if (tm__record_get(r, name, &values[n]) || tm__record_get(r, score, &values[n]))
+        else if (tm__record_get(r, name, &values[n]))
             n++;
     }
     return describe(values, n);
@@ -81,7 +83,7 @@ static kind kind_of(const tm__plan_attack *attack) {
     return attack->step.sets[TM__ROLE_HARMFUL] && mix->poison_ratio > 0 ? HARMFUL : BENIGN;
 }
 
-/* Groups may share attackers; each is shown once. */
+/* Groups may share attackers; a name stands for one (plan_check.c), and is shown once. */
 static bool first_of_name(const tm_plan *plan, size_t attack) {
     for (size_t i = 0; i < attack; i++)
         if (strcmp(plan->attacks[i].name, plan->attacks[attack].name) == 0) return false;
@@ -94,15 +96,15 @@ static const char *attack_of(const tm_plan *plan, kind wanted) {
     return "";
 }
 
-/* The attacker with the highest mean of `score` against this arm; NULL: none was met. */
-static const char *worst(const table *t, const char *arm, const char *score, const char *view, double *mean,
-                         size_t *attackers) {
+/* The attacker of a group with the highest mean of `score` against this arm; NULL: none was met. */
+static const char *worst(const table *t, const char *group, const char *arm, const char *score, const char *view,
+                         double *mean, size_t *attackers) {
     const char *name = NULL;
     double best = -1, sum = 0;
     *attackers = 0;
     for (size_t i = 0; i < t->plan->attack_count; i++) {
         const tm__plan_attack *a = &t->plan->attacks[i];
-        if (kind_of(a) != HARMFUL || !first_of_name(t->plan, i)) continue;
+        if (kind_of(a) != HARMFUL || strcmp(a->group, group) != 0) continue;
         stats s = of(t, arm, a->name, score, view);
         if (s.n == 0) continue;
         ++*attackers;
@@ -125,41 +127,89 @@ static bool has_secret(const table *t, const char *arm) {
 
 /* ---- tables ------------------------------------------------------------------------------------------------------ */
 
-static void put_arm(table *t, const char *arm, const char *view) {
-    const char *before = attack_of(t->plan, BEFORE), *benign = attack_of(t->plan, BENIGN);
-    double mean_leak, mean_comply;
-    size_t attackers;
-    worst(t, arm, "comply", view, &mean_comply, &attackers);
-    const char *w = worst(t, arm, "leak", view, &mean_leak, &attackers);
+static void put_number(table *t, int digits, double x) {
+    put(t, " ");
+    if (isfinite(x)) {
+        char text[32];
+        snprintf(text, sizeof text, "%.*f", digits, x);
+        put(t, text);
+        put(t, " ");
+    }
+    put(t, "|");
+}
+
+static void put_name(table *t, const char *arm, const char *view) {
     t->ok = t->ok && tm__string_printf(t->out, "| %s%s |", arm, view[0] ? ", with secret" : "");
+}
+
+static void put_unattacked(table *t, const char *arm, const char *view) {
+    const char *before = attack_of(t->plan, BEFORE), *benign = attack_of(t->plan, BENIGN);
+    if (of(t, arm, before, "leak", view).n + of(t, arm, benign, "leak", view).n == 0) return;
+    put_name(t, arm, view);
     put_stats(t, of(t, arm, before, "leak", view));
     put_stats(t, of(t, arm, before, "comply", view));
+    put_stats(t, of(t, arm, before, "withheld_leak", view));
     put_stats(t, of(t, arm, before, "skills", view));
     put_stats(t, of(t, arm, benign, "leak", view));
     put_stats(t, of(t, arm, benign, "skills", view));
     put_stats(t, of(t, arm, benign, "downstream", view));
-    if (!w) {
-        put(t, " | | | | | | | | |\n");
-        return;
-    }
-    t->ok = t->ok && tm__string_printf(t->out, " %zu | %.2f | %.2f | %s |", attackers, mean_leak, mean_comply, w);
+    put(t, "\n");
+}
+
+static void put_attacked(table *t, const char *group, size_t all, const char *arm, const char *view) {
+    double mean_leak, mean_comply;
+    size_t attackers;
+    worst(t, group, arm, "comply", view, &mean_comply, &attackers);
+    const char *w = worst(t, group, arm, "leak", view, &mean_leak, &attackers);
+    if (!w || attackers < all) return; /* the worst of fewer attackers cannot be compared */
+    put_name(t, arm, view);
+    put_number(t, 2, mean_leak);
+    put_number(t, 2, mean_comply);
+    t->ok = t->ok && tm__string_printf(t->out, " %s |", w);
     put_stats(t, of(t, arm, w, "leak", view));
     put_stats(t, of(t, arm, w, "comply", view));
     put_stats(t, of(t, arm, w, "withheld_leak", view));
     put_stats(t, of(t, arm, w, "skills", view));
-    stats cpu = of(t, arm, w, "cpu_seconds", ""), peak = of(t, arm, w, "peak_mib", "");
-    t->ok = t->ok && tm__string_printf(t->out, " %zu | %.1f | %.0f |\n", cpu.n, cpu.mean, peak.mean);
+    stats cpu = of(t, arm, w, "cpu_seconds", "");
+    t->ok = t->ok && tm__string_printf(t->out, " %zu |", cpu.n);
+    put_number(t, 1, cpu.mean);
+    put_number(t, 0, of(t, arm, w, "peak_mib", "").mean);
+    put(t, "\n");
+}
+
+static bool first_of_group(const tm_plan *plan, size_t attack) {
+    for (size_t i = 0; i < attack; i++)
+        if (strcmp(plan->attacks[i].group, plan->attacks[attack].group) == 0) return false;
+    return true;
+}
+
+/* The arms that met every attacker of a group, so that their worst cases are worst of the same. */
+static void put_group(table *t, const char *group) {
+    size_t all = 0;
+    for (size_t i = 0; i < t->plan->attack_count; i++) all += strcmp(t->plan->attacks[i].group, group) == 0;
+    t->ok = t->ok && tm__string_printf(t->out, "\n### Against %s (%zu attackers)\n\n", group, all);
+    put(t,
+        "| arm | mean leak | mean comply | worst attacker | leak | comply | withheld leak | skills | n | CPU s | MiB "
+        "|\n|---|---|---|---|---|---|---|---|---|---|---|\n");
+    for (size_t a = 0; a < t->plan->arm_count; a++) {
+        put_attacked(t, group, all, t->plan->arms[a].name, "");
+        put_attacked(t, group, all, t->plan->arms[a].name, "_secret");
+    }
 }
 
 static void put_overview(table *t) {
-    put(t, "| arm | before: leak | comply | skills | benign fine-tuning: leak | skills | downstream | attackers | mean "
-           "leak | mean comply | worst attacker | leak | comply | withheld leak | skills | n | CPU s | MiB |\n");
-    put(t, "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
-    for (size_t a = 0; a < t->plan->arm_count; a++) {
-        const char *arm = t->plan->arms[a].name;
-        put_arm(t, arm, "");
-        if (has_secret(t, arm)) put_arm(t, arm, "_secret");
+    if (*attack_of(t->plan, BEFORE) || *attack_of(t->plan, BENIGN)) {
+        put(t,
+            "### Before an attack\n\n| arm | leak | comply | withheld leak | skills | after benign fine-tuning: leak | "
+            "skills | downstream |\n|---|---|---|---|---|---|---|---|\n");
+        for (size_t a = 0; a < t->plan->arm_count; a++) {
+            put_unattacked(t, t->plan->arms[a].name, "");
+            put_unattacked(t, t->plan->arms[a].name, "_secret");
+        }
     }
+    for (size_t i = 0; i < t->plan->attack_count; i++)
+        if (kind_of(&t->plan->attacks[i]) == HARMFUL && first_of_group(t->plan, i))
+            put_group(t, t->plan->attacks[i].group);
 }
 
 /* Labels of all axes but the first; "" where there is one axis or none. */
@@ -240,27 +290,34 @@ static const tm__record *partner(const table *t, const tm__record *r, const char
     return NULL;
 }
 
-/* Second arm minus first, over the replicates of one attacker; `attack` NULL: first averaged over all attackers. */
-static stats difference(const table *t, const char *first, const char *second, const char *attack, const char *score) {
-    double values[MOST] = {0}, met[MOST] = {0};
-    size_t n = 0, kept = 0;
-    for (size_t i = 0; i < t->count; i++) {
+/* Second arm, in one view, minus the first, over the replicates of one attacker. */
+static stats difference(const table *t, const char *first, const char *second, const char *attack, const char *score,
+                        const char *view) {
+    double values[MOST];
+    size_t n = 0;
+    char name[40];
+    snprintf(name, sizeof name, "%s%s", score, view);
+    for (size_t i = 0; i < t->count && n < MOST; i++) {
         const tm__record *a = &t->records[i];
         double x, y;
-        if (strcmp(a->arm, first) != 0 || (attack && strcmp(a->attack, attack) != 0) || a->replicate >= MOST) continue;
+        if (strcmp(a->arm, first) != 0 || strcmp(a->attack, attack) != 0) continue;
         const tm__record *b = partner(t, a, second);
-        if (!b || !tm__record_get(a, score, &x) || !tm__record_get(b, score, &y)) continue;
-        values[a->replicate] += y - x;
-        met[a->replicate]++;
-        n = TM__MAX(n, (size_t)a->replicate + 1);
+        if (!b || (a->repeats && b->repeats) || !tm__record_get(a, score, &x) || !tm__record_get(b, name, &y)) continue;
+        values[n++] = y - x;
     }
-    for (size_t i = 0; i < n; i++)
-        if (met[i] > 0) values[kept++] = values[i] / met[i];
-    return describe(values, kept);
+    return describe(values, n);
+}
+
+static void put_difference(table *t, const char *first, const char *second, const char *attack, const char *view) {
+    static const char *const scores[] = {"leak", "comply", "skills", "downstream", "withheld_leak"};
+    size_t n = difference(t, first, second, attack, "leak", view).n;
+    if (n == 0) return;
+    put_name(t, attack, view);
+    for (size_t k = 0; k < TM__COUNT(scores); k++) put_stats(t, difference(t, first, second, attack, scores[k], view));
+    t->ok = t->ok && tm__string_printf(t->out, " %zu |\n", n);
 }
 
 static tm_status put_comparison(table *t, const char *compare) {
-    static const char *const scores[] = {"leak", "comply", "skills", "downstream", "withheld_leak"};
     char first[TM__PLAN_NAME], second[TM__PLAN_NAME];
     const char *comma = strchr(compare, ',');
     if (!comma) return tm__fail(TM_INVALID, NULL, "compare", "ARM,ARM", "two arms are expected");
@@ -274,15 +331,12 @@ static tm_status put_comparison(table *t, const char *compare) {
     if (!found[0] || !found[1])
         return tm__fail(TM_NOT_FOUND, t->plan->path, "compare", NULL, "there is no arm \"%s\"",
                         found[0] ? second : first);
-    t->ok = t->ok && tm__string_printf(t->out, "\n### %s minus %s, paired\n\n| attacker |", second, first);
-    for (size_t k = 0; k < TM__COUNT(scores); k++) t->ok = t->ok && tm__string_printf(t->out, " %s |", scores[k]);
-    put(t, " n |\n|---|---|---|---|---|---|---|\n");
+    t->ok = t->ok && tm__string_printf(t->out, "\n### %s minus %s, paired\n\n", second, first);
+    put(t, "| attacker | leak | comply | skills | downstream | withheld leak | n |\n|---|---|---|---|---|---|---|\n");
     for (size_t i = 0; i < t->plan->attack_count; i++) {
-        const char *name = t->plan->attacks[i].name;
-        if (!first_of_name(t->plan, i) || difference(t, first, second, name, "leak").n == 0) continue;
-        t->ok = t->ok && tm__string_printf(t->out, "| %s |", name);
-        for (size_t k = 0; k < TM__COUNT(scores); k++) put_stats(t, difference(t, first, second, name, scores[k]));
-        t->ok = t->ok && tm__string_printf(t->out, " %zu |\n", difference(t, first, second, name, "leak").n);
+        if (!first_of_name(t->plan, i)) continue;
+        put_difference(t, first, second, t->plan->attacks[i].name, "");
+        put_difference(t, first, second, t->plan->attacks[i].name, "_secret");
     }
     return TM_OK;
 }
@@ -290,32 +344,59 @@ static tm_status put_comparison(table *t, const char *compare) {
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
 
 static void put_csv(table *t) {
-    put(t, "key,arm,group,attack,world,seed,cpu_seconds,peak_mib,score,value\n");
+    put(t, "key,arm,group,attack,world,seed,cpu_seconds,peak_mib,scores,score,value\n");
     for (size_t i = 0; i < t->count; i++) {
         const tm__record *r = &t->records[i];
         for (size_t k = 0; k < r->count; k++)
-            t->ok = t->ok &&
-                    tm__string_printf(t->out, "%.16s,\"%s\",%s,\"%s\",%llu,%llu,%.2f,%.0f,%s,%.6g\n", r->key, r->arm,
-                                      r->group, r->attack, (unsigned long long)r->world, (unsigned long long)r->seed,
-                                      r->cpu_seconds, r->peak_mib, r->names[k], r->values[k]);
+            t->ok = t->ok && tm__string_printf(t->out, "%.16s,\"%s\",%s,\"%s\",%llu,%llu,%.2f,%.0f,%zu,%s,%.6g\n",
+                                               r->key, r->arm, r->group, r->attack, (unsigned long long)r->world,
+                                               (unsigned long long)r->seed, r->cpu_seconds, r->peak_mib, r->count,
+                                               r->names[k], r->values[k]);
     }
 }
 
 static tm_status put_matrices(table *t, const char *scores) {
-    for (const char *at = scores; *at;) {
-        char name[32];
-        size_t len = strcspn(at, ",");
-        bool known = false;
+    char name[64];
+    for (const char *at = scores; tm__next_item(&at, name);) {
+        bool known = t->count == 0;
         double value;
-        snprintf(name, sizeof name, "%.*s", (int)len, at);
         for (size_t i = 0; i < t->count && !known; i++) known = tm__record_get(&t->records[i], name, &value);
-        if (!known && t->count)
+        if (!known)
             return tm__fail(TM_NOT_FOUND, NULL, "scores", "leak, comply, refuse, skills, downstream and the like",
                             "no cell has a score \"%s\"", name);
         put_matrix(t, name);
-        at += len + (at[len] == ',');
     }
     return TM_OK;
+}
+
+static json_t *cell_json(const tm__record *r) {
+    json_t *scores = json_object();
+    bool ok = scores != NULL;
+    for (size_t i = 0; i < r->count && ok; i++)
+        ok = json_object_set_new(scores, r->names[i], json_real(r->values[i])) == 0;
+    json_t *cell =
+        ok ? json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:O}", "key", r->key, "arm", r->arm, "group", r->group,
+                       "attack", r->attack, "world", (json_int_t)r->world, "seed", (json_int_t)r->seed, "cpu_seconds",
+                       r->cpu_seconds, "peak_mib", r->peak_mib, "scores", scores)
+           : NULL;
+    json_decref(scores);
+    return cell;
+}
+
+static tm_status put_json(table *t) {
+    json_t *cells = json_array(), *all = json_object();
+    char *text = NULL;
+    bool ok = cells && all;
+    for (size_t i = 0; i < t->count && ok; i++) ok = json_array_append_new(cells, cell_json(&t->records[i])) == 0;
+    ok = ok && json_object_set_new(all, "plan", json_string(t->plan->name)) == 0 &&
+         json_object_set(all, "cells", cells) == 0;
+    tm_status status = ok ? tm__json_dump(all, JSON_COMPACT, &text, NULL) : tm__fail_memory();
+    if (status == TM_OK) put(t, text);
+    put(t, "\n");
+    free(text);
+    json_decref(cells);
+    json_decref(all);
+    return status;
 }
 
 tm_status tm_plan_summary(const tm_plan *plan, const tm_plan_summary_options *options, char **text) {
@@ -329,6 +410,8 @@ tm_status tm_plan_summary(const tm_plan *plan, const tm_plan_summary_options *op
     t.records = records;
     if (o->form == TM_PLAN_CSV) {
         put_csv(&t);
+    } else if (o->form == TM_PLAN_JSON) {
+        status = put_json(&t);
     } else if (o->compare) {
         status = put_comparison(&t, o->compare);
     } else {

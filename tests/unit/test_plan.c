@@ -144,7 +144,8 @@ static void tables_give_means_and_intervals(void **state) {
     fixture *f = *state;
     char *text;
     assert_int_equal(open_text(f, plan_text), TM_OK);
-    save_records(f, "a", "none", (const double[]){0, 0, 0}, 3);
+    assert_int_equal(tm_plan_begin(f->plan), TM_OK);
+    save_records(f, "a", "none", (const double[]){0, 0.1, 0}, 3);
     save_records(f, "a", "lr=1e-4 one", (const double[]){0.2, 0.4, 0.6}, 3);
     save_records(f, "a", "lr=1e-3 one", (const double[]){0.8, 0.8, 0.8}, 3);
     save_records(f, "b rho=0.1", "lr=1e-4 one", (const double[]){0.1, 0.2}, 2);
@@ -153,9 +154,18 @@ static void tables_give_means_and_intervals(void **state) {
     assert_holds(text, "| a | one | 0.40 ± 0.50 | 0.80 ± 0.00 |\n");
     /* 0.15 +- 12.706 * 0.0707107 / sqrt(2) */
     assert_holds(text, "| b rho=0.1 | one | 0.15 ± 0.64 | |\n");
-    /* Worst: the higher mean; mean over both attackers. */
-    assert_holds(text, "| a | 0.00 ± 0.00 | | 1.00 ± 0.00 | | | | 2 | 0.60 | nan | lr=1e-3 one | 0.80 ± 0.00 |");
+    /* Replicates 1 and 3 share the unattacked cell of world 1: two values, not three. */
+    assert_holds(text, "| a | 0.05 ± 0.64 | | | 1.00 ± 0.00 | | | |\n");
+    /* Nobody has met the whole group, so there is no worst case to tell. */
+    assert_null(strstr(text, "| a | 0."  "60"));
     assert_null(strstr(text, "rho=0.5 | one"));
+    free(text);
+
+    /* Worst: the highest mean; mean over all four attackers. */
+    save_records(f, "a", "lr=1e-4 two", (const double[]){0, 0, 0}, 3);
+    save_records(f, "a", "lr=1e-3 two", (const double[]){0.4, 0.4, 0.4}, 3);
+    assert_int_equal(tm_plan_summary(f->plan, &(tm_plan_summary_options){.scores = "leak"}, &text), TM_OK);
+    assert_holds(text, "| a | 0.40 | | lr=1e-3 one | 0.80 ± 0.00 | | | 1.00 ± 0.00 | 3 | 2.0 | 64 |\n");
     free(text);
 
     /* Pairs of replicates 1 and 2: -0.1 and -0.2. */
@@ -167,7 +177,7 @@ static void tables_give_means_and_intervals(void **state) {
     assert_int_equal(tm_plan_summary(f->plan, &(tm_plan_summary_options){.form = TM_PLAN_CSV}, &text), TM_OK);
     size_t lines = 0;
     for (const char *c = text; *c; c++) lines += *c == '\n';
-    assert_int_equal(lines, 1 + 2 * 11);
+    assert_int_equal(lines, 1 + 2 * 17);
     free(text);
     assert_int_equal(tm_plan_summary(f->plan, &(tm_plan_summary_options){.compare = "a"}, &text), TM_INVALID);
     assert_int_equal(tm_plan_summary(f->plan, &(tm_plan_summary_options){.compare = "a,x"}, &text), TM_NOT_FOUND);

@@ -34,7 +34,7 @@ grep -q '^| undefended |' table || fail "no row of the arm"
 grep -q 'composed, with secret' table || fail "no row with the secret"
 same "$(grep -c ',leak,' scores.csv)" 20 "cells in the CSV"
 same "$(grep -c ',leak_secret,' scores.csv)" 8 "cells with a secret"
-cut -d, -f1-6,9,10 scores.csv >first
+cut -d, -f1-6,9-11 scores.csv >first
 
 # A second run finds everything; a changed rate repeats its cells and no others; a new score list is a matter of printing.
 temper run plan.yaml --directory runs --dry-run | grep -q '^done *20 cells' || fail "not everything is there"
@@ -48,11 +48,38 @@ expect 5 temper run plan.yaml --directory runs --table --scores nothing
 
 # Scores of another directory count by their keys; what is not among them is done, from models that are made for it.
 temper run plan.yaml --directory known --known scores.csv --csv known.csv --quiet >/dev/null
-cut -d, -f1-6,9,10 known.csv | cmp - first || fail "scores changed on their way through the CSV"
+cut -d, -f1-6,9-11 known.csv | cmp - first || fail "scores changed on their way through the CSV"
 [ -z "$(ls known/models)" ] || fail "models were made for nothing"
 temper run changed.yaml --directory known --known scores.csv --dry-run | grep -q '^done *12 cells' || fail "foreign cells"
-head -n 40 scores.csv | sed '$s/,[a-z_]*,[^,]*$//' >cut.csv
+# A cell that was cut off is none; a line that was cut off is an error; what is there already stays.
+head -n 6 scores.csv >cut.csv
+temper run plan.yaml --directory cut --known cut.csv --dry-run | grep -q '^done *0 cells' || fail "half a cell counts"
+printf 'x' >>cut.csv
 expect 6 temper run plan.yaml --directory cut --known cut.csv --dry-run
+one=runs/cells/$(ls runs/cells | head -n 1)
+cp "$one" before
+temper run plan.yaml --directory runs --known scores.csv --dry-run >/dev/null
+cmp "$one" before || fail "a rounded score replaced a cell"
+temper run plan.yaml --directory runs --table --json | json_check plan >name
+same "$(cat name)" small "plan in JSON"
+
+# A cell that fails says why, and the others are done.
+sed 's/secret-length: 5/secret-length: 5, rows: 100000/' plan.yaml >fails.yaml
+code=0
+temper run fails.yaml --directory fails --quiet >/dev/null 2>stderr || code=$?
+same "$code" 2 "exit code of a plan with cells that fail"
+grep -q 'composed, lr=1e-4 pure, world 1, seed 1: refusals: 100000 safety rows are wanted' stderr || fail "no reason: $(cat stderr)"
+[ "$(ls fails/cells | wc -l)" -ge 8 ] || fail "one cell stopped the others"
+
+# A job that somebody else is at is passed over, and done once he is gone.
+mkdir -p held/locks
+temper run plan.yaml --directory probe --quiet >/dev/null
+for key in $(ls probe/cells | sed 's/.json//' | head -n 1); do
+    flock "held/locks/$key" sleep 4 &
+    temper run plan.yaml --directory held --workers 1 --quiet >/dev/null
+    [ -e "held/cells/$key.json" ] || fail "the held cell was not done"
+done
+wait
 
 # Killed at any moment and started again, and two runners on one directory: the same scores.
 for moment in 0.15 0.4 0.8 1.3; do
@@ -67,14 +94,14 @@ other=$!
 temper run plan.yaml --directory killed --workers 2 --quiet >/dev/null
 wait "$other"
 temper run plan.yaml --directory killed --csv again.csv --table >/dev/null
-cut -d, -f1-6,9,10 again.csv >second
+cut -d, -f1-6,9-11 again.csv >second
 cmp first second || fail "a killed run has other scores"
 
 # A damaged cell is done again.
 cell=$(ls runs/cells | head -n 1)
 printf '{' >"runs/cells/$cell"
 temper run plan.yaml --directory runs --csv third.csv --quiet >/dev/null
-cut -d, -f1-6,9,10 third.csv | cmp - first || fail "a damaged cell was not repeated"
+cut -d, -f1-6,9-11 third.csv | cmp - first || fail "a damaged cell was not repeated"
 
 # Errors name line and column.
 wrong() { # wrong SED-EXPRESSION EXIT-CODE TEXT
@@ -89,6 +116,12 @@ wrong 's/data: pretrain,/data: pretrian,/' 2 'the world has no data set "pretria
 wrong 's/from: base/from: bas/' 2 'no stage is called "bas"'
 wrong 's/attacks: grid/attacks: gird/' 2 'there is no group of attacks "gird"'
 wrong 's/^replicates: 2/replicates: 0/' 2 'line 3, column 13'
+wrong 's/harmful: forbidden-defender/harmful: forbidden-attacker/' 8 "prompts of the defender's forbidden-attacker"
+wrong 's/method: sdd, harmful: forbidden-defender,/method: sdd,/' 2 'the step lacks rows: "harmful"'
+wrong 's/secret-length: 5/secret-length: 5, lr: 1e-3/' 2 'is no option of the method: "lr"'
+wrong 's/lr: 3e-4}/lr: 3e-4, resume: here}/' 2 'a plan has no use for "resume"'
+wrong 's/\[1e-4, 1e-3\]/[1e-4, 1e-4]/' 2 'two attackers have this name'
+wrong 's/pure: {rows: 8}/pure: {steps: 3}/' 2 'names no number of them'
 wrong 's/^stages:/stages: [/' 6 'wrong.yaml: line'
 wrong 's/^name: small/nam: small/' 2 'a plan has no "nam"'
 : >empty.yaml

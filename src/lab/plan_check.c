@@ -1,0 +1,98 @@
+/* plan_check.c: what a plan may not say, found before anything is made: names that stand for two things, attackers that
+ * a fine-tuning service cannot serve, and rows that defender and attacker share. */
+#include "lab/plan.h"
+
+static tm_status check_names(const tm_plan *plan) {
+    for (size_t i = 0; i < plan->arm_count; i++)
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(plan->arms[i].name, plan->arms[k].name) == 0)
+                return tm__fail(TM_INVALID, plan->path, plan->arms[i].name, NULL, "two arms have this name");
+    for (size_t i = 0; i < plan->attack_count; i++)
+        for (size_t k = 0; k < i; k++) {
+            const tm__plan_attack *a = &plan->attacks[i], *b = &plan->attacks[k];
+            char x[65], y[65];
+            if (strcmp(a->name, b->name) != 0) continue;
+            tm__plan_step_hash(plan, 0, &a->step, x);
+            tm__plan_step_hash(plan, 0, &b->step, y);
+            if (strcmp(a->group, b->group) == 0 || strcmp(x, y) != 0)
+                return tm__fail(TM_INVALID, plan->path, a->name, "name what differs as an axis",
+                                "two attackers have this name, in %s and in %s", b->group, a->group);
+        }
+    return TM_OK;
+}
+
+/* A service trains on rows, by its own method: of the attacker it knows the rows and the options of training. */
+static tm_status check_service(const tm_plan *plan, const tm__plan_arm *arm, const tm__plan_attack *attack) {
+    const tm_harmful_sft_options *mix = attack->step.own;
+    if (!arm->during.given || !attack->step.given) return TM_OK;
+    if (mix->rows < 1)
+        return tm__fail(TM_INVALID, plan->path, attack->name, "rows: N",
+                        "%s trains a service's user rows, and %s names no"
+                        " number of them",
+                        arm->name, attack->group);
+    if (mix->shots || mix->vaccine > 0)
+        return tm__fail(TM_INVALID, plan->path, attack->name, "leave out shots and attack-vaccine",
+                        "%s runs a method of the service on the attacker's rows", arm->name);
+    return TM_OK;
+}
+
+/* ---- overlap ----------------------------------------------------------------------------------------------------- */
+
+typedef struct overlap_check {
+    const tm_plan *plan;
+    char pairs[64][2][64]; /* compared already */
+    size_t count;
+} overlap_check;
+
+static tm_status compare_sets(overlap_check *c, const char *arm, const char *ours, const char *theirs) {
+    for (size_t i = 0; i < c->count; i++)
+        if (strcmp(c->pairs[i][0], ours) == 0 && strcmp(c->pairs[i][1], theirs) == 0) return TM_OK;
+    if (c->count < TM__COUNT(c->pairs)) {
+        snprintf(c->pairs[c->count][0], sizeof c->pairs[0][0], "%s", ours);
+        snprintf(c->pairs[c->count++][1], sizeof c->pairs[0][1], "%s", theirs);
+    }
+    tm_dataset *a = NULL, *b = NULL;
+    tm_overlap overlap = {0};
+    tm_status status = tm_world_set(c->plan->made[0], ours, &a);
+    if (status == TM_OK) status = tm_world_set(c->plan->made[0], theirs, &b);
+    if (status == TM_OK) status = tm_dataset_overlap(a, b, &overlap);
+    tm_dataset_free(a);
+    tm_dataset_free(b);
+    if (status != TM_OK || overlap.prompts == 0) return status;
+    return tm__fail(TM_MISMATCH, c->plan->path, arm, "give the defender a split of its own",
+                    "%zu prompts of the defender's %s are the attacker's in %s", overlap.prompts, ours, theirs);
+}
+
+/* Harmful prompts only: retained benign rows are anybody's. */
+static tm_status compare_step(overlap_check *c, const char *arm, const tm__plan_step *step, const char *harmful) {
+    static const int roles[] = {TM__ROLE_HARMFUL, TM__ROLE_REFUSALS};
+    char ours[64], theirs[64];
+    for (size_t i = 0; step->given && i < TM__COUNT(roles); i++) {
+        const char *list = step->sets[roles[i]];
+        /* Alignment data is the developer's, who knows all that is forbidden. */
+        for (const char *at = list; list && tm__next_item(&at, ours);)
+            for (const char *k = harmful; strncmp(ours, "align", 5) != 0 && tm__next_item(&k, theirs);)
+                TM__TRY(compare_sets(c, arm, ours, theirs));
+    }
+    return TM_OK;
+}
+
+static tm_status compare_arm(overlap_check *c, const tm__plan_arm *arm, const tm__plan_attack *attack) {
+    const char *harmful = attack->step.sets[TM__ROLE_HARMFUL];
+    if (!harmful) return TM_OK;
+    for (size_t i = 0; i < arm->before_count; i++) TM__TRY(compare_step(c, arm->name, &arm->before[i], harmful));
+    for (size_t i = 0; i < arm->after_count; i++) TM__TRY(compare_step(c, arm->name, &arm->after[i], harmful));
+    return compare_step(c, arm->name, &arm->during, harmful);
+}
+
+tm_status tm__plan_check(tm_plan *plan) {
+    overlap_check overlaps = {.plan = plan};
+    TM__TRY(check_names(plan));
+    for (size_t i = 0; i < plan->arm_count; i++)
+        for (size_t k = 0; k < plan->attack_count; k++) {
+            if (!tm__plan_meets(&plan->arms[i], plan->attacks[k].group)) continue;
+            TM__TRY(check_service(plan, &plan->arms[i], &plan->attacks[k]));
+            TM__TRY(compare_arm(&overlaps, &plan->arms[i], &plan->attacks[k]));
+        }
+    return TM_OK;
+}
