@@ -177,9 +177,12 @@ static void test_categories_are_balanced(void **state) {
     assert_ok(tm__sdd_select(d, 90, 42, &rows, &count)); /* b and c cannot give 30 each */
     assert_true(count == 90 && count_of(d, rows, 90, "b") <= 20);
     free(rows);
-    assert_ok(tm__sdd_select(d, 0, 42, &rows, &count));
-    assert_int_equal(count, 100);
-    free(rows);
+    for (size_t wanted = 0; wanted <= 100; wanted += 100) { /* all, in their order */
+        assert_ok(tm__sdd_select(d, wanted, 42, &rows, &count));
+        assert_int_equal(count, 100);
+        for (size_t i = 0; i < 100; i++) assert_int_equal(rows[i], i);
+        free(rows);
+    }
     assert_int_equal(tm__sdd_select(d, 101, 42, &rows, &count), TM_INVALID);
     assert_non_null(strstr(tm_error_last()->line, "101 prompts are wanted, 100 distinct ones are there"));
     tm_dataset_free(d);
@@ -231,8 +234,10 @@ static void test_registry(void **state) {
         void *options = tm__zalloc(1, method->options_size);
         tm_options_default(method->options, options); /* asserts that every default is in its range */
         free(options);
-        for (const tm_option *o = method->options; o->name; o++)
-            assert_null(tm_options_find(tm_train_option_table, o->name)); /* one command line serves both tables */
+        for (const tm_option *o = method->options; o->name; o++) { /* one command line serves both tables */
+            bool reads = !method->train_options || strstr(method->train_options, o->name);
+            assert_false(reads && tm_options_find(tm_train_option_table, o->name));
+        }
     }
     assert_non_null(tm_method_find("sdd"));
     assert_int_equal(tm_method_find("harmful-sft")->stage, TM_STAGE_ATTACK);
