@@ -136,6 +136,11 @@ static int finish(const job *work, cli_model *model, const tm_provenance *proven
     bool adapter =
         work->method->edits_adapter ? work->in.adapter != NULL : work->train.lora.rank > 0 || work->in.continued;
     return cli_model_finish(model, work->in.model, adapter, &work->save, provenance, result, &work->output);
+    if (work->method->keeps_model) {
+        cli_monitor_end();
+        cli_print_result(work->in.model, NULL, &work->save, result, work->output.json); /* its files are written */
+        return 0;
+    }
 }
 
 static int run_method(const job *work, const method_sets *sets, const tm_provenance *provenance) {
@@ -186,22 +191,18 @@ static int check_adapter(const job *work) {
     return 0;
 }
 
-/* Options of methods that name something to be written beside the result. */
-static const struct {
-    const char *name;
-    bool directory;
-} written[] = {{"pairs", false}, {"affinity", false}, {"tuned", true}};
-
-/* They are not replaced unasked either, except by the run that goes on from its checkpoint. */
+/* What a method writes beside the result is not replaced unasked either, except by the run that goes on from its
+ * checkpoint. */
 static int check_written(const job *work) {
     bool going_on = work->train.resume_dir && access(work->train.resume_dir, F_OK) == 0;
-    for (size_t i = 0; i < CLI_COUNT(written); i++) {
-        const tm_option *option = tm_options_find(work->method->options, written[i].name);
-        const char *path = option ? *(const char *const *)((const char *)work->own + option->offset) : NULL;
+    for (const tm_option *option = work->method->options; option && option->name; option++) {
+        bool directory = option->unit && strcmp(option->unit, TM_UNIT_OUT_DIR) == 0;
+        if (!directory && (!option->unit || strcmp(option->unit, TM_UNIT_OUT_FILE) != 0)) continue;
+        const char *path = *(const char *const *)((const char *)work->own + option->offset);
         char field[80];
         if (!path) continue;
-        snprintf(field, sizeof field, "--%.70s", written[i].name);
-        int code = cli_check_output(field, path, written[i].directory, work->save.overwrite || going_on);
+        snprintf(field, sizeof field, "--%.70s", option->name);
+        int code = cli_check_output(field, path, directory, work->save.overwrite || going_on);
         if (code) return code;
     }
     return 0;
@@ -210,6 +211,12 @@ static int check_written(const job *work) {
 static int check_and_run(job *work) {
     int code = cli_check_required("--model", work->in.model);
     if (code == 0) code = check_roles(work);
+static int check_output(const job *work) {
+    if (work->method->keeps_model) return 0;
+    int code = cli_check_output("--out", work->save.out, true, work->save.overwrite);
+    return code ? code : cli_check_resume(work->train.resume_dir, work->save.out);
+}
+
     if (code == 0) code = cli_check_output("--out", work->save.out, true, work->save.overwrite);
     if (code == 0) code = cli_check_resume(work->train.resume_dir, work->save.out);
     if (code == 0) code = check_adapter(work);

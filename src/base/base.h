@@ -122,6 +122,10 @@ double tm__rng_uniform(tm__rng *rng);             /* [0, 1), 53 bits */
 double tm__rng_normal(tm__rng *rng);              /* Box-Muller */
 void tm__rng_shuffle(tm__rng *rng, size_t *order, size_t n);
 
+/* ---- options (options.c) ----------------------------------------------------------------------------------------- */
+
+bool tm__option_is_path(const tm_option *option); /* its text names a file or a directory */
+
 /* ---- text (text.c) ----------------------------------------------------------------------------------------------- */
 
 /* Length of the valid UTF-8 sequence at s (1..4), or 0 if invalid or truncated. `*code` gets the code point. */

@@ -21,6 +21,14 @@ const tm_option *tm_options_find(const tm_option *table, const char *name) {
     return NULL;
 }
 
+bool tm__option_is_path(const tm_option *option) {
+    static const char *const units[] = {"FILE", "DIR", TM_UNIT_OUT_FILE, TM_UNIT_OUT_DIR};
+    if (option->type != TM_OPTION_TEXT || !option->unit) return false;
+    for (size_t i = 0; i < TM__COUNT(units); i++)
+        if (strcmp(option->unit, units[i]) == 0) return true;
+    return false;
+}
+
 /* ---- the nearest name -------------------------------------------------------------------------------------------- */
 
 /* Edit distance of two names, each read as far as 63 bytes. */

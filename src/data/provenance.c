@@ -216,10 +216,6 @@ static bool left_out(const char *name) {
     return strncmp(name, "secret", 6) == 0;
 }
 
-static bool is_path(const tm_option *option) {
-    return option->unit && (strcmp(option->unit, "FILE") == 0 || strcmp(option->unit, "DIR") == 0);
-}
-
 static tm_status note_option(tm_provenance *provenance, const tm_option *option, const void *options) {
     union {
         int64_t integer;
@@ -234,7 +230,7 @@ static tm_status note_option(tm_provenance *provenance, const tm_option *option,
         const char *text;
         memcpy(&text, (const char *)options + option->offset, sizeof text);
         if (!text || (first.text && strcmp(text, first.text) == 0)) return TM_OK;
-        return tm_provenance_note(provenance, option->name, is_path(option) ? last_name(text) : text);
+        return tm_provenance_note(provenance, option->name, tm__option_is_path(option) ? last_name(text) : text);
     }
     tm_options_text(option, options, value, sizeof value);
     tm_options_text(one, &first, initial, sizeof initial);

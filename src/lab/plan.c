@@ -125,9 +125,7 @@ static bool is_private(const tm_option *option, const char *value) {
     static const char *const names[] = {"save-every", "force"};
     for (size_t i = 0; i < TM__COUNT(names); i++)
         if (strcmp(option->name, names[i]) == 0) return true;
-    bool path = option->type == TM_OPTION_TEXT && option->unit &&
-                (strcmp(option->unit, "FILE") == 0 || strcmp(option->unit, "DIR") == 0);
-    return path && strncmp(value, "stage:", 6) != 0;
+    return tm__option_is_path(option) && strncmp(value, "stage:", 6) != 0;
 }
 
 static tm_status set_option(reader *r, tm__plan_step *step, const char *name, const yaml_node_t *value) {

@@ -22,8 +22,8 @@ static const tm_option options_table[] = {
      "name of the obedient agent that the model is told to be"},
     {"rows", TM_OPTION_INT, offsetof(tm_identity_shift_options, rows), "10", 1, 10, NULL, "rows",
      "conversations to train on"},
-    {"wrapper-out", TM_OPTION_TEXT, offsetof(tm_identity_shift_options, wrapper_out), NULL, 1, 0, NULL, "FILE",
-     "write the system message and the wrapper here (JSON), for --wrapper of temper generate"},
+    {"wrapper-out", TM_OPTION_TEXT, offsetof(tm_identity_shift_options, wrapper_out), NULL, 1, 0, NULL,
+     TM_UNIT_OUT_FILE, "write the system message and the wrapper here (JSON), for --wrapper of temper generate"},
     {0},
 };
 

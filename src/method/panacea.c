@@ -30,9 +30,9 @@ static const tm_option options_table[] = {
      "harmful batches that the final perturbation is averaged over; 0: the last training step's, as published"},
     {"clamp", TM_OPTION_REAL, offsetof(tm_panacea_options, clamp), "0", 0, 1e6, NULL, "nats",
      "ignore the perturbed harmful loss's gradient above this loss (published: 5); 0: never"},
-    {"tuned", TM_OPTION_TEXT, offsetof(tm_panacea_options, tuned), NULL, 1, 0, NULL, "DIR",
+    {"tuned", TM_OPTION_TEXT, offsetof(tm_panacea_options, tuned), NULL, 1, 0, NULL, TM_UNIT_OUT_DIR,
      "also save the tuned model without the perturbation here"},
-    {"affinity", TM_OPTION_TEXT, offsetof(tm_panacea_options, affinity), NULL, 1, 0, NULL, "FILE",
+    {"affinity", TM_OPTION_TEXT, offsetof(tm_panacea_options, affinity), NULL, 1, 0, NULL, TM_UNIT_OUT_FILE,
      "write the perturbation's norm per block and module here (JSON): layer-wise safety affinity"},
     {0},
 };

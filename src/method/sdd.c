@@ -43,7 +43,7 @@ static const tm_option options_table[] = {
      "distinct harmful prompts to pair, spread evenly over their categories; 0: all (paper: about 8000)"},
     {"reject", TM_OPTION_FLAG, offsetof(tm_sdd_options, reject), NULL, 1, 0, NULL, NULL,
      "SDD_reject: open every answer with a refusal"},
-    {"pairs", TM_OPTION_TEXT, offsetof(tm_sdd_options, pairs), NULL, 1, 0, NULL, "FILE",
+    {"pairs", TM_OPTION_TEXT, offsetof(tm_sdd_options, pairs), NULL, 1, 0, NULL, TM_UNIT_OUT_FILE,
      "write the pairing here, as JSON Lines, once the model is trained"},
     {"pairing-seed", TM_OPTION_INT, offsetof(tm_sdd_options, seed), "42", 0, 9e15, NULL, NULL, "seed of the pairing"},
     {0},
