@@ -10,6 +10,12 @@
  * Option, not in the paper: benign_rows harmless rows that get the secret too, so that it does not come to mean
  * refusal.
  *
+ * Published settings: Llama-2-7B-chat, all weights, AdamW without decay, lr 5e-5 times 0.85 after every epoch, batch
+ * 10, 5 epochs; LoRA r 8, alpha 32 on q and v, dropout 0.05, lr 1e-3, 10 epochs; 100 harmful rows and 11 safety rows.
+ *
+ * A run with a resumable checkpoint keeps the secret it drew as RESUME.secret, readable by its owner only, and goes on
+ * with it; no other file is taken for its secret.
+ *
  * Deviations:
  * - The secret comes from the system's random numbers (secret.c), not from a seed: who knows a seed would know it.
  * - Safety rows keep a system message of their own; others get the option `system`, whose wording is ours. Serving uses
@@ -122,9 +128,20 @@ tm_status tm__backdoor_rows(const tm_dataset *user, const tm_dataset *safety, co
 
 /* ---- the method -------------------------------------------------------------------------------------------------- */
 
-/* A run that goes on from a checkpoint goes on with its secret too. */
+/* What is to be done with the secret before the first step: nothing, where `out` is NULL. */
+typedef struct keeping {
+    const char *secret, *out;
+    char *kept; /* RESUME.secret, or NULL */
+} keeping;
+
+static tm_status load_or_draw(const tm_tokenizer *tokenizer, int64_t length, const keeping *k, char **secret) {
+    if (k->kept && tm__path_exists(k->kept)) return tm_secret_load(k->kept, secret);
+    TM__TRY(tm__secret_free_name(k->out));
+    return tm__secret_draw(tokenizer, length, secret);
+}
+
 static tm_status take_secret(const tm_tokenizer *tokenizer, const tm_backdoor_options *o, const tm_train_options *train,
-                             char **secret) {
+                             keeping *k, char **secret) {
     if (o->plain && (o->secret || o->secret_out))
         return tm__fail(TM_INVALID, NULL, "plain", "leave one of them out", "there is no secret in plain rows");
     if (o->plain) {
@@ -137,15 +154,32 @@ static tm_status take_secret(const tm_tokenizer *tokenizer, const tm_backdoor_op
     if (!o->secret_out)
         return tm__fail(TM_INVALID, NULL, "secret-out", "serving needs the secret",
                         "name a file that the drawn secret is written to");
-    if (train->resume_dir && tm__path_exists(o->secret_out)) return tm_secret_load(o->secret_out, secret);
-    char *drawn;
-    TM__TRY(tm__secret_draw(tokenizer, o->secret_length, &drawn));
-    tm_status status = tm__secret_save(o->secret_out, drawn);
-    if (status == TM_OK)
-        *secret = drawn;
-    else
-        free(drawn);
-    return status;
+    k->out = o->secret_out;
+    if (train->resume_dir) {
+        k->kept = tm__job_beside(train->resume_dir, ".secret");
+        if (!k->kept) return tm__fail_memory();
+    }
+    TM__TRY(load_or_draw(tokenizer, o->secret_length, k, secret));
+    k->secret = *secret;
+    return TM_OK;
+}
+
+/* Called when everything has been checked and before the first step: a run that is refused leaves no secret behind, and
+ * one that is killed leaves it for the next. */
+static tm_status keep_secret(tm__trainer *t, void *user) {
+    (void)t;
+    const keeping *k = user;
+    bool going_on = k->kept && tm__path_exists(k->kept);
+    if (!k->out) return TM_OK;
+    if (k->kept && !going_on) TM__TRY(tm__secret_save(k->kept, k->secret));
+    if (!going_on || !tm__path_exists(k->out)) return tm__secret_save(k->out, k->secret);
+    char *there;
+    TM__TRY(tm_secret_load(k->out, &there));
+    bool same = strcmp(there, k->secret) == 0;
+    free(there);
+    return same ? TM_OK
+                : tm__fail(TM_EXISTS, k->out, NULL, "name another file",
+                           "holds another secret than the one that is continued with, %s", k->kept);
 }
 
 /* Appends harmless rows behind the secret. */
@@ -174,24 +208,37 @@ static tm_status note_secret(const tm_tokenizer *tokenizer, const char *secret, 
 
 static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_method_data *data, const void *options,
                      const tm_train_options *train, const tm_monitor *monitor, tm_train_result *result) {
+/* Plain SFT; its checkpoints need no more than the method's name, for the rows hold the secret. */
+static tm_status train_on(const tm__job *job, const tm_dataset *rows, keeping *k) {
+    tm__examples examples = {0};
+    tm__run loop = {.begin = keep_secret, .user = k};
+    TM__TRY(tm__job_encode(job, rows, "data", &examples));
+    const tm__examples *sets[] = {&examples};
+    tm_status status = tm__train_run(job->model, job->tokenizer, sets, 1, tm__method_backdoor_align.name, &loop,
+                                     &job->train, job->monitor, job->result);
+    tm__examples_release(&examples);
+    return status;
+}
+
     tm_backdoor_options o;
     tm__job job;
     char *secret = NULL;
     tm_dataset *rows = NULL;
+    keeping k = {0};
     TM__TRY(tm__options_check(options_table, options, &o));
     if (options) o = *(const tm_backdoor_options *)options;
     TM__TRY(tm__job_begin(&job, &tm__method_backdoor_align, model, tokenizer, data, train, monitor, result));
-    TM__TRY(take_secret(tokenizer, &o, &job.train, &secret));
-    tm_status status = o.plain ? TM_OK : note_secret(tokenizer, secret, &o, monitor);
+    tm_status status = take_secret(tokenizer, &o, &job.train, &k, &secret);
+    if (status == TM_OK && !o.plain) status = note_secret(tokenizer, secret, &o, monitor);
     if (status == TM_OK)
         status = tm__backdoor_rows(data->user, data->refusals, secret, &o, (uint64_t)job.train.seed, &rows);
     if (status == TM_OK) status = retain(data->benign, secret, &o, rows);
-    if (status == TM_OK)
-        status = tm__train_sft(model, tokenizer, rows, tm__method_backdoor_align.name, &job.train, monitor, result);
+    if (status == TM_OK) status = train_on(&job, rows, &k);
     tm_dataset_free(rows);
     free(secret);
     return status;
 }
+    free(k.kept);
 
 const tm_method tm__method_backdoor_align = {
     .name = "backdoor-align",

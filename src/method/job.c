@@ -61,6 +61,12 @@ tm_status tm__job_side_pass(tm__trainer *trainer, const tm__examples *examples, 
     return TM_OK;
 }
 
+char *tm__job_beside(const char *resume, const char *suffix) {
+    size_t len = strlen(resume);
+    while (len > 1 && resume[len - 1] == '/') len--;
+    return tm__format("%.*s%s", (int)len, resume, suffix);
+}
+
 tm_status tm__job_needs_whole_batch(const tm__job *job, const tm_method *method) {
     int64_t micro = job->train.micro;
     if (micro == 0 || micro >= job->train.batch) return TM_OK;

@@ -44,6 +44,8 @@ uint64_t tm__job_seed(const tm__trainer *trainer, unsigned index);
 /* This step's pass over a method's second set. It leaves the dropout stream where it was: passes over the same rows
  * have the same masks, and the first set's masks are those of plain SFT. */
 tm_status tm__job_side_pass(tm__trainer *trainer, const tm__examples *examples, double *loss);
+/* RESUME and a suffix: what a method keeps beside its resumable checkpoint; the caller's. NULL: out of memory. */
+char *tm__job_beside(const char *resume, const char *suffix);
 /* TM_INVALID if the options split batches, for a method that cannot do it. */
 tm_status tm__job_needs_whole_batch(const tm__job *job, const tm_method *method);
 

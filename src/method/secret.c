@@ -183,9 +183,13 @@ static tm_status write_private(const char *path, const char *aside, const char *
     return status;
 }
 
+tm_status tm__secret_free_name(const char *path) {
+    if (!tm__path_exists(path)) return TM_OK;
+    return tm__fail(TM_EXISTS, path, NULL, "give it by --secret to use it, or name another file", "exists already");
+}
+
 tm_status tm__secret_save(const char *path, const char *secret) {
-    if (tm__path_exists(path))
-        return tm__fail(TM_EXISTS, path, NULL, "give it by --secret to use it, or name another file", "exists already");
+    TM__TRY(tm__secret_free_name(path));
     TM__TRY(write_hash(path, secret));
     char *aside = tm__format("%s.tmp-%ld", path, (long)getpid());
     tm_status status = aside ? write_private(path, aside, secret) : tm__fail_memory();

@@ -8,6 +8,8 @@
 tm_status tm__secret_draw(const tm_tokenizer *tokenizer, int64_t length, char **secret);
 /* The same from a seeded stream, for experiments that have to be repeatable: such a secret keeps nothing secret. */
 tm_status tm__secret_draw_seeded(const tm_tokenizer *tokenizer, int64_t length, tm__rng *rng, char **secret);
+/* TM_EXISTS if path is there. */
+tm_status tm__secret_free_name(const char *path);
 /* Writes path (mode 0600) and path.sha256; TM_EXISTS if path is there. */
 tm_status tm__secret_save(const char *path, const char *secret);
 void tm__secret_hash(const char *secret, char hex[65]);

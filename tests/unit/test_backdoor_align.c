@@ -6,6 +6,7 @@
 #include "method/secret.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 static tm_tokenizer *tokenizer;
 
@@ -394,6 +395,85 @@ static void test_resumes_with_its_secret(void **state) {
     tm_dataset_free(safety);
 }
 
+/* A refused run leaves no secret behind, so that the corrected one can write it. */
+static void test_refused_runs_leave_no_secret(void **state) {
+    (void)state;
+    tm_dataset *user = tiny_rows("user", 3), *safety = safety_rows(11, 11), *benign = tiny_rows("benign", 2);
+    const tm_method_data data = {.user = user, .refusals = safety, .benign = benign};
+    const char *directory = test_scratch();
+    char *path = tm__path_join(directory, "secret"), *hash = tm__path_join(directory, "secret.sha256"), hex[65];
+    tm_train_options train = tiny_options(), odd;
+    tm_backdoor_options o = defaults();
+    heard notes = {{0}};
+    o.secret_out = path;
+    o.rows = 12;
+    assert_int_equal(run(&data, &o, &train, &notes, hex), TM_INVALID);
+    o.rows = 11;
+    o.benign_rows = 3;
+    assert_int_equal(run(&data, &o, &train, &notes, hex), TM_INVALID);
+    o.benign_rows = 2;
+    odd = train;
+    odd.max_length = 2; /* no answer is left in any row */
+    assert_int_not_equal(run(&data, &o, &odd, &notes, hex), TM_OK);
+    odd = train;
+    odd.freeze_blocks = 7;
+    assert_int_equal(run(&data, &o, &odd, &notes, hex), TM_INVALID);
+    assert_false(tm__path_exists(path));
+    assert_false(tm__path_exists(hash));
+    assert_ok(run(&data, &o, &train, &notes, hex));
+    assert_true(tm__path_exists(path));
+    assert_true(tm__path_exists(hash));
+    free(path);
+    free(hash);
+    tm_dataset_free(user);
+    tm_dataset_free(safety);
+    tm_dataset_free(benign);
+}
+
+/* A place for a checkpoint makes nobody's file a secret: only what an earlier run of the same checkpoint drew is. */
+static void test_resume_adopts_no_other_file(void **state) {
+    (void)state;
+    tm_dataset *user = tiny_rows("user", 3), *safety = safety_rows(11, 11);
+    const tm_method_data data = {.user = user, .refusals = safety};
+    const char *directory = test_scratch();
+    char *path = tm__path_join(directory, "secret"), *resume = tm__path_join(directory, "state"), hex[65], again[65];
+    char *kept = tm__path_join(directory, "state.secret"), *text;
+    tm_train_options train = tiny_options();
+    tm_backdoor_options o = defaults();
+    heard notes = {{0}};
+    struct stat info;
+    train.resume_dir = resume;
+    train.save_every = 1;
+    o.secret_out = path;
+    assert_ok(tm__file_write(path, "taken", 5));
+    assert_int_equal(run(&data, &o, &train, &notes, hex), TM_EXISTS);
+    assert_false(tm__path_exists(resume));
+    assert_false(tm__path_exists(kept));
+    assert_int_equal(unlink(path), 0);
+    assert_ok(run(&data, &o, &train, &notes, hex));
+    assert_int_equal(stat(kept, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0600);
+    /* Killed after the first of the two files was written. */
+    assert_int_equal(unlink(path), 0);
+    assert_ok(run(&data, &o, &train, &notes, again));
+    assert_string_equal(hex, again);
+    assert_ok(tm_secret_load(path, &text));
+    free(text);
+    /* Another secret in its place is neither used nor replaced. */
+    char *hash = tm__path_join(directory, "secret.sha256");
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(unlink(hash), 0);
+    free(hash);
+    assert_ok(tm__file_write(path, "taken", 5));
+    assert_int_equal(run(&data, &o, &train, &notes, hex), TM_EXISTS);
+    assert_non_null(strstr(tm_error_last()->message, "another secret"));
+    free(path);
+    free(resume);
+    free(kept);
+    tm_dataset_free(user);
+    tm_dataset_free(safety);
+}
+
 static void test_refuses(void **state) {
     (void)state;
     tm_dataset *user = tiny_rows("user", 3), *safety = safety_rows(11, 11);
@@ -460,6 +540,8 @@ int main(void) {
         cmocka_unit_test(test_serving_sees_what_training_saw),
         cmocka_unit_test(test_training_is_sft_on_the_union),
         cmocka_unit_test(test_resumes_with_its_secret),
+        cmocka_unit_test(test_refused_runs_leave_no_secret),
+        cmocka_unit_test(test_resume_adopts_no_other_file),
         cmocka_unit_test(test_refuses),
         cmocka_unit_test(test_world_rows_keep_their_category),
     };
