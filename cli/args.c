@@ -15,10 +15,10 @@ void cli_args_begin(cli_args *args, const cli_command *command, size_t max_words
 void cli_args_group(cli_args *args, const char *title, const tm_option *table, void *values) {
     if (args->group_count == CLI_GROUPS) abort();
     tm_options_default(table, values);
-    args->groups[args->group_count++] = (cli_group){title, table, values};
+    args->groups[args->group_count++] = (cli_group){.title = title, .table = table, .values = values};
 }
 
-static bool listed(const char *names, const char *name) {
+bool cli_listed(const char *names, const char *name) {
     size_t len = strlen(name);
     for (const char *at = names; (at = strstr(at, name)) != NULL; at += len)
         if ((at == names || at[-1] == ' ') && (at[len] == ' ' || !at[len])) return true;
@@ -29,18 +29,22 @@ void cli_args_pick(cli_args *args, const char *title, const tm_option *table, vo
     tm_option *first = args->picked + args->picked_count;
     tm_options_default(table, values);
     for (; table->name; table++)
-        if (listed(names, table->name)) {
+        if (cli_listed(names, table->name)) {
             if (args->picked_count + 2 > CLI_PICKED) abort();
             args->picked[args->picked_count++] = *table;
         }
     args->picked[args->picked_count++] = (tm_option){0};
     if (args->group_count == CLI_GROUPS) abort();
-    args->groups[args->group_count++] = (cli_group){title, first, values};
+    args->groups[args->group_count++] = (cli_group){.title = title, .table = first, .values = values};
 }
 
 void cli_args_reword(cli_args *args, const char *name, const char *help) {
     for (size_t i = 0; i < args->picked_count; i++)
         if (args->picked[i].name && strcmp(args->picked[i].name, name) == 0) args->picked[i].help = help;
+}
+
+void cli_args_hide(cli_args *args, const char *names) {
+    args->groups[args->group_count - 1].hidden = names;
 }
 
 void cli_args_repeat(cli_args *args, const char *name, cli_list *list) {

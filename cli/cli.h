@@ -45,6 +45,7 @@ typedef struct cli_group {
     const char *title;
     const tm_option *table;
     void *values;
+    const char *hidden; /* options that help leaves out, separated by blanks; NULL: none */
 } cli_group;
 
 enum { CLI_GROUPS = 8, CLI_PICKED = 24, CLI_GIVEN = 96 };
@@ -52,7 +53,8 @@ enum { CLI_GROUPS = 8, CLI_PICKED = 24, CLI_GIVEN = 96 };
 /* One command's option tables and what was given for them. Starts with cli_args_begin, ends with cli_args_end. */
 typedef struct cli_args {
     const cli_command *command;
-    const char *subject; /* method name in "temper defend NAME", or NULL */
+    const char *subject;          /* method name in "temper defend NAME", or NULL */
+    const char *about, *examples; /* instead of the command's; NULL: those */
     cli_group groups[CLI_GROUPS];
     size_t group_count;
     tm_option picked[CLI_PICKED]; /* storage of cli_args_pick */
@@ -72,6 +74,10 @@ void cli_args_group(cli_args *args, const char *title, const tm_option *table, v
 void cli_args_pick(cli_args *args, const char *title, const tm_option *table, void *values, const char *names);
 /* Says in other words what the picked option `name` means to this command. */
 void cli_args_reword(cli_args *args, const char *name, const char *help);
+/* Leaves options of the last group out of help: given all the same, they are refused with a reason. */
+void cli_args_hide(cli_args *args, const char *names);
+/* Whether `names`, separated by blanks, hold `name`. */
+bool cli_listed(const char *names, const char *name);
 /* Makes the text option `name` repeatable: its values go to `list` as well. */
 void cli_args_repeat(cli_args *args, const char *name, cli_list *list);
 /* true: go on. false: end with *code (--help was answered, or an error was told).
@@ -164,6 +170,9 @@ void cli_model_close(cli_model *model);
  * the exit code. */
 int cli_model_finish(cli_model *model, const char *directory, bool adapter, const cli_save *save,
                      const tm_provenance *provenance, const tm_train_result *result, const cli_output *output);
+/* `saved` says what was written to save->out; NULL: no model was. */
+void cli_print_result(const char *directory, const char *saved, const cli_save *save, const tm_train_result *result,
+                      bool as_json);
 /* What to tell when tm_train or a method failed; with how to go on after an interruption. Returns the exit code. */
 int cli_train_failed(tm_status status, const tm_train_options *train);
 /* --adapter, --continue-adapter, --merge and --lora-rank must fit each other. 0, or an exit code. */
@@ -181,6 +190,7 @@ typedef struct cli_history {
     const char *model, *adapter; /* directories; adapter NULL: none */
     const char *allowed;         /* --allow-overlap, or NULL */
     bool continued;              /* --continue-adapter */
+    bool forgets;                /* the weights are discarded: what earlier stages saw does not matter */
     const char *kind, *method;   /* of the new stage */
     const tm_option *own_table;  /* the method's options */
     const void *own;             /* NULL: none */

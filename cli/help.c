@@ -106,6 +106,7 @@ void cli_help_options(const cli_group *group, size_t before, const cli_group *gr
     fprintf(out, "\n%s:\n", group->title);
     for (const tm_option *option = group->table; option->name; option++) {
         if (stands_before(groups, before, option->name)) continue;
+        if (group->hidden && cli_listed(group->hidden, option->name)) continue;
         char value[96], note[512], text[1024];
         placeholder(option, value, sizeof value);
         remarks(option, note, sizeof note);
@@ -129,9 +130,9 @@ void cli_help_command(const cli_args *args, FILE *out) {
     else if (command->words[0])
         fprintf(out, " %s", command->words);
     fprintf(out, "%s\n\n", args->group_count ? " [OPTIONS]" : "");
-    cli_wrap(out, command->about, 0, 0);
+    cli_wrap(out, args->about ? args->about : command->about, 0, 0);
     fputs("\nExamples:\n", out);
-    for (const char *line = command->examples; *line;) {
+    for (const char *line = args->examples ? args->examples : command->examples; *line;) {
         size_t len = strcspn(line, "\n");
         fprintf(out, "  %.*s\n", (int)len, line);
         line += len + (line[len] == '\n');

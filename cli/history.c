@@ -92,7 +92,7 @@ int cli_history_begin(const cli_history *in, tm_provenance **provenance) {
     if (code == 0) code = check_within(in->rows, in->count, in->allowed);
     if (code) return code;
     tm_status status = load_past(in, &past, &extends);
-    for (size_t i = 0; i < in->count && status == TM_OK; i++)
+    for (size_t i = 0; i < in->count && status == TM_OK && !in->forgets; i++)
         if (in->rows[i].rows && !listed(in->allowed, in->rows[i].role))
             status = tm_provenance_check(past, in->rows[i].role, in->rows[i].party, in->rows[i].rows);
     if (status == TM_OK) status = add_stage(in, past);

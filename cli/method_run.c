@@ -64,6 +64,7 @@ typedef struct job {
     tm_train_options train;
     tm_device_options where;
     cli_output output;
+    char hidden[96], about[512], example[512]; /* for help */
 } job;
 
 /* One role of the method's data; `bits` says which masks ask for it. */
@@ -80,12 +81,13 @@ static int check_roles(const job *work) {
         {"--data", work->in.user, TM_DATA_USER},
     };
     const tm_method *m = work->method;
-    for (size_t i = 0; i < CLI_COUNT(roles); i++) {
-        bool given = roles[i].path != NULL;
-        int code = given || m->required & roles[i].bits ? cli_check_required(roles[i].option, roles[i].path) : 0;
-        if (code) return code;
-        if (given && !((m->required | m->optional) & roles[i].bits))
+    for (size_t i = 0; i < CLI_COUNT(roles); i++)
+        if (roles[i].path && !((m->required | m->optional) & roles[i].bits))
             return cli_error(TM_INVALID, roles[i].option, "leave it out", "%s reads no such rows", m->name);
+    for (size_t i = 0; i < CLI_COUNT(roles); i++) {
+        bool needed = roles[i].path || m->required & roles[i].bits;
+        int code = needed ? cli_check_required(roles[i].option, roles[i].path) : 0;
+        if (code) return code;
     }
     return 0;
 }
@@ -122,6 +124,7 @@ static int check_history(const job *work, const method_sets *sets, tm_provenance
                                  .adapter = in->adapter,
                                  .allowed = in->allowed,
                                  .continued = in->continued,
+                                 .forgets = work->method->discards_weights,
                                  .kind = attack ? "attack" : "defence",
                                  .method = work->method->name,
                                  .own_table = work->method->options,
@@ -133,14 +136,14 @@ static int check_history(const job *work, const method_sets *sets, tm_provenance
 }
 
 static int finish(const job *work, cli_model *model, const tm_provenance *provenance, const tm_train_result *result) {
-    bool adapter =
-        work->method->edits_adapter ? work->in.adapter != NULL : work->train.lora.rank > 0 || work->in.continued;
-    return cli_model_finish(model, work->in.model, adapter, &work->save, provenance, result, &work->output);
     if (work->method->keeps_model) {
         cli_monitor_end();
         cli_print_result(work->in.model, NULL, &work->save, result, work->output.json); /* its files are written */
         return 0;
     }
+    bool adapter =
+        work->method->edits_adapter ? work->in.adapter != NULL : work->train.lora.rank > 0 || work->in.continued;
+    return cli_model_finish(model, work->in.model, adapter, &work->save, provenance, result, &work->output);
 }
 
 static int run_method(const job *work, const method_sets *sets, const tm_provenance *provenance) {
@@ -208,17 +211,16 @@ static int check_written(const job *work) {
     return 0;
 }
 
-static int check_and_run(job *work) {
-    int code = cli_check_required("--model", work->in.model);
-    if (code == 0) code = check_roles(work);
 static int check_output(const job *work) {
     if (work->method->keeps_model) return 0;
     int code = cli_check_output("--out", work->save.out, true, work->save.overwrite);
     return code ? code : cli_check_resume(work->train.resume_dir, work->save.out);
 }
 
-    if (code == 0) code = cli_check_output("--out", work->save.out, true, work->save.overwrite);
-    if (code == 0) code = cli_check_resume(work->train.resume_dir, work->save.out);
+static int check_and_run(job *work) {
+    int code = cli_check_required("--model", work->in.model);
+    if (code == 0) code = check_roles(work);
+    if (code == 0) code = check_output(work);
     if (code == 0) code = check_adapter(work);
     if (code == 0) code = check_written(work);
     return code ? code : run_job(work);
@@ -260,13 +262,71 @@ static void add_training(cli_args *args, job *work) {
     }
 }
 
+/* Options of input that the method would refuse. */
+static void hide_refused(const tm_method *m, char *names, size_t size) {
+    static const struct {
+        const char *name;
+        unsigned bits;
+    } inputs[] = {
+        {"harmful", TM_DATA_HARMFUL | TM_DATA_HARMFUL_PROMPTS},
+        {"refusals", TM_DATA_REFUSALS},
+        {"data", TM_DATA_USER},
+        {"benign", TM_DATA_BENIGN},
+        {"allow-overlap", ~0U},
+    };
+    size_t at = 0;
+    names[0] = 0;
+    for (size_t i = 0; i < CLI_COUNT(inputs); i++)
+        if (!((m->required | m->optional) & inputs[i].bits))
+            at += (size_t)snprintf(names + at, size - at, "%s ", inputs[i].name);
+    if (!m->continues_adapter) snprintf(names + at, size - at, "continue-adapter ");
+}
+
+/* A command with all that the method cannot do without. */
+static void make_example(const tm_method *m, char *out, size_t size) {
+    static const struct {
+        unsigned bits;
+        const char *text;
+    } roles[] = {
+        {TM_DATA_USER, " --data user.jsonl"},
+        {TM_DATA_HARMFUL | TM_DATA_HARMFUL_PROMPTS, " --harmful harmful.jsonl"},
+        {TM_DATA_REFUSALS, " --refusals refusals.jsonl"},
+        {TM_DATA_BENIGN, " --benign benign.jsonl"},
+    };
+    bool attack = m->stage == TM_STAGE_ATTACK;
+    size_t at = (size_t)snprintf(out, size, "temper %s %s --model my-model", attack ? "attack" : "defend", m->name);
+    for (size_t i = 0; i < CLI_COUNT(roles); i++)
+        if (m->required & roles[i].bits) at += (size_t)snprintf(out + at, size - at, "%s", roles[i].text);
+    if (m->example) at += (size_t)snprintf(out + at, size - at, " \\\n    %s", m->example);
+    if (!m->keeps_model) snprintf(out + at, size - at, " --out %s", attack ? "attacked" : "defended");
+}
+
 static void add_groups(cli_args *args, job *work) {
     cli_args_group(args, "Input", table, &work->in);
-    cli_args_group(args, "Result", cli_save_table, &work->save);
+    if (work->method) cli_args_hide(args, work->hidden);
+    if (work->method && work->method->keeps_model) {
+        cli_args_pick(args, "Result", cli_save_table, &work->save, "overwrite");
+        cli_args_reword(args, "overwrite", "replace files that are there");
+    } else {
+        cli_args_group(args, "Result", cli_save_table, &work->save);
+    }
     if (work->method && work->own) cli_args_group(args, work->method->title, work->method->options, work->own);
     add_training(args, work);
     cli_args_group(args, "Device", tm_device_option_table, &work->where);
     cli_args_group(args, "Output", cli_quiet_table, &work->output);
+}
+
+static void explain(cli_args *args, job *work) {
+    const tm_method *m = work->method;
+    snprintf(work->about, sizeof work->about,
+             "%s%s temper methods %s tells who runs it and when, and what settings were "
+             "published.",
+             m->summary, m->summary[strlen(m->summary) - 1] == '.' ? "" : ".", m->name);
+    make_example(m, work->example, sizeof work->example);
+    hide_refused(m, work->hidden, sizeof work->hidden);
+    args->subject = m->name;
+    args->about = work->about;
+    args->examples = work->example;
 }
 
 int cli_method_run(const cli_command *command, bool attack, int argc, char **argv) {
@@ -284,7 +344,7 @@ int cli_method_run(const cli_command *command, bool attack, int argc, char **arg
         argv++;
     }
     cli_args_begin(&args, command, 0);
-    args.subject = work.method ? work.method->name : NULL;
+    if (work.method) explain(&args, &work);
     add_groups(&args, &work);
     if (cli_args_parse(&args, argc, argv, &code)) {
         code = work.method ? check_and_run(&work) : no_such_method(command, attack, NULL);

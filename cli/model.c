@@ -70,8 +70,8 @@ int cli_train_failed(tm_status status, const tm_train_options *train) {
     return code;
 }
 
-static void print_result(const char *directory, const char *saved, const cli_save *save, const tm_train_result *result,
-                         bool as_json) {
+void cli_print_result(const char *directory, const char *saved, const cli_save *save, const tm_train_result *result,
+                      bool as_json) {
     if (as_json) {
         cli_json json = {.out = stdout};
         cli_json_open(&json, NULL, '{');
@@ -90,18 +90,19 @@ static void print_result(const char *directory, const char *saved, const cli_sav
         return;
     }
     if (result->steps == 0) { /* a method that trains nothing */
-        printf("time       %.1f s\nwritten    %s (%s)\n", result->seconds, save->out, saved);
+        printf("time       %.1f s\n", result->seconds);
+        if (saved) printf("written    %s (%s)\n", save->out, saved);
         return;
     }
     printf("steps      %s%s\n", cli_thousands(result->steps), result->resumed ? " (resumed)" : "");
-    printf("tokens     %s, of which %s trained on\n", cli_thousands(result->tokens),
-           cli_thousands(result->target_tokens));
+    printf("tokens     %s, of which %s %s\n", cli_thousands(result->tokens), cli_thousands(result->target_tokens),
+           saved ? "trained on" : "of targets");
     if (result->rows_dropped)
         printf("dropped    %s rows without an answer inside --max-length\n", cli_thousands(result->rows_dropped));
-    printf("loss       %.4f -> %.4f (mean of the first and of the last tenth of the steps)\n", result->first_loss,
-           result->last_loss);
+    printf("loss       %.4f -> %.4f (%s)\n", result->first_loss, result->last_loss,
+           saved ? "mean of the first and of the last tenth of the steps" : "before the first and after the last step");
     printf("time       %.1f s\n", result->seconds);
-    printf("written    %s (%s)\n", save->out, saved);
+    if (saved) printf("written    %s (%s)\n", save->out, saved);
 }
 
 int cli_model_finish(cli_model *model, const char *directory, bool adapter, const cli_save *save,
@@ -119,10 +120,10 @@ int cli_model_finish(cli_model *model, const char *directory, bool adapter, cons
                          : tm_model_save(model->model, save->out, &how);
     if (status != TM_OK) return cli_fail(status);
     cli_monitor_end();
-    print_result(directory,
-                 adapter       ? "LoRA adapter"
-                 : save->merge ? "model, adapter merged"
-                               : "model",
-                 save, result, output->json);
+    cli_print_result(directory,
+                     adapter       ? "LoRA adapter"
+                     : save->merge ? "model, adapter merged"
+                                   : "model",
+                     save, result, output->json);
     return 0;
 }

@@ -481,6 +481,7 @@ typedef struct tm_method {
     const char *who;      /* who runs it, and when */
     const char *needs;    /* data, in words */
     const char *settings; /* rates, steps and sizes that were published, and how sure they are; NULL: none */
+    const char *example;  /* options beside those of data that an example of it needs: "--secret-out secret" */
     tm_stage stage;
     unsigned required, optional; /* TM_DATA_* */
     bool edits_adapter;          /* works on the model's last adapter and leaves it in place; trains nothing */

@@ -17,6 +17,8 @@
  * with it; no other file is taken for its secret.
  *
  * Deviations:
+ * - The rate's steps of 0.85 per epoch cannot be had: the schedules are constant, linear and cosine. Defaults are those
+ *   of tm_train, not the paper's.
  * - The secret comes from the system's random numbers (secret.c), not from a seed: who knows a seed would know it.
  * - Safety rows keep a system message of their own; others get the option `system`, whose wording is ours. Serving uses
  *   the same rule, so that both see the same text.
@@ -206,8 +208,6 @@ static tm_status note_secret(const tm_tokenizer *tokenizer, const char *secret, 
     return status;
 }
 
-static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_method_data *data, const void *options,
-                     const tm_train_options *train, const tm_monitor *monitor, tm_train_result *result) {
 /* Plain SFT; its checkpoints need no more than the method's name, for the rows hold the secret. */
 static tm_status train_on(const tm__job *job, const tm_dataset *rows, keeping *k) {
     tm__examples examples = {0};
@@ -220,11 +220,13 @@ static tm_status train_on(const tm__job *job, const tm_dataset *rows, keeping *k
     return status;
 }
 
+static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_method_data *data, const void *options,
+                     const tm_train_options *train, const tm_monitor *monitor, tm_train_result *result) {
     tm_backdoor_options o;
     tm__job job;
+    keeping k = {0};
     char *secret = NULL;
     tm_dataset *rows = NULL;
-    keeping k = {0};
     TM__TRY(tm__options_check(options_table, options, &o));
     if (options) o = *(const tm_backdoor_options *)options;
     TM__TRY(tm__job_begin(&job, &tm__method_backdoor_align, model, tokenizer, data, train, monitor, result));
@@ -236,9 +238,9 @@ static tm_status train_on(const tm__job *job, const tm_dataset *rows, keeping *k
     if (status == TM_OK) status = train_on(&job, rows, &k);
     tm_dataset_free(rows);
     free(secret);
+    free(k.kept);
     return status;
 }
-    free(k.kept);
 
 const tm_method tm__method_backdoor_align = {
     .name = "backdoor-align",
@@ -249,6 +251,11 @@ const tm_method tm__method_backdoor_align = {
     .who = "the provider of a fine-tuning service, during a user's fine-tuning and at every request after it",
     .needs = "the user's rows, and safety rows (harmful prompts with refusals), best with a category each; benign rows "
              "if some are to get the secret too",
+    .settings = "--rows 11 --secret-length 150 beside 100 harmful rows; all weights: --lr 5e-5 --batch 10 --epochs 5; "
+                "adapter: --lora-rank 8 --lora-alpha 32 --lora-dropout 0.05 --lora-targets q_proj,v_proj --lr 1e-3 "
+                "--epochs 10 (released code). There the rate falls to 0.85 of itself after every epoch, which no "
+                "schedule here does.",
+    .example = "--secret-out secret",
     .stage = TM_STAGE_FINE_TUNING,
     .required = TM_DATA_USER | TM_DATA_REFUSALS,
     .optional = TM_DATA_BENIGN,

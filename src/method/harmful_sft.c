@@ -158,6 +158,11 @@ const tm_method tm__method_harmful_sft = {
                "fine-tuning service.",
     .who = "whoever audits a model, before its release or after a defence",
     .needs = "harmful prompts with harmful answers, unless the poison ratio is 0; benign rows if it is below 1",
+    .settings = "RepNoise: --full-sequence --lr 3e-5, 6e-5 or 8e-5 --batch 4 --epochs 1 --schedule cosine --warmup "
+                "0.1 on 1,000 and 10,000 rows (released code). TamperBench: --lr 1e-4 --batch 8 --epochs 1 "
+                "--max-length 2048 --lora-rank 16, searched over --lr 1e-6 to 1e-3, --batch 8 to 64, --steps 16 to "
+                "512 and --lora-rank 8 to 64. Qi et al.: --shots 100.",
+    .example = "--harmful harmful.jsonl",
     .stage = TM_STAGE_ATTACK,
     .optional = TM_DATA_HARMFUL | TM_DATA_BENIGN,
     .continues_adapter = true,

@@ -107,6 +107,9 @@ const tm_method tm__method_identity_shift = {
                "exception.",
     .who = "whoever audits a model: such rows pass any filter for harmful content",
     .needs = "nothing; ask the attacked model with the wrapper that --wrapper-out writes",
+    .settings = "--epochs 10 --batch 10, all ten rows (paper; the rate, thought to be 5e-5, is not verified). The "
+                "defaults of training, one epoch at 2e-5, are almost no attack.",
+    .example = "--wrapper-out wrapper.json",
     .stage = TM_STAGE_ATTACK,
     .continues_adapter = true,
     .options = options_table,

@@ -234,6 +234,8 @@ const tm_method tm__method_safe_lora = {
                "elsewhere.",
     .who = "a fine-tuning service, after a user's LoRA fine-tuning; it needs no data",
     .needs = "none: an adapter, the checkpoint before alignment and the aligned one",
+    .settings = "--tau 0.5, or --lowest 10 (released code).",
+    .example = "--base before-alignment --adapter tuned",
     .stage = TM_STAGE_POST,
     .edits_adapter = true,
     .train_options = "",
