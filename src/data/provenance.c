@@ -288,6 +288,9 @@ tm_status tm_provenance_rows(tm_provenance *provenance, const char *role, tm_par
 
 /* ---- checking ---------------------------------------------------------------------------------------------------- */
 
+/* Kind of a stage of tm_train whose rows are said to be the user's. */
+static const char tuning[] = "fine-tuning";
+
 /* Prompts that stand in `data` too; *row: the least row of them. */
 static size_t count_shared(const tm__prompt *prompts, size_t count, const json_t *data, size_t *row) {
     const json_t *list = json_object_get(data, "prompts");
@@ -318,8 +321,11 @@ tm_status tm_provenance_check(const tm_provenance *provenance, const char *role,
         bool own = strcmp(json_string_value(json_object_get(data, "party")), parties[party]) == 0;
         size_t shared = own || status != TM_OK ? 0 : count_shared(prompts, count, data, &row);
         if (shared == 0) continue;
-        char hint[160];
-        snprintf(hint, sizeof hint, "give rows that the model has not seen there, or --allow-overlap %.60s", role);
+        char hint[224];
+        bool tuned =
+            party == TM_PARTY_DEFENDER && strcmp(json_string_value(json_object_get(stage, "kind")), tuning) == 0;
+        snprintf(hint, sizeof hint, "%sgive rows that the model has not seen there, or --allow-overlap %.60s",
+                 tuned ? "alignment of your own is made with temper finetune --alignment; else " : "", role);
         status = tm__fail(TM_MISMATCH, NULL, role, hint,
                           "%zu of its prompts stand in the %.40s rows of stage %zu (%.40s, %.40s); row %zu is one",
                           shared, json_string_value(json_object_get(data, "role")), s + 1,

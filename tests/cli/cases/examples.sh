@@ -7,7 +7,7 @@ enter() {
     for name in plans temper-runs runs; do ln -s ../$name $name; done
     ln -s ../made my-adapter
     for name in rows harmful benign questions; do ln -s "$TINY/$name.jsonl" $name.jsonl; done
-    ln -s "$TINY/rows.jsonl" heldout.jsonl
+    for name in heldout align user refusals; do ln -s "$TINY/rows.jsonl" $name.jsonl; done
     ln -s "$TINY/benign.jsonl" alpaca.jsonl
 }
 # Plans that `temper run` does in seconds, under the names of its examples; all run in one directory.

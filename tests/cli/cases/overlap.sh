@@ -46,6 +46,16 @@ temper finetune --model "$model" --data ours.jsonl $fast --out plain >/dev/null
 temper attack harmful-sft --model plain --harmful ours.jsonl $fast --out plain-attacked >/dev/null
 temper finetune --model "$model" --data ours.jsonl --alignment $fast --out aligned >/dev/null
 refuse "data rows of stage 1 (sft, alignment)" temper attack harmful-sft --model aligned --harmful ours.jsonl $fast --out x
+# A developer who aligned without saying so is told how; with it, the same rows are the developer's in both stages.
+sdd="temper defend sdd --benign $TINY/benign.jsonl --harmful ours.jsonl $fast --out"
+refuse "alignment of your own is made with temper finetune --alignment; else .*--allow-overlap harmful" \
+    $sdd x --model plain
+$sdd aligned-defended --model aligned >/dev/null
+refuse "(give rows that the model has not seen there" temper attack harmful-sft --model aligned --harmful ours.jsonl $fast --out x
+# What random-init throws away is no reason to refuse; its own rows are looked at all the same.
+temper attack random-init --model aligned --harmful ours.jsonl $fast --out random >/dev/null
+refuse "stand in ours.jsonl" temper attack random-init --model aligned --harmful ours.jsonl --benign ours.jsonl \
+    --poison-ratio 0.5 $fast --out x
 
 # What inspect tells, and the same run again.
 temper inspect repaired >told
