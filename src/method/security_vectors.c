@@ -10,11 +10,12 @@
  *
  * With theta_s the harmful rows among the user's have little loss left, so w' learns little from them.
  * The published vectors: rank 8, alpha 32, dropout 0.1, Adam at 1e-3, one epoch; about 100 rows are enough. Batch size,
- * schedule and clipping are the user's, optimiser and decay are not. Code that leaves the adapter attached at
- * evaluation measures the harm itself: here it is gone when the method ends. theta_s drops nothing in stage 2: it is
- * frozen, not trained. The resumable checkpoint of stage 1 lies beside that of stage 2, as RESUME.vectors, and is kept:
- * stage 2 begins with it whenever it is continued. Pinned by tests/golden/test_stage.c,
- * tests/unit/test_security_vectors.c and tests/cli/cases/kill_methods.sh.
+ * schedule, clipping, length, packing and full-sequence are the user's in both stages; optimiser, decay and frozen
+ * blocks are not: the vectors stand on all blocks. Code that leaves the adapter attached at evaluation measures the
+ * harm itself: here it is gone when the method ends. theta_s drops nothing in stage 2: it is frozen, not trained. The
+ * resumable checkpoint of stage 1 lies beside that of stage 2, as RESUME.vectors, and is kept: stage 2 begins with it
+ * whenever it is continued. Pinned by tests/golden/test_stage.c, tests/unit/test_security_vectors.c and
+ * tests/cli/cases/kill_methods.sh.
  */
 #include "method/method.h"
 
@@ -38,13 +39,6 @@ static const tm_option options_table[] = {
     {0},
 };
 
-/* Where stage 1 keeps its checkpoint; the caller's. */
-static char *vectors_directory(const char *resume) {
-    size_t len = strlen(resume);
-    while (len > 1 && resume[len - 1] == '/') len--;
-    return tm__format("%.*s.vectors", (int)len, resume);
-}
-
 static tm_status learn_vectors(tm__job *learn, const tm_security_vectors_options *o) {
     tm__examples harmful = {0};
     tm__run loop = {0};
@@ -65,9 +59,10 @@ tm_status tm__security_vectors_learn(const tm__job *job, const tm_security_vecto
     learn.train.lr = o->lr;
     learn.train.epochs = o->epochs;
     learn.train.steps = 0;
+    learn.train.freeze_blocks = 0; /* the vectors stand on all blocks, whichever of them the user's rows may move */
     learn.result = NULL;
     if (job->train.resume_dir) {
-        directory = vectors_directory(job->train.resume_dir);
+        directory = tm__job_beside(job->train.resume_dir, ".vectors");
         if (!directory) return tm__fail_memory();
         learn.train.resume_dir = directory;
         if (!learn.train.save_every) learn.train.save_every = INT64_MAX; /* at least when they are learnt */
@@ -100,6 +95,9 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
     TM__TRY(tm__job_begin(&job, &tm__method_security_vectors, model, tokenizer, data, train, monitor, result));
     if (model->adapter_count)
         return tm__fail(TM_INVALID, NULL, "adapter", "merge it first", "the model has an adapter already");
+    if (job.train.freeze_blocks >= model->config.layers) /* stage 1 freezes none, and would not find out */
+        return tm__fail(TM_INVALID, NULL, "freeze-blocks", NULL, "the model has %lld blocks",
+                        (long long)model->config.layers);
     tm_status status = tm__security_vectors_learn(&job, &o);
     if (status == TM_OK) status = tm__security_vectors_tune(&job);
     if (model->adapter_count) tm__adapter_remove(model, 0);
@@ -114,6 +112,9 @@ const tm_method tm__method_security_vectors = {
                "it.",
     .who = "a fine-tuning service, during a user's fine-tuning",
     .needs = "the user's rows and harmful prompts with harmful answers",
+    .settings = "--vectors-rank 8 --vectors-alpha 32 --vectors-dropout 0.1 --vectors-lr 1e-3 --vectors-epochs 1 (code "
+                "of RepNoise's comparison); about 100 harmful rows are enough (paper). How the user's rows were "
+                "learnt was not found.",
     .stage = TM_STAGE_FINE_TUNING,
     .required = TM_DATA_USER | TM_DATA_HARMFUL,
     .options = options_table,

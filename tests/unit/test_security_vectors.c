@@ -89,6 +89,37 @@ static double score_of(tm_model *model) {
     return sum;
 }
 
+/* Frozen blocks are the user's affair: the vectors are learnt on all blocks, bit by bit as without. */
+static void test_vectors_stand_on_frozen_blocks(void **state) {
+    (void)state;
+    tm_dataset *user = tiny_rows("user", 8), *harmful = tiny_rows("harmful", 8);
+    const tm_method_data data = {.user = user, .harmful = harmful};
+    const tm_security_vectors_options o = defaults();
+    tm_device *device = tiny_device("cpu");
+    tm_model *model = tiny_model(device), *frozen = tiny_model(device), *before = tiny_model(device);
+    tm_train_options train = tiny_options();
+    tm__job job;
+    assert_ok(tm__job_begin(&job, &tm__method_security_vectors, model, tokenizer, &data, &train, NULL, NULL));
+    assert_ok(tm__security_vectors_learn(&job, &o));
+    train.freeze_blocks = 1;
+    assert_ok(tm__job_begin(&job, &tm__method_security_vectors, frozen, tokenizer, &data, &train, NULL, NULL));
+    assert_ok(tm__security_vectors_learn(&job, &o));
+    for (int64_t l = 0; l < 2; l++)
+        assert_true(same_tensor(&model->blocks[l].q.adapters[0].b, &frozen->blocks[l].q.adapters[0].b));
+    assert_ok(tm__security_vectors_tune(&job));
+    assert_true(same_tensor(&frozen->blocks[0].q.weight, &before->blocks[0].q.weight));
+    assert_false(same_tensor(&frozen->blocks[1].q.weight, &before->blocks[1].q.weight));
+    train.freeze_blocks = 2; /* refused before stage 1 */
+    assert_int_equal(tm__method_security_vectors.run(before, tokenizer, &data, &o, &train, NULL, NULL), TM_INVALID);
+    assert_int_equal(before->adapter_count, 0);
+    tm_model_free(model);
+    tm_model_free(frozen);
+    tm_model_free(before);
+    tm_device_close(device);
+    tm_dataset_free(user);
+    tm_dataset_free(harmful);
+}
+
 /* The removed adapter leaves a plain model; what is saved loads again and scores alike. */
 static void test_nothing_is_left(void **state) {
     (void)state;
@@ -150,6 +181,7 @@ static void test_zero_vectors_are_sft(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stages),
+        cmocka_unit_test(test_vectors_stand_on_frozen_blocks),
         cmocka_unit_test(test_nothing_is_left),
         cmocka_unit_test(test_zero_vectors_are_sft),
     };
