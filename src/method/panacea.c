@@ -14,6 +14,8 @@
  * - weights are restored from a copy, never by subtraction, and e has a buffer of its own (contrast.c);
  * - e_T comes from the last step's batch, as published (it was computed before the last optimiser step), or, with
  *   `batches`, from the mean gradient over so many fresh batches at w_T.
+ * - defaults of training are those of tm_train. Published: AdamW, lr 2e-5 constant, decay 0.1, batch 10, 20 epochs,
+ *   length 256, LoRA r 32, alpha 4, no dropout, on q, k, v; 1,000 user rows, a tenth harmful, and 1,000 harmful rows.
  * Pinned by tests/unit/test_contrast.c (golden row A5), tests/unit/test_panacea.c and tests/golden/test_combine.c.
  */
 #include "method/method.h"

@@ -3,8 +3,10 @@
  * The baseline of Y. Wang et al. (arXiv 2501.18100): after tuning, w += N(0, sigma^2) per entry. With `norm` the noise
  * is scaled so that it is exactly as long as a perturbation it is compared with: w += norm z / |z|, z ~ N(0, 1).
  *
- * Entry i of tensor k comes from the Philox stream (seed, noise, k), tensors in the order of the model. Deviation from
- * the released code, which adds noise anew at each evaluation, so that it piles up: here it is added once.
+ * Entry i of tensor k comes from the Philox stream (seed, noise, k), tensors in the order of the model. Deviations:
+ * - the released code adds noise anew at each evaluation, so that it piles up: here it is added once;
+ * - the paper's runs train an adapter and put noise on its A and B, the trained entries; here an adapter is merged
+ *   first, and the noise goes on every weight of the whole model. `norm` makes lengths comparable, directions are not.
  * Pinned by tests/golden/test_post.c and tests/unit/test_controls.c.
  */
 #include "method/method.h"
