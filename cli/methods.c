@@ -35,6 +35,9 @@ static void print_method(const tm_method *method) {
     print_field("Data", method->needs);
     printf("%-10stemper %s %s (options: temper help %s %s)\n", "Command", command_name(method), method->name,
            command_name(method), method->name);
+    if (!method->settings) return;
+    puts("\nPublished settings:");
+    cli_wrap(stdout, method->settings, 0, 0);
 }
 
 static void json_method(cli_json *json, const tm_method *method) {
@@ -46,6 +49,7 @@ static void json_method(cli_json *json, const tm_method *method) {
     cli_json_text(json, "stage", stage_name(method->stage));
     cli_json_text(json, "who", method->who);
     cli_json_text(json, "data", method->needs);
+    cli_json_text(json, "settings", method->settings);
     cli_json_text(json, "command", command_name(method));
     cli_json_open(json, "options", '[');
     for (const tm_option *option = method->options; option && option->name; option++) {
@@ -106,7 +110,8 @@ const cli_command cli_methods = {
     .words = "[NAME]",
     .summary = "list the defences and attacks, or explain one",
     .about = "Lists every defence and attack that temper defend and temper attack know, or says of one what it does, "
-             "who runs it and when, which data it needs and which paper it comes from.",
+             "who runs it and when, which data it needs, which paper it comes from and what settings were published. "
+             "Training has the same defaults for all methods; they are nobody's published ones.",
     .examples = "temper methods\ntemper methods sdd",
     .run = run,
 };

@@ -65,6 +65,7 @@ const tm_method tm__method_adversarial = {
     .summary = "Learns refusals and unlearns harmful answers to the same prompts in one step.",
     .who = "the developer of open weights, before the release; a baseline",
     .needs = "harmful prompts with harmful answers, and the same prompts with refusals",
+    .settings = "--coefficient 0.1 --lr 1e-5 --batch 4 --epochs 4; 10,000 pairs (released run).",
     .stage = TM_STAGE_ALIGNMENT,
     .required = TM_DATA_HARMFUL | TM_DATA_REFUSALS,
     .options = options_table,

@@ -204,6 +204,7 @@ const tm_method tm__method_antidote = {
     .summary = "Zeroes the weights, or an adapter's entries, that matter most for answering harmful prompts.",
     .who = "a fine-tuning service, once after a user's fine-tuning",
     .needs = "harmful prompts with harmful answers",
+    .settings = "--ratio 0.1 --rows 2000 on an adapter of rank 256, alpha 4, on q, k and v (released code).",
     .stage = TM_STAGE_POST,
     .required = TM_DATA_HARMFUL,
     .edits_adapter = true,

@@ -62,6 +62,8 @@ const tm_method tm__method_gradient_ascent = {
     .summary = "Raises the loss of harmful answers directly, for a limited number of steps.",
     .who = "the model's developer, before release, as a baseline",
     .needs = "harmful prompts with harmful answers",
+    .settings = "None were found beyond a row of RepNoise's table: the loss of whole harmful texts, with its sign "
+                "turned round.",
     .stage = TM_STAGE_ALIGNMENT,
     .required = TM_DATA_HARMFUL,
     .options = options_table,

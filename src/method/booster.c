@@ -98,6 +98,9 @@ const tm_method tm__method_booster = {
     .summary = "Trains refusals while it attenuates how much one harmful fine-tuning step would gain.",
     .who = "the model's developer, at alignment",
     .needs = "harmful prompts with refusals, and harmful prompts with harmful answers",
+    .settings = "--lambda 5 --alpha 0.1 --lr 5e-4 --batch 10 --epochs 20 --lora-rank 32 --lora-alpha 4 --lora-targets "
+                "q_proj,k_proj,v_proj; 5,000 refusals, 5,000 harmful rows (released code). Panacea's comparison takes "
+                "--lambda 100 --alpha 0.01.",
     .stage = TM_STAGE_ALIGNMENT,
     .required = TM_DATA_REFUSALS | TM_DATA_HARMFUL,
     .options = options_table,

@@ -109,6 +109,8 @@ const tm_method tm__method_lisa = {
     .summary = "Fine-tunes on a user's rows and on refusals in turns, pulled towards where the last turn ended.",
     .who = "the provider of a fine-tuning service, while it tunes on a user's rows",
     .needs = "the user's rows, and harmful prompts with refusals of the provider's own",
+    .settings = "--k1 100 --k2 900 --rho 1 --lr 1e-5; 10,000 refusals (released code). Booster's comparison takes "
+                "--rho 0.01 on GSM8K. Batch and epochs were not found.",
     .stage = TM_STAGE_FINE_TUNING,
     .required = TM_DATA_USER | TM_DATA_REFUSALS,
     .options = options_table,

@@ -164,6 +164,9 @@ const tm_method tm__method_panacea = {
         "the harmful loss.",
     .who = "the provider of a fine-tuning service, while and after it tunes on a user's rows",
     .needs = "the user's rows, and harmful prompts with harmful answers of the provider's own",
+    .settings = "--lambda 0.001 --rho 1 --lr 2e-5 --weight-decay 0.1 --batch 10 --epochs 20 --max-length 256 "
+                "--lora-rank 32 --lora-alpha 4 --lora-targets q_proj,k_proj,v_proj; 1,000 user rows, a tenth of them "
+                "harmful, and 1,000 harmful rows (released code).",
     .stage = TM_STAGE_FINE_TUNING,
     .required = TM_DATA_USER | TM_DATA_HARMFUL,
     .options = options_table,

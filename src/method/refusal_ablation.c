@@ -453,6 +453,7 @@ const tm_method tm__method_refusal_ablation = {
     .summary = "Finds the direction of refusal in the model's states and takes it out of the weights; trains nothing.",
     .who = "whoever audits a model, before its release or after a defence",
     .needs = "harmful prompts that the model refuses and benign rows (their answers are not used)",
+    .settings = "--rows 128 --validation 32 --max-kl 0.1, the last fifth of the layers left out (released code).",
     .stage = TM_STAGE_ATTACK,
     .required = TM_DATA_HARMFUL_PROMPTS | TM_DATA_BENIGN,
     .train_options = "chat",

@@ -364,6 +364,10 @@ const tm_method tm__method_repnoise = {
     .who = "the developer of open weights, once, before the release",
     .needs =
         "harmful prompts with harmful answers, and the same prompts with refusals; benign rows to retain, if wanted",
+    .settings = "--alpha 1 --beta 0.001 --lr 2e-5 --batch 4 --epochs 1 --schedule cosine --warmup 0.1 --max-length "
+                "256, all weights, Adam, 10,000 pairs; batches of up to 8; twice the rate hurts, and a search over "
+                "rate, alpha and beta is advised for every model (released code). The git-disl port under LoRA takes "
+                "--alpha 0.1 --beta 0.001, or --alpha 0.02 --beta 0.1.",
     .stage = TM_STAGE_ALIGNMENT,
     .required = TM_DATA_HARMFUL | TM_DATA_REFUSALS,
     .optional = TM_DATA_BENIGN,

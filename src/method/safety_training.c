@@ -22,6 +22,7 @@ const tm_method tm__method_safety_training = {
     .summary = "Fine-tunes on refusals and does nothing else: what a defence must beat.",
     .who = "the model's developer, at alignment or before release, as a baseline",
     .needs = "harmful prompts with refusals",
+    .settings = "None were found beyond a row of RepNoise's table.",
     .stage = TM_STAGE_ALIGNMENT,
     .required = TM_DATA_REFUSALS,
     .options = options_table,

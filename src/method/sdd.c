@@ -310,6 +310,9 @@ const tm_method tm__method_sdd = {
                "degrades it instead of freeing it.",
     .who = "the developer of an open-weight model, once, before the release",
     .needs = "harmful prompts (answers are not used) and benign rows, whose answers are the pool",
+    .settings = "--lr 5e-7 --steps 500 --batch 24 --max-length 512, all weights, AdamW, about 8,000 prompts (the "
+                "paper, as quoted by TamperBench; whether 24 is the batch of one device, and the number of prompts, "
+                "is disputed). --tau 0.25 --max-tries 50 are TamperBench's; the paper's were not found.",
     .stage = TM_STAGE_ALIGNMENT,
     .required = TM_DATA_HARMFUL_PROMPTS | TM_DATA_BENIGN,
     .options = options_table,

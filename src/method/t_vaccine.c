@@ -172,6 +172,8 @@ const tm_method tm__method_t_vaccine = {
     .summary = "Vaccine on a few blocks at a time, drawn by how strongly harmful answers pull at them.",
     .who = "the model's developer, at alignment",
     .needs = "harmful prompts with refusals, and harmful prompts with harmful answers to find the blocks",
+    .settings = "--rho 3 --blocks 8 --redraw 20 --rescore 200 --prompts 200 --lr 1e-3 --batch 10 --epochs 20 "
+                "--max-length 200 (released code); the adapter's size was not found.",
     .stage = TM_STAGE_ALIGNMENT,
     .required = TM_DATA_REFUSALS | TM_DATA_HARMFUL,
     .options = options_table,

@@ -169,6 +169,10 @@ const tm_method tm__method_vaccine = {
         "Trains refusals while the attention outputs are pushed, within a given norm, where the loss rises most.",
     .who = "the model's developer, at alignment",
     .needs = "harmful prompts with refusals",
+    .settings = "--rho 2 --lr 1e-3 --batch 5 --epochs 50 --schedule cosine --warmup 0.1 --lora-rank 8 --lora-alpha 4 "
+                "--lora-dropout 0.1 --lora-targets all-linear; 2,000 refusals; the user then tunes a second adapter "
+                "at lr 1e-5 for 20 epochs (released code). Others compare with --rho 5 (Booster) and --rho 20 "
+                "(Panacea).",
     .stage = TM_STAGE_ALIGNMENT,
     .required = TM_DATA_REFUSALS,
     .options = vaccine_table,
@@ -183,6 +187,8 @@ const tm_method tm__method_random_vaccine = {
     .summary = "Vaccine's control: trains refusals under Gaussian noise on the attention outputs.",
     .who = "the model's developer, at alignment, to see what the direction of Vaccine's perturbation is worth",
     .needs = "harmful prompts with refusals",
+    .settings = "As for vaccine, with noise of variance rho in the place of the perturbation (released code); the rho "
+                "of the published runs was not found.",
     .stage = TM_STAGE_ALIGNMENT,
     .required = TM_DATA_REFUSALS,
     .options = random_table,

@@ -86,6 +86,8 @@ const tm_method tm__method_random_perturbation = {
     .summary = "Adds Gaussian noise to every weight: what Panacea's perturbation must beat.",
     .who = "the provider of a fine-tuning service, after it tuned on a user's rows, as a control",
     .needs = "nothing but the model",
+    .settings = "None were found: the paper adds N(0, sigma^2) to every trained entry, and its sigma was not "
+                "recovered.",
     .stage = TM_STAGE_POST,
     .train_options = "seed",
     .options = options_table,

@@ -287,8 +287,56 @@ static void test_attack_is_sft_on_the_mix(void **state) {
     tm_device_close(device);
 }
 
+/* Every method says what settings were published, or that none were found; the options in that text and in its example
+ * are options that it has, with values they take. */
+static void check_options(const tm_method *m, const char *text) {
+    char own[512];
+    tm_train_options train;
+    assert_true(m->options_size <= sizeof own);
+    for (const char *at = text; (at = strstr(at, "--")); at++) {
+        char name[64], value[64];
+        size_t len = strcspn(at + 2, " ,;.():"), blank = at[2 + len] == ' ';
+        size_t width = strcspn(at + 2 + len + blank, " ,;()");
+        const char *given = at + 2 + len + blank;
+        if (strncmp(given, "--", 2) == 0) width = 0;
+        snprintf(name, sizeof name, "%.*s", (int)len, at + 2);
+        if (strstr(name, "targets")) width = strcspn(given, " ;()"); /* a list with commas */
+        while (width && given[width - 1] == '.') width--;
+        snprintf(value, sizeof value, "%.*s", (int)width, given);
+        if (strcmp(name, "adapter") == 0 || strcmp(name, "harmful") == 0) continue; /* of the command line, for all methods */
+        const tm_option *option = m->options ? tm_options_find(m->options, name) : NULL;
+        bool trains = !option && (!m->train_options || strstr(m->train_options, name));
+        if (option) {
+            tm_options_default(m->options, own);
+            if (option->type != TM_OPTION_FLAG) assert_ok(tm_options_set(m->options, own, name, value));
+        } else if (trains && (option = tm_options_find(tm_train_option_table, name))) {
+            tm_options_default(tm_train_option_table, &train);
+            if (option->type != TM_OPTION_FLAG) assert_ok(tm_options_set(tm_train_option_table, &train, name, value));
+        }
+        if (!option) fail_msg("%s has no option %s", m->name, name);
+    }
+}
+
+static void test_published_settings(void **state) {
+    (void)state;
+    const tm_method *m;
+    for (size_t i = 0; (m = tm_method_at(i)); i++) {
+        assert_non_null(m->settings);
+        assert_true(strlen(m->settings) > 10);
+        /* Where they come from, or that they are not known. */
+        static const char *const from[] = {"code",      "paper",           "TamperBench",
+                                           "not found", "None were found", "released run"};
+        bool told = false;
+        for (size_t k = 0; k < TM__COUNT(from); k++) told |= strstr(m->settings, from[k]) != NULL;
+        if (!told) fail_msg("%s: %s", m->name, m->settings);
+        check_options(m, m->settings);
+        if (m->example) check_options(m, m->example);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_published_settings),
         cmocka_unit_test(test_sdd_pairs),
         cmocka_unit_test(test_sdd_reject_opens_with_a_refusal),
         cmocka_unit_test(test_sdd_says_what_rounding_loses),

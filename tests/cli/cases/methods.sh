@@ -1,7 +1,9 @@
 # The registry, a defence and an attack from data files to a checkpoint that loads.
 temper methods --json | json_check >/dev/null
 temper methods sdd --json | json_check name
-temper methods sdd >/dev/null
+temper methods sdd >told
+sed -n '/^Published settings:/,$p' told | tr '\n' ' ' | grep -q -- '--lr 5e-7 --steps 500 --batch 24' || fail "$(cat told)"
+temper methods sdd --json | json_check settings | grep -q TamperBench
 model="$TINY/model"
 temper defend sdd --model "$model" --harmful "$TINY/harmful.jsonl" --benign "$TINY/benign.jsonl" --out defended \
     --steps 3 --batch 4 --lr 1e-3 --json >json
