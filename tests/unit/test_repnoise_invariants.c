@@ -127,28 +127,6 @@ static void masks_of_both_modes(void **state) {
     }
 }
 
-/* correct: past the other row's end everything is a target, also what looks like padding; a pair of which one row is
- * the beginning of the other has no target on that side and is dropped. */
-static void rows_of_unequal_length(void **state) {
-    (void)state;
-    const int32_t a[] = {5, 10, 9}, b[] = {5, 20}, pad = 9;
-    tm__pairs pairs;
-    tm_ids left = ids_of(a, 3), right = ids_of(b, 2);
-    assert_ok(tm__pairs_create(&pairs, 3, TM__PAIRS_CORRECT, pad));
-    assert_ok(tm__pairs_add(&pairs, &left, &right));
-    check_side(&pairs, TM__HARMFUL, (int32_t[]){-100, 10, 9}, 3, 0);
-    check_side(&pairs, TM__REFUSAL, (int32_t[]){-100, 20}, 2, 0);
-    assert_memory_equal(pairs.mask[0], ((uint8_t[]){0, 1, 1}), 3);
-    for (size_t shorter = 0; shorter < 2; shorter++) {
-        left = ids_of(a, 3 - shorter);
-        right = ids_of(a, 2 + shorter);
-        assert_ok(tm__pairs_add(&pairs, &left, &right));
-        assert_int_equal(pairs.dropped, shorter + 1);
-        assert_int_equal(pairs.side[0].count, 1);
-    }
-    tm__pairs_release(&pairs);
-}
-
 /* ---- whole runs -------------------------------------------------------------------------------------------------- */
 
 typedef struct watcher {
@@ -463,7 +441,6 @@ int main(void) {
         cmocka_unit_test(golden_row_a4),
         cmocka_unit_test(noise_is_zero_where_the_mask_is),
         cmocka_unit_test(masks_of_both_modes),
-        cmocka_unit_test(rows_of_unequal_length),
         cmocka_unit_test(zero_weights_are_masked_sft),
         cmocka_unit_test(one_seed_one_result),
         cmocka_unit_test(resumes_to_the_same_bytes),
