@@ -122,6 +122,8 @@ tm_status tm__random_vaccine_step(tm__trainer *trainer, void *options, double *l
  * zero: equal); the draw of the given index. */
 void tm__t_vaccine_draw(const double *importance, size_t layers, size_t wanted, uint64_t seed, uint32_t index,
                         bool *chosen);
+/* Chance of a block to be drawn next; 0 of one that is chosen. Those of all blocks add up to 1. */
+double tm__t_vaccine_share(const double *importance, size_t layers, const bool *chosen, size_t block);
 typedef struct tm__t_vaccine {
     const tm_t_vaccine_options *options;
     const tm__examples *harmful;

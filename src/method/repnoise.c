@@ -19,7 +19,7 @@
  * Deviations: identical rows give an MMD of 0 instead of NaN; taps live for one step (hooks piled up); `benign-weight`
  * adds cross-entropy on retained benign rows, which the paper does without.
  * Pinned by tests/unit/test_mmd.c (A2, A3), tests/unit/test_repnoise_invariants.c (A4, invariants),
- * tests/golden/test_repnoise.c.
+ * tests/grad/test_grad_repnoise.c (the whole loss by differences), tests/golden/test_repnoise.c.
  */
 #include "method/repnoise.h"
 #include "method/matrix.h"

@@ -33,17 +33,24 @@ static const tm_option options_table[] = {
 
 /* ---- which blocks ------------------------------------------------------------------------------------------------ */
 
-static size_t draw_one(const double *importance, size_t layers, const bool *chosen, double point) {
-    double total = 0, sum = 0;
-    size_t left = 0, last = 0;
+double tm__t_vaccine_share(const double *importance, size_t layers, const bool *chosen, size_t block) {
+    double total = 0;
+    size_t left = 0;
+    if (chosen[block]) return 0;
     for (size_t l = 0; l < layers; l++)
         if (!chosen[l]) {
             total += importance[l];
             left++;
         }
+    return total > 0 ? importance[block] / total : 1.0 / (double)left;
+}
+
+static size_t draw_one(const double *importance, size_t layers, const bool *chosen, double point) {
+    double sum = 0;
+    size_t last = 0;
     for (size_t l = 0; l < layers; l++) {
         if (chosen[l]) continue;
-        double share = total > 0 ? importance[l] / total : 1.0 / (double)left;
+        double share = tm__t_vaccine_share(importance, layers, chosen, l);
         sum += share;
         if (share > 0) last = l;
         if (point < sum && share > 0) return l;

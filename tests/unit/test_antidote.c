@@ -55,6 +55,33 @@ static int64_t zeros(const double *row, int64_t n) {
     return count;
 }
 
+/* The mask is the places of the highest scores, found here by counting; pruning is W * (1 - mask), so that the same
+ * mask once more changes nothing. */
+static void test_a_fixed_mask_is_idempotent(void **state) {
+    (void)state;
+    enum { COLUMNS = 37, CUT = 9 };
+    tm__rng rng = tm__rng_make(5, tm__stream(TM__STREAM_TEST, 1));
+    for (int trial = 0; trial < 50; trial++) {
+        double was[COLUMNS], row[COLUMNS], again[COLUMNS], mean[COLUMNS];
+        bool mask[COLUMNS];
+        for (int j = 0; j < COLUMNS; j++) {
+            was[j] = row[j] = tm__rng_normal(&rng);
+            mean[j] = exp(tm__rng_normal(&rng));
+        }
+        for (int j = 0; j < COLUMNS; j++) {
+            int above = 0;
+            for (int k = 0; k < COLUMNS; k++) above += fabs(was[k]) * sqrt(mean[k]) > fabs(was[j]) * sqrt(mean[j]);
+            mask[j] = above < CUT;
+        }
+        assert_ok(tm__wanda_prune(row, mean, COLUMNS, CUT));
+        for (int j = 0; j < COLUMNS; j++) {
+            assert_true(row[j] == (mask[j] ? 0 : was[j]));
+            again[j] = row[j] * (mask[j] ? 0 : 1);
+        }
+        for (int j = 0; j < COLUMNS; j++) assert_true(again[j] == row[j]);
+    }
+}
+
 static tm_status run(tm_model *model, const tm_dataset *harmful, double ratio) {
     const tm_method_data data = {.harmful = harmful};
     const tm_antidote_options o = {.ratio = ratio};
@@ -175,9 +202,13 @@ static void test_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_scores), cmocka_unit_test(test_golden_counts),
-        cmocka_unit_test(test_whole_model),   cmocka_unit_test(test_inputs_are_the_layers_own),
-        cmocka_unit_test(test_adapter),       cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_golden_scores),
+        cmocka_unit_test(test_golden_counts),
+        cmocka_unit_test(test_a_fixed_mask_is_idempotent),
+        cmocka_unit_test(test_whole_model),
+        cmocka_unit_test(test_inputs_are_the_layers_own),
+        cmocka_unit_test(test_adapter),
+        cmocka_unit_test(test_refuses),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

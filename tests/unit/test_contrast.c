@@ -9,9 +9,11 @@ typedef struct quadratic {
     tm__param param, *items[1];
     double w[2], grad[2];
     double flat; /* 1: h is constant */
+    bool sphere; /* h = 1/2 |w - sphere_centre|^2 instead */
     int calls, fail_at;
 } quadratic;
 
+static const double sphere_centre[2] = {.5, -1.25};
 static tm_device *device;
 
 static int setup(void **state) {
@@ -40,6 +42,13 @@ static void prepare(quadratic *q) {
 static tm_status gradient(void *user, double *loss) {
     quadratic *q = user;
     if (q->calls++ == q->fail_at) return tm__fail(TM_NUMERIC, NULL, NULL, NULL, "planted");
+    if (q->sphere) {
+        double x = q->w[0] - sphere_centre[0], y = q->w[1] - sphere_centre[1];
+        q->grad[0] += x;
+        q->grad[1] += y;
+        *loss = (x * x + y * y) / 2;
+        return TM_OK;
+    }
     if (!q->flat) {
         q->grad[0] += q->w[0];
         q->grad[1] += 3 * q->w[1];
@@ -91,6 +100,28 @@ static void test_a5_panacea(void **state) {
     close_to(q.grad[1], 10 - 2 * 2.9104275004359956 * shorter);
     assert_true(fabs(c.shifted_loss - c.loss - 13.8104933474) < 2e-7);
     tm__contrast_release(&q.set, &c);
+}
+
+/* h = 1/2 |w - a|^2 at w - a = (3, 4): Gp - Gh is e itself, so G = grad g - lambda e; Booster's is + lambda alpha d. */
+static void test_on_a_sphere(void **state) {
+    (void)state;
+    static const double lengths[] = {1, .25, -.1};
+    for (size_t i = 0; i < TM__COUNT(lengths); i++) {
+        quadratic q;
+        tm__contrast c = {.lambda = 2, .length = lengths[i]};
+        prepare(&q);
+        q.sphere = true;
+        q.w[0] = 3 + sphere_centre[0];
+        q.w[1] = 4 + sphere_centre[1];
+        add(&q, &c, 10);
+        const double *shift = c.shift.data[0];
+        double norm = 5 + TM__NORM_FLOOR;
+        close_to(shift[0], lengths[i] * 3 / norm);
+        close_to(shift[1], lengths[i] * 4 / norm);
+        for (int k = 0; k < 2; k++) /* exact but for the rounding of w + e */
+            assert_true(fabs(q.grad[k] - (10 - 2 * shift[k])) < 1e-14);
+        tm__contrast_release(&q.set, &c);
+    }
 }
 
 /* Booster: G = grad f + lambda (grad h(w) - grad h(w - alpha d)). The same sum, the other sign. */
@@ -170,8 +201,9 @@ static void test_failure_restores(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a5_direction), cmocka_unit_test(test_a5_panacea), cmocka_unit_test(test_a6_booster),
-        cmocka_unit_test(test_clamp),        cmocka_unit_test(test_zeros),      cmocka_unit_test(test_failure_restores),
+        cmocka_unit_test(test_a5_direction),     cmocka_unit_test(test_a5_panacea), cmocka_unit_test(test_a6_booster),
+        cmocka_unit_test(test_on_a_sphere),      cmocka_unit_test(test_clamp),      cmocka_unit_test(test_zeros),
+        cmocka_unit_test(test_failure_restores),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -87,6 +87,67 @@ static void test_lambda_zero_tunes_as_sft(void **state) {
     free(directory);
 }
 
+/* w after one step of plain gradient descent of length 1 on the harmful rows, from the model in `directory` (NULL: the
+ * fresh one): w - grad h(w), over all of the harmful rows at once. */
+static weights descended(const char *directory, weights *before) {
+    tm_device *device = tiny_device("cpu");
+    tm_model *model;
+    tm_train_options train = tiny_options();
+    train.steps = 1;
+    train.batch = 5;
+    train.optimiser = 1;
+    train.clip = 0;
+    train.lr = 1;
+    if (directory)
+        assert_ok(tm_model_load(device, directory, NULL, &model));
+    else
+        model = tiny_model(device);
+    *before = weights_of(model);
+    assert_ok(tm_train(model, tokenizer, harmful, &train, NULL, NULL));
+    weights after = weights_of(model);
+    tm_model_free(model);
+    tm_device_close(device);
+    return after;
+}
+
+/* saved - w_T = e_T = + rho grad h / |grad h|: its length, direction and sign, at w_T with --batches, else at the
+ * weights before the last step. */
+static void test_what_is_added(void **state) {
+    (void)state;
+    for (int batches = 0; batches < 2; batches++) {
+        tm_panacea_options o = defaults();
+        tm_train_options train = methods_options(false);
+        char hex[65], *directory = tm__path_join(test_scratch(), "tuned");
+        tm_model *moved = NULL, *tuned = NULL;
+        weights start;
+        train.batch = 5;
+        train.steps = 1;
+        o.rho = .5;
+        o.batches = batches;
+        o.tuned = directory;
+        assert_ok(methods_run(&tm__method_panacea, &data, &o, &train, NULL, hex, &moved));
+        assert_ok(tm_model_load(tm_model_device(moved), directory, NULL, &tuned));
+        weights down = descended(batches ? directory : NULL, &start), w = weights_of(tuned), got = weights_of(moved);
+        double square = 0, error = 0;
+        assert_int_equal(down.count, got.count);
+        for (size_t i = 0; i < got.count; i++) {
+            down.values[i] = start.values[i] - down.values[i]; /* grad h */
+            got.values[i] -= w.values[i];
+            square += down.values[i] * down.values[i];
+        }
+        for (size_t i = 0; i < got.count; i++) down.values[i] *= .5 / sqrt(square);
+        error = test_relative_error(got.values, down.values, got.count);
+        if (!(error < 1e-4)) fail_msg("batches %d: %g", batches, error);
+        free(down.values);
+        free(start.values);
+        free(w.values);
+        free(got.values);
+        tm_model_free(tuned);
+        methods_free(moved);
+        free(directory);
+    }
+}
+
 static double harmful_loss(tm_model *model, const tm_train_options *train) {
     tm_loss_report report;
     assert_ok(tm_eval_loss(model, tokenizer, harmful, train, NULL, &report));
@@ -169,11 +230,9 @@ static void test_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rho_zero_is_sft),
-        cmocka_unit_test(test_lambda_zero_tunes_as_sft),
-        cmocka_unit_test(test_the_perturbation_raises_the_harmful_loss),
-        cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_options_count),
+        cmocka_unit_test(test_rho_zero_is_sft), cmocka_unit_test(test_lambda_zero_tunes_as_sft),
+        cmocka_unit_test(test_what_is_added),   cmocka_unit_test(test_the_perturbation_raises_the_harmful_loss),
+        cmocka_unit_test(test_resume),          cmocka_unit_test(test_options_count),
         cmocka_unit_test(test_refuses),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

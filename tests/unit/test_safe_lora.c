@@ -162,6 +162,44 @@ static void test_projection_of_a_module(void **state) {
     models_end(&m);
 }
 
+/* A model of the tiny kind with another width of the feed-forward part, saved. */
+static const char *other_width(tm_device *device) {
+    tm_model *other;
+    char *config = strdup(tiny_config);
+    const char *directory = test_scratch();
+    const tm_save_options save = {.overwrite = true};
+    memcpy(strstr(config, "\"intermediate_size\":48") + 20, "40", 2);
+    assert_ok(tm_model_create(device, config, 1, &other));
+    assert_ok(tm_model_save(other, directory, &save));
+    tm_model_free(other);
+    free(config);
+    return directory;
+}
+
+/* Modules are compared by name: the first that does not fit is told, in whichever model, and nothing is projected. */
+static void test_modules_must_match(void **state) {
+    (void)state;
+    models m;
+    char note[256];
+    models_begin(&m);
+    const char *fits[] = {m.base, m.aligned}, *other = other_width(m.device);
+    double *before = all_of_b(&m, 0, 0);
+    for (int i = 0; i < 2; i++) {
+        m.base = i == 0 ? other : fits[0];
+        m.aligned = i == 1 ? other : fits[1];
+        assert_int_equal(run(&m, 1, 0, TM__PROJECT_CODE, note), TM_MISMATCH);
+        assert_string_equal(tm_error_last()->field, "model.layers.0.mlp.down_proj.weight");
+        assert_non_null(strstr(tm_error_last()->message, i ? "aligned" : "base"));
+        assert_true(same_b(&m, 0, 0, before));
+    }
+    m.base = fits[0];
+    m.aligned = fits[1];
+    assert_ok(run(&m, 1, 0, TM__PROJECT_CODE, note));
+    assert_false(same_b(&m, 0, 0, before));
+    free(before);
+    models_end(&m);
+}
+
 static void test_refuses(void **state) {
     (void)state;
     models m;
@@ -192,9 +230,9 @@ static void test_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_projectors), cmocka_unit_test(test_ranks),
-        cmocka_unit_test(test_choice_of_modules), cmocka_unit_test(test_projection_of_a_module),
-        cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_golden_projectors),  cmocka_unit_test(test_ranks),
+        cmocka_unit_test(test_choice_of_modules),  cmocka_unit_test(test_projection_of_a_module),
+        cmocka_unit_test(test_modules_must_match), cmocka_unit_test(test_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -83,6 +83,29 @@ static void test_scores(void **state) {
     tm_device_close(device);
 }
 
+/* sum p = 1 over the blocks that are left, whatever was measured and drawn. */
+static void test_shares_add_up(void **state) {
+    (void)state;
+    enum { BLOCKS = 7 };
+    tm__rng rng = tm__rng_make(3, tm__stream(TM__STREAM_TEST, 1));
+    for (int trial = 0; trial < 500; trial++) {
+        double importance[BLOCKS], sum = 0;
+        bool chosen[BLOCKS] = {false};
+        for (int l = 0; l < BLOCKS; l++) {
+            importance[l] = tm__rng_below(&rng, 4) ? exp(20 * tm__rng_uniform(&rng) - 10) : 0;
+            chosen[l] = l != trial % BLOCKS && tm__rng_below(&rng, 3) == 0;
+        }
+        if (trial % 10 == 0) memset(importance, 0, sizeof importance);
+        for (size_t l = 0; l < BLOCKS; l++) {
+            double p = tm__t_vaccine_share(importance, BLOCKS, chosen, l);
+            assert_true(p >= 0 && p <= 1);
+            if (chosen[l]) assert_true(p == 0);
+            sum += p;
+        }
+        assert_true(fabs(sum - 1) < 1e-14);
+    }
+}
+
 /* Two of four: each in half of the draws. */
 static void test_equal_chances(void **state) {
     (void)state;
@@ -98,6 +121,7 @@ static void test_equal_chances(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_scores), cmocka_unit_test(test_equal_chances)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_scores), cmocka_unit_test(test_shares_add_up),
+                                       cmocka_unit_test(test_equal_chances)};
     return cmocka_run_group_tests(tests, methods_setup, methods_teardown);
 }
