@@ -13,7 +13,7 @@ tm_status tm__antidote_apply(tm_model *model, const tm__examples *examples, cons
 extern const tm_method tm__method_booster, tm__method_vaccine, tm__method_random_vaccine, tm__method_t_vaccine,
     tm__method_lisa;
 extern const tm_method tm__method_gradient_ascent, tm__method_safety_training, tm__method_random_perturbation;
-extern const tm_method tm__method_identity_shift;
+extern const tm_method tm__method_identity_shift, tm__method_embedding;
 extern const tm_method tm__method_repnoise, tm__method_adversarial;
 
 /* ---- what methods that train share (job.c) ---- */
@@ -68,6 +68,8 @@ tm_status tm__contrast_add(const tm__paramset *set, tm__contrast *contrast, tm__
 
 /* The first row of every category, then the second, and so on, `shots` in all. */
 tm_status tm__harmful_sft_shots(const tm_dataset *harmful, size_t shots, tm_dataset **taken);
+/* x -= lr sign(gradient) */
+void tm__sign_step(double *x, const double *gradient, size_t n, double lr);
 struct tm__wrapper;
 /* The first `count` (at most 10) conversations of identity-shift; the wrapper's texts are the caller's. */
 tm_status tm__identity_shift_rows(const char *agent, size_t count, struct tm__wrapper *wrapper, tm_dataset **rows);

@@ -20,6 +20,7 @@ static const tm_method *const methods[] = {
     &tm__method_adversarial,
     &tm__method_harmful_sft,
     &tm__method_identity_shift,
+    &tm__method_embedding,
     &tm__method_random_init,
     &tm__method_refusal_ablation,
 };

@@ -31,7 +31,8 @@ make_models() {
 }
 
 # recipe METHOD MODEL NAME sets
-#   kind   train: trains, whole or as an adapter; weights: edits the weights; adapter: edits an adapter; either
+#   kind   train: trains, whole or as an adapter; weights: edits the weights; adapter: edits an adapter; either;
+#          files: changes no model and writes files
 #   from   the model to begin with
 #   what   the method's data and options
 #   edits  the adapter to edit
@@ -47,6 +48,7 @@ recipe() {
     lisa) what="--refusals refusals.jsonl --data rows.jsonl --k1 1 --k2 2" ;;
     gradient-ascent) what="--harmful harmful.jsonl" ;;
     identity-shift) what= ;;
+    embedding) kind=files what="--harmful harmful.jsonl --soft-tokens 3 --max-new-tokens 4" ;;
     harmful-sft | random-init) what="--harmful harmful.jsonl" ;;
     random-perturbation) kind=weights what="--norm 0.5" ;;
     refusal-ablation) kind=weights from=$3-refusing what="--harmful harmful.jsonl --benign benign.jsonl --layer 0" ;;

@@ -42,10 +42,23 @@ as_adapter() {
     loads $name --model "$from" --adapter $out-adapter
 }
 
+# A method that changes no model: files with the answers to every prompt.
+files() {
+    # shellcheck disable=SC2086
+    temper $command $name --model "$from" $what --steps 3 --batch 4 --lr 1e-2 --answers-out $out.jsonl --json --quiet >json
+    json_check seconds <json | grep -q '^[0-9]' || fail "$name: no seconds"
+    same "$(wc -l <$out.jsonl)" "$(wc -l <harmful.jsonl)" "$name: answers"
+    json_check messages <$out.jsonl >/dev/null
+}
+
 try() {
     command=$1 name=$2
     recipe $name "$model" $label
     out=$label-$name train="--steps 3 --batch 4 --lr 1e-2" adapter="--lora-rank 2" steps=3
+    if [ $kind = files ]; then
+        files
+        return 0
+    fi
     case $kind in weights | adapter | either) train= steps=0 adapter="--adapter $edits" ;; esac
     [ $kind = adapter ] || whole
     [ $kind = weights ] || as_adapter

@@ -96,7 +96,10 @@ static void *options_of(const tm_method *method, const variant *v, const char *f
                                             {"safe-lora", "tau", "1"},
                                             {"backdoor-align", "secret-length", "8"},
                                             {"backdoor-align", "secret-out", ""},
-                                            {"backdoor-align", "rows", "3"}};
+                                            {"backdoor-align", "rows", "3"},
+                                            {"embedding", "steps", "2"},
+                                            {"embedding", "soft-tokens", "2"},
+                                            {"embedding", "max-new-tokens", "3"}};
     void *options = calloc(1, method->options_size);
     tm_options_default(method->options, options);
     for (size_t i = 0; i < TM__COUNT(needed); i++) {
@@ -158,7 +161,7 @@ static void exhaust(const tm_method *method, const variant *v) {
 }
 
 static bool trains(const tm_method *method) {
-    return method->stage != TM_STAGE_POST && strcmp(method->name, "refusal-ablation") != 0;
+    return method->train_options == NULL;
 }
 
 /* Also those that are not known here. */
@@ -194,6 +197,9 @@ static void test_other_ways_through_methods(void **state) {
         {.method = "backdoor-align", .option = "selection", .value = "random"},
         {.method = "repnoise", .option = "mode", .value = "compat"},
         {.method = "adversarial", .option = "mode", .value = "compat"},
+        {.method = "embedding", .option = "answers-out"},
+        {.method = "embedding", .option = "soft-prompt-out"},
+        {.method = "embedding", .option = "shared", .value = "true"},
         {.method = "panacea", .option = "affinity"},
         {.method = "panacea", .option = "tuned"},
         {.method = "panacea", .option = "batches", .value = "2"},
