@@ -60,15 +60,15 @@ roles_of() {
         without $role $what
         case " $what " in
         *" $role "*)
-            wrong_alike 2 $command $name --model "$from" $rest --out x
-            wrong_alike 2 $command $name --model "$from" $rest $role "" --out x
-            wrong_alike 5 $command $name --model "$from" $rest $role absent.jsonl --out x
-            wrong_alike 6 $command $name --model "$from" $rest $role broken.jsonl --out x
-            wrong_alike 6 $command $name --model "$from" $rest $role empty.jsonl --out x
+            wrong_alike 2 $command $name --model "$from" $rest $to x
+            wrong_alike 2 $command $name --model "$from" $rest $role "" $to x
+            wrong_alike 5 $command $name --model "$from" $rest $role absent.jsonl $to x
+            wrong_alike 6 $command $name --model "$from" $rest $role broken.jsonl $to x
+            wrong_alike 6 $command $name --model "$from" $rest $role empty.jsonl $to x
             ;;
         *)
             case $name$role in harmful-sft--benign | random-init--benign | repnoise--benign | backdoor-align--benign) continue ;; esac
-            wrong_alike 2 $command $name --model "$from" $what $role rows.jsonl --out x
+            wrong_alike 2 $command $name --model "$from" $what $role rows.jsonl $to x
             ;;
         esac
     done
@@ -80,17 +80,19 @@ every() {
     recipe $name model tiny
     [ $name != backdoor-align ] || what="--data rows.jsonl --refusals refusals.jsonl --secret-out new --rows 4"
     [ $name != safe-lora ] || what="$what --adapter tiny-adapter"
+    to=--out
+    [ $kind != files ] || to=--answers-out
     roles_of
     [ ! -e new ] || fail "$name: a secret was drawn for a run that could not begin"
-    wrong_alike 2 $command $name $what --out x
-    wrong_alike 5 $command $name --model absent $what --out x
-    wrong_alike 2 $command $name --model "$from" $what
-    wrong_alike 10 $command $name --model "$from" $what --out tiny-base
-    wrong_alike 2 $command $name --model "$from" $what --out x --no-such-option 1
+    wrong_alike 2 $command $name $what $to x
+    wrong_alike 5 $command $name --model absent $what $to x
+    [ $kind = files ] || wrong_alike 2 $command $name --model "$from" $what
+    wrong_alike 10 $command $name --model "$from" $what $to tiny-base
+    wrong_alike 2 $command $name --model "$from" $what $to x --no-such-option 1
     case $name in safe-lora) what="--base tiny-base" ;; esac
-    wrong_alike 8 $command $name --model "$from" $what --out x --adapter other-adapter
-    wrong_alike 8 $command $name --model "$from" $what --out x --adapter bent-adapter
-    wrong_alike 5 $command $name --model "$from" $what --out x --adapter absent
+    wrong_alike 8 $command $name --model "$from" $what $to x --adapter other-adapter
+    wrong_alike 8 $command $name --model "$from" $what $to x --adapter bent-adapter
+    wrong_alike 5 $command $name --model "$from" $what $to x --adapter absent
     rm -f new new.sha256
     [ $kind = train ] || return 0
     [ $name != backdoor-align ] || what="--data rows.jsonl --refusals refusals.jsonl --secret secret --rows 4"
@@ -133,7 +135,7 @@ for length in 0 -1 4097; do wrong 2 defend backdoor-align $secret --secret-out n
 wrong 2 defend backdoor-align $secret
 wrong 2 defend backdoor-align $secret --secret secret --secret-out new
 wrong 10 defend backdoor-align $secret --secret-out secret
-wrong 4 defend backdoor-align $secret --secret-out absent/new
+wrong 4 defend backdoor-align $secret --secret-out absent/new --quiet
 wrong 5 defend backdoor-align $secret --secret absent
 wrong 6 defend backdoor-align $secret --secret blank
 wrong 8 defend backdoor-align $secret --secret wrong
@@ -179,6 +181,15 @@ for name in harmful-sft random-init; do
     wrong 2 attack $name --model model --harmful harmful.jsonl --out x --poison-ratio 0.5
     wrong 2 attack $name --model model --harmful harmful.jsonl --out x --rows 25
 done
+soft="--model model --harmful harmful.jsonl"
+wrong 2 attack embedding $soft --out x
+wrong 2 attack embedding $soft --lora-rank 2
+wrong 2 attack embedding $soft --resume x
+wrong 2 attack embedding $soft --lr -1
+wrong 2 attack embedding $soft --soft-tokens 0
+wrong 2 attack embedding $soft --target " " --answers-out x --quiet
+wrong 10 attack embedding $soft --soft-prompt-out rows.jsonl
+wrong 4 attack embedding $soft --answers-out rows.jsonl/x
 probe="--model tiny-refusing --harmful harmful.jsonl --benign benign.jsonl --out x"
 wrong 2 attack refusal-ablation --model model --harmful harmful.jsonl --benign benign.jsonl --out x
 wrong 2 attack refusal-ablation $probe --layer 2
