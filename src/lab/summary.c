@@ -187,7 +187,7 @@ static bool first_of_group(const tm_plan *plan, size_t attack) {
 static void put_group(table *t, const char *group) {
     size_t all = 0;
     for (size_t i = 0; i < t->plan->attack_count; i++) all += strcmp(t->plan->attacks[i].group, group) == 0;
-    t->ok = t->ok && tm__string_printf(t->out, "\n### Against %s (%zu attackers)\n\n", group, all);
+    t->ok = t->ok && tm__string_printf(t->out, "\n### Against %s (%zu attacker%s)\n\n", group, all, all == 1 ? "" : "s");
     put(t,
         "| arm | mean leak | mean comply | worst attacker | leak | comply | withheld leak | skills | n | CPU s | MiB "
         "|\n|---|---|---|---|---|---|---|---|---|---|---|\n");
@@ -220,7 +220,7 @@ static const char *other_axes(const char *name) {
 
 static bool first_of_row(const tm_plan *plan, size_t attack) {
     for (size_t i = 0; i < attack; i++)
-        if (kind_of(&plan->attacks[i]) == HARMFUL &&
+        if (kind_of(&plan->attacks[i]) != BEFORE &&
             strcmp(other_axes(plan->attacks[i].name), other_axes(plan->attacks[attack].name)) == 0)
             return false;
     return true;
@@ -229,7 +229,7 @@ static bool first_of_row(const tm_plan *plan, size_t attack) {
 static bool first_of_column(const tm_plan *plan, size_t attack) {
     size_t len = strcspn(plan->attacks[attack].name, " ");
     for (size_t i = 0; i < attack; i++)
-        if (kind_of(&plan->attacks[i]) == HARMFUL && strcspn(plan->attacks[i].name, " ") == len &&
+        if (kind_of(&plan->attacks[i]) != BEFORE && strcspn(plan->attacks[i].name, " ") == len &&
             memcmp(plan->attacks[i].name, plan->attacks[attack].name, len) == 0)
             return false;
     return true;
@@ -243,7 +243,7 @@ static void put_matrix_line(table *t, const char *arm, const char *view, const c
     for (size_t i = 0; i < t->plan->attack_count; i++) {
         const tm__plan_attack *column = &t->plan->attacks[i];
         char name[2 * TM__PLAN_NAME];
-        if (kind_of(column) != HARMFUL || !first_of_column(t->plan, i)) continue;
+        if (kind_of(column) == BEFORE || !first_of_column(t->plan, i)) continue;
         snprintf(name, sizeof name, "%.*s%s%s", (int)strcspn(column->name, " "), column->name, row[0] ? " " : "", row);
         stats s = of(t, arm, name, score, view);
         any |= s.n > 0;
@@ -260,7 +260,7 @@ static void put_matrix(table *t, const char *score) {
     size_t columns = 0;
     t->ok = t->ok && tm__string_printf(t->out, "\n### %s after the attack\n\n| arm | attacker |", score);
     for (size_t i = 0; i < plan->attack_count; i++)
-        if (kind_of(&plan->attacks[i]) == HARMFUL && first_of_column(plan, i)) {
+        if (kind_of(&plan->attacks[i]) != BEFORE && first_of_column(plan, i)) {
             const char *name = plan->attacks[i].name;
             t->ok = t->ok && tm__string_printf(t->out, " %.*s |", (int)strcspn(name, " "), name);
             columns++;
@@ -272,7 +272,7 @@ static void put_matrix(table *t, const char *score) {
         const char *arm = plan->arms[a].name;
         bool secret = has_secret(t, arm);
         for (size_t i = 0; i < plan->attack_count; i++) {
-            if (kind_of(&plan->attacks[i]) != HARMFUL || !first_of_row(plan, i)) continue;
+            if (kind_of(&plan->attacks[i]) == BEFORE || !first_of_row(plan, i)) continue;
             put_matrix_line(t, arm, "", other_axes(plan->attacks[i].name), score);
             if (secret) put_matrix_line(t, arm, "_secret", other_axes(plan->attacks[i].name), score);
         }
