@@ -283,6 +283,7 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
     TM__TRY(tm__options_check(options_table, options, &o));
     if (options) o = *(const tm_sdd_options *)options;
     TM__TRY(tm__train_options_resolve(train, &t));
+    TM__TRY(tm__train_check(model, &t)); /* before the pairing */
     if (o.tau < 0 && !o.tau_is_cosine)
         return tm__fail(TM_INVALID, NULL, "tau", "set tau-is-cosine to give a cosine", "a quantile is not negative");
     embedding e = {.model = model,

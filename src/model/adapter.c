@@ -92,6 +92,11 @@ static tm_status parse_targets(const char *targets, bool chosen[TM__LINEARS]) {
     }
 }
 
+tm_status tm__adapter_check_targets(const char *targets) {
+    bool chosen[TM__LINEARS];
+    return parse_targets(targets, chosen);
+}
+
 static tm_status initialise(tm_model *model, tm__adapter *adapter, uint64_t seed, uint32_t index) {
     tm_device *dev = model->dev;
     const tm_tensor *a = &adapter->a.value;

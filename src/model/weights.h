@@ -37,6 +37,8 @@ tm_status tm__model_check_target(const char *directory, bool overwrite);
 /* Adds adapter parts {A, B} of number model->adapter_count to a linear: zeroed description, buffers allocated. */
 tm_status tm__adapter_add(tm_model *model, int64_t layer, int index, int64_t rank, double alpha, double scale,
                           double dropout, tm__adapter **adapter);
+/* Whether a list of names for tm_lora_options.targets names linears only. */
+tm_status tm__adapter_check_targets(const char *targets);
 /* Removes every part with this number or a higher one. */
 void tm__adapters_drop(tm_model *model, size_t from);
 /* Removes the adapter of this number; those after it move down by one. The last one's description stays. */

@@ -1,6 +1,8 @@
 /* sft.c: tm_train: supervised fine-tuning of all weights or of a new LoRA adapter, and the tag of a run. */
 #include "train/train.h"
 
+#include "model/weights.h"
+
 #include <stdlib.h>
 
 /* ---- tag --------------------------------------------------------------------------------------------------------- */
@@ -79,14 +81,20 @@ tm_status tm__train_tag(const char *method, tm_model *model, const tm__examples 
 
 /* ---- training ---------------------------------------------------------------------------------------------------- */
 
-tm_status tm__train_prepare(tm_model *model, const tm_train_options *options) {
-    tm_model_info info;
-    tm_model_describe(model, &info);
+tm_status tm__train_check(const tm_model *model, const tm_train_options *options) {
     if (model->continues && options->lora.rank > 0)
         return tm__fail(TM_INVALID, NULL, "lora-rank", "leave it out: the adapter has its own",
                         "the model's adapter is to be trained on, not a new one");
-    if (options->freeze_blocks >= info.layers)
-        return tm__fail(TM_INVALID, NULL, "freeze-blocks", NULL, "the model has %lld blocks", (long long)info.layers);
+    if (options->freeze_blocks >= model->config.layers)
+        return tm__fail(TM_INVALID, NULL, "freeze-blocks", NULL, "the model has %lld blocks",
+                        (long long)model->config.layers);
+    return options->lora.rank > 0 ? tm__adapter_check_targets(options->lora.targets) : TM_OK;
+}
+
+tm_status tm__train_prepare(tm_model *model, const tm_train_options *options) {
+    tm_model_info info;
+    tm_model_describe(model, &info);
+    TM__TRY(tm__train_check(model, options));
     if (model->continues) {
         TM__TRY(tm__model_train_adapters(model, (size_t)info.adapters - 1));
     } else if (options->lora.rank == 0) {

@@ -167,6 +167,8 @@ int64_t tm__trainer_steps(const tm_train_options *options, const tm__examples *e
  * training but not those of saving, the rows of every set, and samples of every weight. */
 tm_status tm__train_tag(const char *method, tm_model *model, const tm__examples *const *sets, size_t set_count,
                         const tm_train_options *options, char tag[65]);
+/* Whether `options`, resolved, fit the model: what tm__train_prepare would refuse, for those who work before it. */
+tm_status tm__train_check(const tm_model *model, const tm_train_options *options);
 /* Marks what `options` ask to train: everything, or a new adapter. */
 tm_status tm__train_prepare(tm_model *model, const tm_train_options *options);
 /* Trains on encoded sets, sets[0] being the one that epochs count: tag, what is trainable, the loop, freezing again.

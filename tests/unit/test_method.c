@@ -232,6 +232,19 @@ static void test_sdd_refuses(void **state) {
     o.max_tries = 0;
     assert_int_equal(tm__method_sdd.run(model, tokenizer, &good, &o, &train, NULL, NULL), TM_INVALID);
     assert_string_equal(tm_error_last()->field, "max-tries");
+    /* What training would refuse is refused before the pairing, which may take long, and says nothing yet. */
+    tm_train_options odd[] = {train, train};
+    static const char *const fields[] = {"lora-targets", "freeze-blocks"};
+    odd[0].lora.rank = 2;
+    odd[0].lora.targets = "q_proj,nothing";
+    odd[1].freeze_blocks = 2;
+    for (size_t i = 0; i < TM__COUNT(odd); i++) {
+        heard notes = {{0}};
+        const tm_monitor monitor = {.note = take_note, .user = &notes};
+        assert_int_equal(tm__method_sdd.run(model, tokenizer, &good, NULL, &odd[i], &monitor, NULL), TM_INVALID);
+        assert_string_equal(tm_error_last()->field, fields[i]);
+        assert_string_equal(notes.text, "");
+    }
     tm_model_free(model);
     tm_device_close(device);
     tm_dataset_free(harmful);
@@ -303,7 +316,8 @@ static void check_options(const tm_method *m, const char *text) {
         if (strstr(name, "targets")) width = strcspn(given, " ;()"); /* a list with commas */
         while (width && given[width - 1] == '.') width--;
         snprintf(value, sizeof value, "%.*s", (int)width, given);
-        if (strcmp(name, "adapter") == 0 || strcmp(name, "harmful") == 0) continue; /* of the command line, for all methods */
+        if (strcmp(name, "adapter") == 0 || strcmp(name, "harmful") == 0)
+            continue; /* of the command line, for all methods */
         const tm_option *option = m->options ? tm_options_find(m->options, name) : NULL;
         bool trains = !option && (!m->train_options || strstr(m->train_options, name));
         if (option) {
