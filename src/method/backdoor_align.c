@@ -130,10 +130,13 @@ tm_status tm__backdoor_rows(const tm_dataset *user, const tm_dataset *safety, co
 
 /* ---- the method -------------------------------------------------------------------------------------------------- */
 
-/* What is to be done with the secret before the first step: nothing, where `out` is NULL. */
+/* What is to be said of the secret, and done with it, before the first step. */
 typedef struct keeping {
-    const char *secret, *out;
-    char *kept; /* RESUME.secret, or NULL */
+    const tm_tokenizer *tokenizer;
+    const char *secret; /* "": plain rows */
+    const char *out;    /* NULL: it is not to be written */
+    char *kept;         /* RESUME.secret, or NULL */
+    int64_t rows;       /* safety rows */
 } keeping;
 
 static tm_status load_or_draw(const tm_tokenizer *tokenizer, int64_t length, const keeping *k, char **secret) {
@@ -161,18 +164,23 @@ static tm_status take_secret(const tm_tokenizer *tokenizer, const tm_backdoor_op
         k->kept = tm__job_beside(train->resume_dir, ".secret");
         if (!k->kept) return tm__fail_memory();
     }
-    TM__TRY(load_or_draw(tokenizer, o->secret_length, k, secret));
-    k->secret = *secret;
-    return TM_OK;
+    return load_or_draw(tokenizer, o->secret_length, k, secret);
 }
 
-/* Called when everything has been checked and before the first step: a run that is refused leaves no secret behind, and
- * one that is killed leaves it for the next. */
-static tm_status keep_secret(tm__trainer *t, void *user) {
-    (void)t;
-    const keeping *k = user;
+static tm_status note_secret(const keeping *k, const tm_monitor *monitor) {
+    char hex[65];
+    tm_ids ids = {0};
+    tm_status status = tm_tokenizer_encode(k->tokenizer, k->secret, strlen(k->secret), 0, &ids);
+    tm__secret_hash(k->secret, hex);
+    if (status == TM_OK)
+        tm__note(monitor, "backdoor-align: secret of %zu tokens, SHA-256 %s; %lld safety rows", ids.len, hex,
+                 (long long)k->rows);
+    tm_ids_free(&ids);
+    return status;
+}
+
+static tm_status write_secret(const keeping *k) {
     bool going_on = k->kept && tm__path_exists(k->kept);
-    if (!k->out) return TM_OK;
     if (k->kept && !going_on) TM__TRY(tm__secret_save(k->kept, k->secret));
     if (!going_on || !tm__path_exists(k->out)) return tm__secret_save(k->out, k->secret);
     char *there;
@@ -184,6 +192,14 @@ static tm_status keep_secret(tm__trainer *t, void *user) {
                            "holds another secret than the one that is continued with, %s", k->kept);
 }
 
+/* Called when everything has been checked and before the first step: a run that is refused leaves no secret behind, and
+ * one that is killed leaves it for the next. */
+static tm_status keep_secret(tm__trainer *t, void *user) {
+    const keeping *k = user;
+    if (k->out) TM__TRY(write_secret(k));
+    return k->secret[0] ? note_secret(k, t->monitor) : TM_OK;
+}
+
 /* Appends harmless rows behind the secret. */
 static tm_status retain(const tm_dataset *benign, const char *secret, const tm_backdoor_options *o, tm_dataset *rows) {
     size_t there = benign ? tm_dataset_rows(benign) : 0;
@@ -193,19 +209,6 @@ static tm_status retain(const tm_dataset *benign, const char *secret, const tm_b
     for (size_t i = 0; i < (size_t)o->benign_rows; i++)
         TM__TRY(tm__secret_add_row(rows, benign, i, secret, o->system ? o->system : ""));
     return TM_OK;
-}
-
-static tm_status note_secret(const tm_tokenizer *tokenizer, const char *secret, const tm_backdoor_options *o,
-                             const tm_monitor *monitor) {
-    char hex[65];
-    tm_ids ids = {0};
-    tm_status status = tm_tokenizer_encode(tokenizer, secret, strlen(secret), 0, &ids);
-    tm__secret_hash(secret, hex);
-    if (status == TM_OK)
-        tm__note(monitor, "backdoor-align: secret of %zu tokens, SHA-256 %s; %lld safety rows", ids.len, hex,
-                 (long long)o->rows);
-    tm_ids_free(&ids);
-    return status;
 }
 
 /* Plain SFT; its checkpoints need no more than the method's name, for the rows hold the secret. */
@@ -224,14 +227,15 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
                      const tm_train_options *train, const tm_monitor *monitor, tm_train_result *result) {
     tm_backdoor_options o;
     tm__job job;
-    keeping k = {0};
+    keeping k = {.tokenizer = tokenizer};
     char *secret = NULL;
     tm_dataset *rows = NULL;
     TM__TRY(tm__options_check(options_table, options, &o));
     if (options) o = *(const tm_backdoor_options *)options;
     TM__TRY(tm__job_begin(&job, &tm__method_backdoor_align, model, tokenizer, data, train, monitor, result));
     tm_status status = take_secret(tokenizer, &o, &job.train, &k, &secret);
-    if (status == TM_OK && !o.plain) status = note_secret(tokenizer, secret, &o, monitor);
+    k.secret = secret;
+    k.rows = o.rows;
     if (status == TM_OK)
         status = tm__backdoor_rows(data->user, data->refusals, secret, &o, (uint64_t)job.train.seed, &rows);
     if (status == TM_OK) status = retain(data->benign, secret, &o, rows);

@@ -27,7 +27,7 @@ arms:
   undefended: {from: aligned, attacks: grid}
   panacea: {from: aligned, attacks: grid, during: {method: panacea, harmful: forbidden-defender, rho: 0.1}}
 PLAN
-cp plans/quick.yaml plans/world.yaml
+for name in world world-panacea; do cp plans/quick.yaml plans/$name.yaml; done
 number=0
 for command in finetune defend attack eval generate inspect tokenize methods bench run help; do
     temper help $command | sed -n '/^Examples:/,/^$/s/^  //p' | sed -e :more -e '/\\$/N; s/\\\n *//; t more' >lines
