@@ -87,7 +87,7 @@ try() {
     # shellcheck disable=SC2086
     once $out-whole $given || fail "$name: $(cat $out.said)"
     same "$(hash_of $out)" "$(hash_of $out-whole)" "$name $mode: SIG$4 and whole"
-    rm -rf $out $out-whole $state*
+    rm -rf $out $out-whole $state* $out.secret*
 }
 
 make_rows
