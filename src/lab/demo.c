@@ -199,6 +199,49 @@ done:
     return status;
 }
 
+static tm_status note_rows(const demo_run *demo, tm_provenance *history, const char *role, tm_party party,
+                           const char *name) {
+    tm_dataset *rows = NULL;
+    if (!name) return TM_OK;
+    TM__TRY(tm_world_set(demo->world, name, &rows));
+    tm_status status = tm_provenance_rows(history, role, party, NULL, rows);
+    tm_dataset_free(rows);
+    return status;
+}
+
+/* The parent's stages and this one's. Base training and alignment ask about every item, whoever's it is later, so of
+ * their rows only the set's name is kept. */
+static tm_status add_stage(const demo_run *demo, const tm__demo_step *step, tm_provenance *history) {
+    const tm_method *method = step->method ? tm_method_find(step->method) : NULL;
+    bool attack = method && method->stage == TM_STAGE_ATTACK;
+    tm_party party = attack ? TM_PARTY_USER : TM_PARTY_DEFENDER;
+    TM__TRY(tm_provenance_begin(history,
+                                attack   ? "attack"
+                                : method ? "defence"
+                                         : "alignment",
+                                method ? method->name : "finetune", step->train.seed));
+    TM__TRY(tm_provenance_options(history, tm_train_option_table, &step->train));
+    TM__TRY(tm_provenance_note(history, "set", step->rows));
+    if (!method) return TM_OK;
+    any_options options;
+    method_options(demo, method, &options);
+    TM__TRY(tm_provenance_options(history, method->options, &options));
+    TM__TRY(note_rows(demo, history, "harmful", party, step->rows));
+    return note_rows(demo, history, "benign", party, step->benign);
+}
+
+static tm_status save_row(const demo_run *demo, const tm__demo_step *step, const tm_demo_row *parent,
+                          const tm_demo_row *row, tm_model *model) {
+    tm_provenance *history = NULL;
+    TM__TRY(parent ? tm_provenance_load(parent->directory, &history) : tm_provenance_create(&history));
+    tm_status status = add_stage(demo, step, history);
+    const tm_save_options save = {
+        .dtype = TM_SAVE_F32, .tokenizer_dir = demo->world_dir, .overwrite = true, .provenance = history};
+    if (status == TM_OK) status = tm_model_save(model, row->directory, &save);
+    tm_provenance_free(history);
+    return status;
+}
+
 static tm_status make_row(demo_run *demo, const tm__demo_step *step, const tm_demo_row *parent, tm_demo_row *row,
                           tm__demo_record *record) {
     double start = tm__now();
@@ -209,8 +252,7 @@ static tm_status make_row(demo_run *demo, const tm__demo_step *step, const tm_de
     else
         TM__TRY(tm_model_create(demo->device, demo->config, (uint64_t)demo->options.seed, &model));
     tm_status status = run_step(demo, step, model);
-    const tm_save_options save = {.dtype = TM_SAVE_F32, .tokenizer_dir = demo->world_dir, .overwrite = true};
-    if (status == TM_OK) status = tm_model_save(model, row->directory, &save);
+    if (status == TM_OK) status = save_row(demo, step, parent, row, model);
     tm_model_free(model);
     *record = (tm__demo_record){.seconds = tm__now() - start};
     return status;

@@ -6,6 +6,10 @@ for i in 0 1 2 3 4; do
     directory=$(json_check rows.$i.directory <json)
     temper inspect "$directory" >/dev/null
 done
+temper inspect "$(json_check rows.4.directory <json)" >told
+for stage in "1. finetune (alignment" "2. finetune (alignment" "3. sdd (defence" "4. harmful-sft (attack"; do
+    grep -qF "$stage" told || fail "no stage $stage in the history: $(cat told)"
+done
 temper generate --model "$(json_check rows.2.directory <json)" --data d/world/forbidden-test.jsonl --quiet \
     --max-new-tokens 4 >answers
 json_check <answers
