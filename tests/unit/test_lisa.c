@@ -79,33 +79,38 @@ static void release(tm__trainer *t, void *opaque) {
     tm__lisa_release(t, &((watch *)opaque)->lisa);
 }
 
-/* At a switch the pull is zero; between switches it is rho |w - anchor|; in the first tenth of the steps there is none.
- */
-static void test_pull(void **state) {
-    (void)state;
+/* At a switch the pull is zero; between switches it is rho |w - anchor|; before step `first` there is none. */
+static void check_pull(int64_t steps, int64_t first) {
     const tm_lisa_options o = {.k1 = 2, .k2 = 3, .rho = .5};
     tm_train_options train = methods_options(false);
     tm__examples u, r;
     tm_device *device = tiny_device("ref64");
     tm_model *model = tiny_model(device);
-    train.steps = 12;
+    train.steps = steps;
     assert_ok(tm__examples_encode(tokenizer, user, TM_CHAT_CHATML, 512, false, NULL, &u));
     assert_ok(tm__examples_encode(tokenizer, refusals, TM_CHAT_CHATML, 512, false, NULL, &r));
     assert_ok(tm__model_train_full(model));
     watch w = {.lisa = {.options = &o, .refusals = &r}};
     const tm__run run = {.tag = "", .step = step, .user = &w, .begin = begin, .release = release};
     assert_ok(tm__trainer_run(model, &u, &train, NULL, &run, NULL));
-    for (int64_t i = 0; i < 12; i++) {
+    for (int64_t i = 0; i < steps; i++) {
         int64_t at = i % 5;
         bool switched = at == 0 || at == 2;
         assert_true(switched ? w.distance[i] == 0 : w.distance[i] > 1e-3);
-        double want = i < 2 ? 0 : .5 * w.distance[i];
+        double want = i < first ? 0 : .5 * w.distance[i];
         assert_true(fabs(w.pull[i] - want) <= 1e-9 * fmax(1, want));
     }
     tm__examples_release(&u);
     tm__examples_release(&r);
     tm_model_free(model);
     tm_device_close(device);
+}
+
+/* None in the first tenth of the steps: ceil(1.2), and 1 exactly. */
+static void test_pull(void **state) {
+    (void)state;
+    check_pull(12, 2);
+    check_pull(10, 1);
 }
 
 static void test_refuses(void **state) {
