@@ -106,10 +106,11 @@ static void check_pull(int64_t steps, int64_t first) {
     tm_device_close(device);
 }
 
-/* None in the first tenth of the steps: ceil(1.2), and 1 exactly. */
+/* None in the first tenth of the steps: ceil(1.2), ceil(1.1), and 1 exactly. */
 static void test_pull(void **state) {
     (void)state;
     check_pull(12, 2);
+    check_pull(11, 2);
     check_pull(10, 1);
 }
 
