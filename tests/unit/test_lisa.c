@@ -24,6 +24,22 @@ static void test_one_state_is_sft(void **state) {
     methods_equal_sft(&tm__method_lisa, &data, &only_user, user, true);
 }
 
+/* With one state alone the result counts what SFT's counts. */
+static void test_what_is_counted(void **state) {
+    (void)state;
+    const tm_lisa_options only_user = {.k1 = 0, .k2 = 3, .rho = 5};
+    const tm_train_options train = methods_options(false);
+    tm_device *device = tiny_device("cpu");
+    tm_model *model = tiny_model(device), *plain = tiny_model(device);
+    tm_train_result lisa, sft;
+    assert_ok(tm__method_lisa.run(model, tokenizer, &data, &only_user, &train, NULL, &lisa));
+    assert_ok(tm_train(plain, tokenizer, user, &train, NULL, &sft));
+    assert_true(lisa.tokens == sft.tokens && lisa.target_tokens == sft.target_tokens && sft.target_tokens > 0);
+    tm_model_free(model);
+    tm_model_free(plain);
+    tm_device_close(device);
+}
+
 static void test_resume(void **state) {
     (void)state;
     const tm_lisa_options o = {.k1 = 1, .k2 = 3, .rho = 5};
@@ -128,9 +144,8 @@ static void test_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_state_is_sft),
-        cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_pull),
+        cmocka_unit_test(test_one_state_is_sft), cmocka_unit_test(test_what_is_counted),
+        cmocka_unit_test(test_resume),           cmocka_unit_test(test_pull),
         cmocka_unit_test(test_refuses),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
