@@ -310,6 +310,39 @@ static void test_order_of_retained_rows(void **state) {
     tm_device_close(device);
 }
 
+/* A method's second set goes through an order of its own. */
+static tm_status look_aside(tm__trainer *t, void *side, double *loss, int64_t *tokens, int64_t *targets) {
+    int64_t n = t->options->batch;
+    const tm__pass pass = {side, (uint64_t)t->options->seed + ((uint64_t)1 << 56), t->step * n, n, 1};
+    tm__pass_result want;
+    TM__TRY(tm__job_side_pass(t, side, loss));
+    TM__TRY(tm__grads_zero(&t->set));
+    TM__TRY(tm__trainer_pass(t, &pass, &want));
+    assert_true(*loss == want.loss);
+    *tokens = want.tokens;
+    *targets = want.targets;
+    return TM_OK;
+}
+
+static void test_order_of_a_second_set(void **state) {
+    (void)state;
+    tm_dataset *rows = tiny_rows("side", 11);
+    const tm_train_options how = two_epochs();
+    tm__examples first, second;
+    tm_device *device = tiny_device("cpu");
+    tm_model *model = tiny_model(device);
+    assert_ok(tm__examples_encode(tokenizer, refusals, TM_CHAT_CHATML, 512, false, NULL, &first));
+    assert_ok(tm__examples_encode(tokenizer, rows, TM_CHAT_CHATML, 512, false, NULL, &second));
+    assert_ok(tm__train_prepare(model, &how));
+    const tm__run run = {.tag = "", .pad = tm__pad_id(tokenizer), .step = look_aside, .user = &second};
+    assert_ok(tm__trainer_run(model, &first, &how, NULL, &run, NULL));
+    tm__examples_release(&first);
+    tm__examples_release(&second);
+    tm_dataset_free(rows);
+    tm_model_free(model);
+    tm_device_close(device);
+}
+
 /* ---- parts of weights -------------------------------------------------------------------------------------------- */
 
 static void test_parts_of_weights(void **state) {
@@ -341,6 +374,7 @@ int main(void) {
         cmocka_unit_test(test_random_init_seed),
         cmocka_unit_test(test_turns_of_lisa),
         cmocka_unit_test(test_order_of_retained_rows),
+        cmocka_unit_test(test_order_of_a_second_set),
         cmocka_unit_test(test_parts_of_weights),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
