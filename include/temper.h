@@ -388,11 +388,10 @@ typedef struct tm_train_options {
     double beta1, beta2, epsilon, weight_decay, momentum;
     double clip; /* global gradient norm; 0: off */
     int64_t max_length;
-    bool packed;        /* rows laid end to end; else padded to the longest. The loss is the same. */
-    bool full_sequence; /* train on the prompt too */
-    int64_t
-        freeze_blocks; /* the embedding (the head too, where they are tied) and so many first blocks stay as they are */
-    bool recompute;    /* activation checkpointing: keep only block inputs */
+    bool packed;           /* rows laid end to end; else padded to the longest. The loss is the same. */
+    bool full_sequence;    /* train on the prompt too */
+    int64_t freeze_blocks; /* the embedding and so many of the first blocks stay as they are */
+    bool recompute;        /* activation checkpointing: keep only block inputs */
     int64_t seed;
     int64_t save_every;     /* steps between resumable checkpoints; 0: none */
     const char *resume_dir; /* where resumable checkpoints live; continued from if one is there */
