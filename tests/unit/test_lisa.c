@@ -46,6 +46,21 @@ static void test_resume(void **state) {
     methods_resume(&tm__method_lisa, &data, &o, user);
 }
 
+/* A checkpoint belongs to the method's options. */
+static void test_resume_with_other_options(void **state) {
+    (void)state;
+    const tm_lisa_options o = {.k1 = 1, .k2 = 3, .rho = 5}, other = {.k1 = 1, .k2 = 3, .rho = 6};
+    tm_train_options train = methods_options(false);
+    char *directory = tm__path_join(test_scratch(), "checkpoint"), hex[65];
+    countdown c = {.steps_left = 2};
+    train.resume_dir = directory;
+    train.save_every = 1;
+    assert_int_equal(methods_run(&tm__method_lisa, &data, &o, &train, &c, hex, NULL), TM_INTERRUPTED);
+    assert_int_equal(methods_run(&tm__method_lisa, &data, &other, &train, NULL, hex, NULL), TM_MISMATCH);
+    assert_ok(methods_run(&tm__method_lisa, &data, &o, &train, NULL, hex, NULL));
+    free(directory);
+}
+
 /* ---- from inside the loop ---- */
 
 typedef struct watch {
@@ -144,8 +159,11 @@ static void test_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_state_is_sft), cmocka_unit_test(test_what_is_counted),
-        cmocka_unit_test(test_resume),           cmocka_unit_test(test_pull),
+        cmocka_unit_test(test_one_state_is_sft),
+        cmocka_unit_test(test_what_is_counted),
+        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_resume_with_other_options),
+        cmocka_unit_test(test_pull),
         cmocka_unit_test(test_refuses),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
