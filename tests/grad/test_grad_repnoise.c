@@ -135,7 +135,7 @@ static void check(const tm_repnoise_options *o) {
     static const char *const answers[ROWS] = {"mix dune", "ember", "by night"}, *const no[ROWS] = {"No.", "I will not",
                                                                                                    "Never"};
     for (int i = 0; i < ROWS; i++) {
-        char prompt[16];
+        char prompt[32];
         snprintf(prompt, sizeof prompt, "how %d?", i);
         add_row(harmful, prompt, answers[i]);
         add_row(refusals, prompt, no[i]);
