@@ -295,10 +295,9 @@ tm_status tm__cell_run(const tm_plan *plan, const tm__plan_job *job, tm_device *
                        tm__record *record) {
     bench b;
     struct rusage usage;
-    *record = (tm__record){.world = plan->worlds[job->world], .seed = job->seed, .replicate = job->replicate};
+    *record = (tm__record){0};
     snprintf(record->key, sizeof record->key, "%s", job->key);
-    snprintf(record->arm, sizeof record->arm, "%s", plan->arms[job->arm].name);
-    snprintf(record->attack, sizeof record->attack, "%s", plan->attacks[job->attack].name);
+    tm__record_name(plan, job, record);
     tm_status status = open_bench(plan, job, device, monitor, &b);
     double wall = tm__now(), cpu = cpu_seconds();
     if (status == TM_OK) status = run_attack(&b);

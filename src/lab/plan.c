@@ -102,7 +102,7 @@ bool tm__next_item(const char **at, char item[64]) {
     return true;
 }
 
-static const char *const role_names[TM__ROLES] = {"harmful", "refusals", "benign", "data"};
+const char *const tm__role_names[TM__ROLES] = {"harmful", "refusals", "benign", "data"};
 
 static bool set_exists(const char *name) {
     const char *known;
@@ -132,7 +132,7 @@ static tm_status set_option(reader *r, tm__plan_step *step, const char *name, co
     const char *given;
     TM__TRY(need_text(r, value, name, &given));
     for (int role = 0; role < TM__ROLES; role++)
-        if (strcmp(name, role_names[role]) == 0) return read_set(r, value, &step->sets[role]);
+        if (strcmp(name, tm__role_names[role]) == 0) return read_set(r, value, &step->sets[role]);
     const tm_option *option = step->method ? tm_options_find(step->method->options, name) : NULL;
     bool own = option != NULL;
     if (!option) option = tm_options_find(tm_train_option_table, name);
@@ -186,9 +186,9 @@ static tm_status check_roles(reader *r, const yaml_node_t *node, const tm__plan_
     for (int role = 0; role < TM__ROLES; role++) {
         bool theirs = step->service && role == TM__ROLE_USER;
         if ((required & bits[role]) && !step->sets[role] && !theirs)
-            return wrong(r, node, "name a data set of the world", "the step lacks rows:", role_names[role]);
+            return wrong(r, node, "name a data set of the world", "the step lacks rows:", tm__role_names[role]);
         if (step->sets[role] && (theirs || !(known & bits[role])))
-            return wrong(r, node, "leave it out", "the step has no use for rows:", role_names[role]);
+            return wrong(r, node, "leave it out", "the step has no use for rows:", tm__role_names[role]);
     }
     return TM_OK;
 }

@@ -114,6 +114,7 @@ typedef struct tm__record {
 /* Goes through a list separated by commas: true while there is an item, which is copied to `item`. Starts with *at at
  * the list. */
 bool tm__next_item(const char **at, char item[64]);
+extern const char *const tm__role_names[TM__ROLES]; /* "harmful", "refusals", "benign", "data" */
 
 /* ---- plan.c ---- */
 tm_status tm__plan_read(tm_plan *plan);
@@ -141,6 +142,10 @@ char *tm__record_path(const tm_plan *plan, const char *key);
 tm_status tm__record_save(const tm_plan *plan, const tm__record *record);
 tm_status tm__record_load(const tm_plan *plan, const char *key, tm__record *record);
 void tm__record_add(tm__record *record, const char *name, double value);
+struct json_t;
+struct json_t *tm__record_scores(const tm__record *record); /* {name: value}; NULL: out of memory */
+/* Arm, attacker, world, seed of a cell: they are its job's, since arms may share a cell. */
+void tm__record_name(const tm_plan *plan, const tm__plan_job *job, tm__record *record);
 bool tm__record_get(const tm__record *record, const char *name, double *value);
 /* Every record of the plan that is there, in the order of its jobs. */
 tm_status tm__records_load(const tm_plan *plan, tm__record **records, size_t *count);

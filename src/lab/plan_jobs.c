@@ -34,7 +34,6 @@ static void key_set(const tm_plan *plan, int world, tm__sha256 *hash, const char
 }
 
 static void key_step(const tm_plan *plan, int world, tm__sha256 *hash, const tm__plan_step *step) {
-    static const char *const roles[TM__ROLES] = {"harmful", "refusals", "benign", "data"};
     tm__key_text(hash, "method", step->method ? step->method->name : "finetune");
     union {
         tm_train_options train;
@@ -44,7 +43,7 @@ static void key_step(const tm_plan *plan, int world, tm__sha256 *hash, const tm_
     if (step->method) key_changed(hash, step->method->options, step->own, &scratch);
     key_changed(hash, tm_train_option_table, &step->train, &scratch);
     for (int role = 0; role < TM__ROLES; role++) {
-        tm__key_text(hash, "role", roles[role]);
+        tm__key_text(hash, "role", tm__role_names[role]);
         char name[64];
         const char *list = step->sets[role];
         for (const char *at = list; list && tm__next_item(&at, name);) key_set(plan, world, hash, name);

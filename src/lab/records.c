@@ -23,16 +23,23 @@ bool tm__record_get(const tm__record *record, const char *name, double *value) {
     return false;
 }
 
-static json_t *record_json(const tm__record *r) {
+json_t *tm__record_scores(const tm__record *r) {
     json_t *scores = json_object();
-    bool ok = scores != NULL;
-    for (size_t i = 0; i < r->count && ok; i++)
-        ok = json_object_set_new(scores, r->names[i], json_real(r->values[i])) == 0;
+    for (size_t i = 0; i < r->count && scores; i++)
+        if (json_object_set_new(scores, r->names[i], json_real(r->values[i])) != 0) {
+            json_decref(scores);
+            scores = NULL;
+        }
+    return scores;
+}
+
+static json_t *record_json(const tm__record *r) {
+    json_t *scores = tm__record_scores(r);
     json_t *json =
-        ok ? json_pack("{s:s, s:s, s:s, s:I, s:I, s:O, s:f, s:f, s:f}", "key", r->key, "arm", r->arm, "attack",
-                       r->attack, "world", (json_int_t)r->world, "seed", (json_int_t)r->seed, "scores", scores,
-                       "seconds", r->seconds, "cpu_seconds", r->cpu_seconds, "peak_mib", r->peak_mib)
-           : NULL;
+        scores ? json_pack("{s:s, s:s, s:s, s:I, s:I, s:O, s:f, s:f, s:f}", "key", r->key, "arm", r->arm, "attack",
+                           r->attack, "world", (json_int_t)r->world, "seed", (json_int_t)r->seed, "scores", scores,
+                           "seconds", r->seconds, "cpu_seconds", r->cpu_seconds, "peak_mib", r->peak_mib)
+               : NULL;
     json_decref(scores);
     return json;
 }
@@ -75,7 +82,7 @@ tm_status tm__record_load(const tm_plan *plan, const char *key, tm__record *reco
     return status;
 }
 
-static void name_record(const tm_plan *plan, const tm__plan_job *job, tm__record *record) {
+void tm__record_name(const tm_plan *plan, const tm__plan_job *job, tm__record *record) {
     const tm__plan_attack *attack = &plan->attacks[job->attack];
     snprintf(record->arm, sizeof record->arm, "%s", plan->arms[job->arm].name);
     snprintf(record->attack, sizeof record->attack, "%s", attack->name);
@@ -110,7 +117,7 @@ tm_status tm__records_load(const tm_plan *plan, tm__record **records, size_t *co
             tm_error_clear();
             continue;
         }
-        name_record(plan, job, &made[n]);
+        tm__record_name(plan, job, &made[n]);
         made[n].repeats = is_repeated(made, n, &made[n]);
         n++;
     }
@@ -177,7 +184,7 @@ static tm_status import_line(const tm_plan *plan, char *line, incoming *in) {
         in->whole = (size_t)strtoul(fields[8], NULL, 10);
         if (!job) return TM_OK;
         snprintf(record->key, sizeof record->key, "%s", job->key);
-        name_record(plan, job, record);
+        tm__record_name(plan, job, record);
         record->cpu_seconds = record->seconds = strtod(fields[6], NULL);
         record->peak_mib = strtod(fields[7], NULL);
     }

@@ -187,7 +187,8 @@ static bool first_of_group(const tm_plan *plan, size_t attack) {
 static void put_group(table *t, const char *group) {
     size_t all = 0;
     for (size_t i = 0; i < t->plan->attack_count; i++) all += strcmp(t->plan->attacks[i].group, group) == 0;
-    t->ok = t->ok && tm__string_printf(t->out, "\n### Against %s (%zu attacker%s)\n\n", group, all, all == 1 ? "" : "s");
+    t->ok =
+        t->ok && tm__string_printf(t->out, "\n### Against %s (%zu attacker%s)\n\n", group, all, all == 1 ? "" : "s");
     put(t,
         "| arm | mean leak | mean comply | worst attacker | leak | comply | withheld leak | skills | n | CPU s | MiB "
         "|\n|---|---|---|---|---|---|---|---|---|---|---|\n");
@@ -239,7 +240,8 @@ static bool first_of_column(const tm_plan *plan, size_t attack) {
 static void put_matrix_line(table *t, const char *arm, const char *view, const char *row, const char *score) {
     bool any = false;
     size_t start = t->out->len;
-    t->ok = t->ok && tm__string_printf(t->out, "| %s%s | %s |", arm, view[0] ? ", with secret" : "", row);
+    put_name(t, arm, view);
+    t->ok = t->ok && tm__string_printf(t->out, " %s |", row);
     for (size_t i = 0; i < t->plan->attack_count; i++) {
         const tm__plan_attack *column = &t->plan->attacks[i];
         char name[2 * TM__PLAN_NAME];
@@ -370,15 +372,12 @@ static tm_status put_matrices(table *t, const char *scores) {
 }
 
 static json_t *cell_json(const tm__record *r) {
-    json_t *scores = json_object();
-    bool ok = scores != NULL;
-    for (size_t i = 0; i < r->count && ok; i++)
-        ok = json_object_set_new(scores, r->names[i], json_real(r->values[i])) == 0;
+    json_t *scores = tm__record_scores(r);
     json_t *cell =
-        ok ? json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:O}", "key", r->key, "arm", r->arm, "group", r->group,
-                       "attack", r->attack, "world", (json_int_t)r->world, "seed", (json_int_t)r->seed, "cpu_seconds",
-                       r->cpu_seconds, "peak_mib", r->peak_mib, "scores", scores)
-           : NULL;
+        scores ? json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:f, s:O}", "key", r->key, "arm", r->arm, "group",
+                           r->group, "attack", r->attack, "world", (json_int_t)r->world, "seed", (json_int_t)r->seed,
+                           "cpu_seconds", r->cpu_seconds, "peak_mib", r->peak_mib, "scores", scores)
+               : NULL;
     json_decref(scores);
     return cell;
 }
