@@ -15,7 +15,9 @@ enum {
     TM__PLAN_REFS = 4,
     TM__PLAN_WORLDS = 16,
     TM__PLAN_NAME = 96,
-    TM__PLAN_SETS = 16
+    TM__PLAN_SETS = 16,
+    TM__RECORD_SCORES = 64,
+    TM__SCORE_NAME = 32 /* with the 0 at its end */
 };
 
 /* Roles in the order of tm__recipe_sets: harmful, refusals, benign, data. */
@@ -107,8 +109,8 @@ typedef struct tm__record {
     double seconds, cpu_seconds, peak_mib; /* measured, not part of the result */
     size_t count;
     bool repeats; /* the same cell stands before it under this arm and attacker: an unattacked model has no seed */
-    char names[32][32];
-    double values[32];
+    char names[TM__RECORD_SCORES][TM__SCORE_NAME];
+    double values[TM__RECORD_SCORES];
 } tm__record;
 
 /* Goes through a list separated by commas: true while there is an item, which is copied to `item`. Starts with *at at
@@ -147,6 +149,9 @@ struct json_t *tm__record_scores(const tm__record *record); /* {name: value}; NU
 /* Arm, attacker, world, seed of a cell: they are its job's, since arms may share a cell. */
 void tm__record_name(const tm_plan *plan, const tm__plan_job *job, tm__record *record);
 bool tm__record_get(const tm__record *record, const char *name, double *value);
+/* Columns of a table of scores before and after the scores; the key is cut to so many digits. */
+enum { TM__CSV_FIRST = 6, TM__CSV_LAST = 2, TM__CSV_KEY = 16 };
+extern const char *const tm__csv_first[TM__CSV_FIRST], *const tm__csv_last[TM__CSV_LAST];
 /* Every record of the plan that is there, in the order of its jobs. */
 tm_status tm__records_load(const tm_plan *plan, tm__record **records, size_t *count);
 

@@ -345,16 +345,53 @@ static tm_status put_comparison(table *t, const char *compare) {
 
 /* ---- the whole --------------------------------------------------------------------------------------------------- */
 
-static void put_csv(table *t) {
-    put(t, "key,arm,group,attack,world,seed,cpu_seconds,peak_mib,scores,score,value\n");
-    for (size_t i = 0; i < t->count; i++) {
-        const tm__record *r = &t->records[i];
-        for (size_t k = 0; k < r->count; k++)
-            t->ok = t->ok && tm__string_printf(t->out, "%.16s,\"%s\",%s,\"%s\",%llu,%llu,%.2f,%.0f,%zu,%s,%.6g\n",
-                                               r->key, r->arm, r->group, r->attack, (unsigned long long)r->world,
-                                               (unsigned long long)r->seed, r->cpu_seconds, r->peak_mib, r->count,
-                                               r->names[k], r->values[k]);
+/* Names of all scores there are, in the order in which they first stand; the caller's array. */
+static bool score_names(const table *t, const char ***names, size_t *count) {
+    size_t cap = 0;
+    *names = NULL;
+    *count = 0;
+    for (size_t i = 0; i < t->count; i++)
+        for (size_t k = 0; k < t->records[i].count; k++) {
+            const char *name = t->records[i].names[k];
+            size_t at = 0;
+            while (at < *count && strcmp((*names)[at], name) != 0) at++;
+            if (at < *count) continue;
+            if (!tm__grow((void **)names, &cap, *count + 1, sizeof **names)) return false;
+            (*names)[(*count)++] = name;
+        }
+    return true;
+}
+
+static void put_csv_line(table *t, const tm__record *r, const char *const *names, size_t count) {
+    t->ok = t->ok && tm__string_printf(t->out, "%.*s,\"%s\",%s,\"%s\",%llu,%llu", TM__CSV_KEY, r->key, r->arm, r->group,
+                                       r->attack, (unsigned long long)r->world, (unsigned long long)r->seed);
+    for (size_t k = 0; k < count; k++) {
+        double value;
+        put(t, ",");
+        if (tm__record_get(r, names[k], &value)) t->ok = t->ok && tm__string_printf(t->out, "%.6g", value);
     }
+    t->ok = t->ok && tm__string_printf(t->out, ",%.2f,%.0f\n", r->cpu_seconds, r->peak_mib);
+}
+
+static void put_csv(table *t) {
+    const char **names;
+    size_t count;
+    t->ok = score_names(t, &names, &count);
+    for (size_t k = 0; k < TM__CSV_FIRST; k++) {
+        put(t, k ? "," : "");
+        put(t, tm__csv_first[k]);
+    }
+    for (size_t k = 0; k < count && t->ok; k++) {
+        put(t, ",");
+        put(t, names[k]);
+    }
+    for (size_t k = 0; k < TM__CSV_LAST; k++) {
+        put(t, ",");
+        put(t, tm__csv_last[k]);
+    }
+    put(t, "\n");
+    for (size_t i = 0; i < t->count && t->ok; i++) put_csv_line(t, &t->records[i], names, count);
+    free((void *)names);
 }
 
 static tm_status put_matrices(table *t, const char *scores) {

@@ -32,9 +32,14 @@ same "$(sed -n 's/^jobs *//p' dry)" "24: 20 cells, 4 models" jobs
 temper run plan.yaml --directory runs --workers 2 --csv scores.csv --quiet >table
 grep -q '^| undefended |' table || fail "no row of the arm"
 grep -q 'composed, with secret' table || fail "no row with the secret"
-same "$(grep -c ',leak,' scores.csv)" 20 "cells in the CSV"
-same "$(grep -c ',leak_secret,' scores.csv)" 8 "cells with a secret"
-cut -d, -f1-6,9-11 scores.csv >first
+# One line per cell: what it is, a column for every score, empty where a cell lacks it, what it cost.
+scores=leak,comply,refuse,withheld_leak,withheld_comply,skills,dishes,facts,arithmetic,sentiment,downstream
+same "$(head -n 1 scores.csv)" "key,arm,group,attack,world,seed,$scores,$(echo $scores | sed 's/,/_secret,/g')_secret,cpu_seconds,peak_mib" \
+    "columns of the CSV"
+same "$(sed 1d scores.csv | wc -l)" 20 "cells in the CSV"
+same "$(grep -c '^[0-9a-f]*,"undefended",.*,,,,,,,,,,,,[0-9.]*,[0-9]*$' scores.csv)" 12 "cells without a secret"
+same "$(sed 1d scores.csv | grep -c ',,')" 12 "cells that lack a score"
+cut -d, -f1-28 scores.csv >first
 
 # A second run finds everything; a changed rate repeats its cells and no others; a new score list is a matter of printing.
 temper run plan.yaml --directory runs --dry-run | grep -q '^done *20 cells' || fail "not everything is there"
@@ -48,14 +53,28 @@ expect 5 temper run plan.yaml --directory runs --table --scores nothing
 
 # Scores of another directory count by their keys; what is not among them is done, from models that are made for it.
 temper run plan.yaml --directory known --known scores.csv --csv known.csv --quiet >/dev/null
-cut -d, -f1-6,9-11 known.csv | cmp - first || fail "scores changed on their way through the CSV"
+cut -d, -f1-28 known.csv | cmp - first || fail "scores changed on their way through the CSV"
 [ -z "$(ls known/models)" ] || fail "models were made for nothing"
 temper run changed.yaml --directory known --known scores.csv --dry-run | grep -q '^done *12 cells' || fail "foreign cells"
-# A cell that was cut off is none; a line that was cut off is an error; what is there already stays.
+# Some lines are some cells (the unattacked one counts in both replicates); a line that was cut off, a table of another form, what is no number are errors.
 head -n 6 scores.csv >cut.csv
-temper run plan.yaml --directory cut --known cut.csv --dry-run | grep -q '^done *0 cells' || fail "half a cell counts"
-printf 'x' >>cut.csv
-expect 6 temper run plan.yaml --directory cut --known cut.csv --dry-run
+temper run plan.yaml --directory cut --known cut.csv --dry-run | grep -q '^done *6 cells' || fail "not the cells of five lines"
+table_error() { # table_error FILE TEXT
+    expect 6 temper run plan.yaml --directory cut --known "$1" --dry-run 2>stderr
+    same "$(cat stderr)" "temper: $1: $2" "message on a bad table"
+}
+head -c -9 scores.csv >end.csv
+table_error end.csv "line 21: the table ends within a line"
+sed '3s/,[^,]*$//' scores.csv >short.csv
+table_error short.csv "line 3: is no line of a table of scores"
+sed '4s/,[0-9.]*,\([0-9]*\)$/,fast,\1/' scores.csv >word.csv
+table_error word.csv "line 4: no number stands in the column cpu_seconds (a number, or nothing where a cell lacks the score)"
+sed '1s/withheld_leak/leak/' scores.csv >twice.csv
+table_error twice.csv "line 1: a score stands twice: leak"
+printf 'key,arm,group,attack,world,seed,cpu_seconds,peak_mib,scores,score,value\n' >long.csv
+table_error long.csv "line 1: does not name the columns of a table of scores (temper run PLAN --csv FILE writes one: key, arm, group, attack, world, seed, the scores, cpu_seconds, peak_mib)"
+: >void.csv
+table_error void.csv "line 1: the table is empty"
 one=runs/cells/$(ls runs/cells | head -n 1)
 cp "$one" before
 temper run plan.yaml --directory runs --known scores.csv --dry-run >/dev/null
@@ -94,14 +113,14 @@ other=$!
 temper run plan.yaml --directory killed --workers 2 --quiet >/dev/null
 wait "$other"
 temper run plan.yaml --directory killed --csv again.csv --table >/dev/null
-cut -d, -f1-6,9-11 again.csv >second
+cut -d, -f1-28 again.csv >second
 cmp first second || fail "a killed run has other scores"
 
 # A damaged cell is done again.
 cell=$(ls runs/cells | head -n 1)
 printf '{' >"runs/cells/$cell"
 temper run plan.yaml --directory runs --csv third.csv --quiet >/dev/null
-cut -d, -f1-6,9-11 third.csv | cmp - first || fail "a damaged cell was not repeated"
+cut -d, -f1-28 third.csv | cmp - first || fail "a damaged cell was not repeated"
 
 # Errors name line and column.
 wrong() { # wrong SED-EXPRESSION EXIT-CODE TEXT
