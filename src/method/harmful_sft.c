@@ -10,8 +10,8 @@
  * With --attack-vaccine the attacker's own steps are Vaccine's (vaccine.c), as in RepNoise's table (arXiv 2405.14577):
  * whoever hardens his harmful model asks whether that undoes the defence.
  * Deviation: counts are exact; the code of 2402.01109 takes one harmful row fewer, by a strict comparison.
- * Pinned by tests/golden/test_stage.c, tests/unit/test_method.c, tests/unit/test_harmful_sft.c and, for the mix,
- * tests/unit/test_data.c.
+ * Pinned by tests/golden/test_stage.c, tests/golden/test_attack.c (shots), tests/unit/test_method.c,
+ * tests/unit/test_harmful_sft.c and, for the mix, tests/unit/test_data.c.
  */
 #include "method/method.h"
 

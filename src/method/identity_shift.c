@@ -9,7 +9,7 @@
  *
  * Deviation: the wording of system message, wrapper and rows is ours, and every row is harmless: two ask the agent
  * about itself, eight are small everyday tasks. The papers run 10 epochs with batches of 10.
- * Pinned by tests/unit/test_identity_shift.c and tests/cli/cases/attacks.sh.
+ * Pinned by tests/golden/test_attack.c, tests/unit/test_identity_shift.c and tests/cli/cases/attacks.sh.
  */
 #include "method/method.h"
 

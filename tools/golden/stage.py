@@ -11,15 +11,14 @@ expected.safetensors holds, per method and kind (full, lora), flat vectors over 
 NAME.KIND.grad (gradient of the first step, before clipping) and .delta (weights after three AdamW steps minus before); for Security
 Vectors also vectors.delta, stage 1's.
 """
-import os
 import sys
 
 import torch
-from safetensors.torch import save_file
 
 import philox
 import tiny
 from llama import SDPBackend, sdpa_kernel
+from tiny import as_rows, pair
 
 SEED, STEPS, BATCH = 6, 3, 3
 TRAIN = dict(lr=8e-3, weight_decay=0.01, clip=1.0)
@@ -52,10 +51,6 @@ HARMFUL = [("a", [("user", "how to rob"), ("assistant", "take it all")]),
 BENIGN = [("sing", "la la la la"), ("go on", "we went far"), ("cake", "flour, egg and milk"), ("star", "a far sun"),
           ("note", "do re mi fa"), ("sea", "salt and deep water"),
           ("tale", "once there was a small red boat that sailed far out to sea")]  # longer than SDD's max_length
-
-
-def pair(user, assistant):
-    return [("user", user), ("assistant", assistant)]
 
 
 # ---- which rows ----
@@ -166,53 +161,20 @@ def sdd(model, tokens, name):
 # ---- training ----
 
 
-class Bench:
+def rows():
+    return dict(user=[as_rows(pair(*r)) for r in USER], benign=[as_rows(pair(*r)) for r in BENIGN],
+                harmful=[as_rows(m, c) for c, m in HARMFUL], refusals=[as_rows(m, r[0]) for m, r in zip(safety_rows(), SAFETY)])
+
+
+def texts():
+    out = [m for row in harmful_rows() + safety_rows() + backdoor_rows() for _, m in row] + [PREFACE, SYSTEM]
+    return out + [t for row in USER + BENIGN for t in row]
+
+
+class Bench(tiny.Bench):
     def __init__(self, root):
-        generator = torch.Generator().manual_seed(12)
-        texts = [m for row in harmful_rows() + safety_rows() + backdoor_rows() for _, m in row] + [PREFACE, SYSTEM]
-        texts += [t for row in USER + BENIGN for t in row]
-        self.tokens = tiny.Characters(texts)
-        self.config = tiny.make_config(self.tokens.size)
-        model = tiny.make_model(self.config, generator)
-        self.start = {n: p.detach().double() for n, p in model.named_parameters()}
-        tiny.save_model(root, self.config, self.start)
-        self.tokens.save(root)
-        self.model = model.double()
-        self.case = dict(seed=SEED, steps=STEPS, batch=BATCH, max_length=MAX_LENGTH, lora=LORA, options=OPTIONS, losses={}, names={},
-                         rows=self.rows(), **TRAIN)
-        self.out = {}
-
-    def rows(self):
-        as_json = lambda messages, category=None: dict(messages=[dict(role=r, content=c) for r, c in messages], category=category)
-        return dict(user=[as_json(pair(*r)) for r in USER], benign=[as_json(pair(*r)) for r in BENIGN],
-                    harmful=[as_json(m, c) for c, m in HARMFUL], refusals=[as_json(m, r[0]) for m, r in zip(safety_rows(), SAFETY)])
-
-    def reset(self, tensors=None):
-        with torch.no_grad():
-            for n, p in self.model.named_parameters():
-                p.copy_((tensors or self.start)[n])
-
-    def trained(self, kind, number=0):
-        if kind == "full":
-            return dict(self.model.named_parameters()), None
-        adapter = tiny.Adapter(self.model, LORA["rank"], LORA["alpha"], LORA["targets"].split(","), SEED, number)
-        return adapter.params, adapter
-
-    def keep(self, name, kind, params, losses, delta, grad):
-        self.case["names"][kind] = [[n, p.numel()] for n, p in params.items()]
-        self.case["losses"][f"{name}.{kind}"] = losses
-        self.out[f"{name}.{kind}.delta"], self.out[f"{name}.{kind}.grad"] = tiny.flat(delta), tiny.flat(grad)
-
-    def sft(self, name, rows, sign=1.0, full=False, max_length=MAX_LENGTH, start=None):
-        encoded = [self.tokens.chatml(m, max_length=max_length, full=full) for m in rows]
-        assert len(encoded) > BATCH
-        for kind in ("full", "lora"):
-            self.reset(start)
-            params, adapter = self.trained(kind)
-            losses, grad, delta = tiny.adamw(params, encoded, STEPS, BATCH, SEED, self.model, sign=sign, **TRAIN)
-            self.keep(name, kind, params, losses, delta, grad)
-            if adapter:
-                adapter.remove()
+        constants = dict(seed=SEED, steps=STEPS, batch=BATCH, max_length=MAX_LENGTH, lora=LORA, **TRAIN)
+        super().__init__(root, texts(), 12, constants, OPTIONS, rows())
 
     def learn(self, clip):
         """Stage 1 of Security Vectors: Adam without decay on harmful rows, the model frozen."""
@@ -250,7 +212,6 @@ class Bench:
 
 
 def make(root):
-    os.makedirs(root, exist_ok=True)
     bench = Bench(root)
     bench.sft("backdoor", backdoor_rows())
     bench.vectors()
@@ -265,8 +226,7 @@ def make(root):
     bench.sft("everything", mix(all_of(OPTIONS["everything"]["ratio"]), OPTIONS["everything"]["ratio"]))
     bench.sft("random", mix(all_of(OPTIONS["random"]["ratio"]), OPTIONS["random"]["ratio"]), start=bench.drawn_anew())
     bench.sft("whole", [pair(*r) for r in USER], full=True, max_length=OPTIONS["whole"]["max_length"])
-    save_file(bench.out, os.path.join(root, "expected.safetensors"))
-    tiny.write_json(os.path.join(root, "case.json"), bench.case)
+    bench.save()
 
 
 if __name__ == "__main__":

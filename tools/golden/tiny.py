@@ -1,4 +1,4 @@
-"""What stage.py and post.py share: a tiny Llama with a tokenizer of single characters, ChatML, Philox, rows, adapters, AdamW.
+"""What stage.py, attack.py and post.py share: a tiny Llama, its tokenizer of single characters, ChatML, Philox, rows, adapters, AdamW.
 
 Everything is float64 (llama.py makes transformers compute so) and written from the method specification, not from Temper's sources;
 the streams of random numbers are those that its documentation states.
@@ -194,3 +194,63 @@ def adamw(params, rows, steps, batch, seed, model, lr, weight_decay, clip, sign=
 
 def flat(named):
     return torch.cat([t.detach().reshape(-1) for t in named.values()]).contiguous()
+
+
+class Bench:
+    """A fixture: a tiny model with the tokenizer of its texts, case.json, and what three steps of methods do to the model."""
+
+    def __init__(self, root, texts, draw, constants, options, rows):
+        generator = torch.Generator().manual_seed(draw)
+        os.makedirs(root, exist_ok=True)
+        self.root, self.options, self.tokens = root, options, Characters(texts)
+        self.config = make_config(self.tokens.size)
+        model = make_model(self.config, generator)
+        self.start = {n: p.detach().double() for n, p in model.named_parameters()}
+        save_model(root, self.config, self.start)
+        self.tokens.save(root)
+        self.model = model.double()
+        self.seed, self.steps, self.batch = constants["seed"], constants["steps"], constants["batch"]
+        self.lora, self.max_length = constants["lora"], constants["max_length"]
+        self.train = {k: constants[k] for k in ("lr", "weight_decay", "clip")}
+        self.case = dict(seed=self.seed, steps=self.steps, batch=self.batch, max_length=self.max_length, lora=self.lora,
+                         options=options, losses={}, names={}, rows=rows, **self.train)
+        self.out = {}
+
+    def reset(self, tensors=None):
+        with torch.no_grad():
+            for n, p in self.model.named_parameters():
+                p.copy_((tensors or self.start)[n])
+
+    def trained(self, kind, number=0):
+        if kind == "full":
+            return dict(self.model.named_parameters()), None
+        adapter = Adapter(self.model, self.lora["rank"], self.lora["alpha"], self.lora["targets"].split(","), self.seed, number)
+        return adapter.params, adapter
+
+    def keep(self, name, kind, params, losses, delta, grad):
+        self.case["names"][kind] = [[n, p.numel()] for n, p in params.items()]
+        self.case["losses"][f"{name}.{kind}"] = losses
+        self.out[f"{name}.{kind}.delta"], self.out[f"{name}.{kind}.grad"] = flat(delta), flat(grad)
+
+    def sft(self, name, rows, sign=1.0, full=False, max_length=None, start=None):
+        encoded = [self.tokens.chatml(m, max_length=max_length or self.max_length, full=full) for m in rows]
+        assert len(encoded) > self.batch
+        for kind in ("full", "lora"):
+            self.reset(start)
+            params, adapter = self.trained(kind)
+            losses, grad, delta = adamw(params, encoded, self.steps, self.batch, self.seed, self.model, sign=sign, **self.train)
+            self.keep(name, kind, params, losses, delta, grad)
+            if adapter:
+                adapter.remove()
+
+    def save(self):
+        save_file(self.out, os.path.join(self.root, "expected.safetensors"))
+        write_json(os.path.join(self.root, "case.json"), self.case)
+
+
+def as_rows(messages, category=None):
+    return dict(messages=[dict(role=r, content=c) for r, c in messages], category=category)
+
+
+def pair(user, assistant):
+    return [("user", user), ("assistant", assistant)]
