@@ -1,8 +1,7 @@
 /* added.c: added tokens: registering them and finding them in text.
  *
  * The leftmost match wins, of those the longest. Tokens with normalized = false are sought in the raw text, the others
- * in the normalized text, where their own normalized content stands. For untrusted text the special ones are not
- * sought.
+ * in the normalized text, where their own normalized content stands. For untrusted text the special ones do not count.
  */
 #include "tokenizer/tokenizer.h"
 
@@ -34,21 +33,23 @@ tm_status tm__added_put(tm_tokenizer *tok, const char *file, const char *text, s
 static tm_status add_to_tries(tm_tokenizer *tok, tm__scratch *scratch, size_t index) {
     const tm__added *added = &tok->added[index];
     const tm__piece *piece = &tok->vocab.pieces[added->id];
-    const char *text = piece->text;
-    size_t len = piece->len;
-    tm__trie *tries = added->normalized ? tok->added_set.normalized : tok->added_set.raw;
-    if (added->normalized && !(piece->flags & TM__PIECE_USER))
-        TM__TRY(tm__normalize(tok, scratch, text, len, true, &text, &len));
-    if (!tm__trie_add(&tries[1], text, len, (int32_t)index)) return tm__fail_memory();
-    if (!added->special && !tm__trie_add(&tries[0], text, len, (int32_t)index)) return tm__fail_memory();
-    return TM_OK;
+    tm__trie *trie = added->normalized ? &tok->added_set.normalized : &tok->added_set.raw;
+    tm__view view = {.text = piece->text, .len = piece->len};
+    int32_t other;
+    if (added->normalized && !(piece->flags & TM__PIECE_USER)) TM__TRY(tm__normalize(tok, scratch, false, true, &view));
+    /* of tokens that are normalized to the same text the first counts */
+    if (view.len == 0 || tm__trie_longest(trie, view.text, view.len, &other) == view.len) return TM_OK;
+    return tm__trie_add(trie, view.text, view.len, (int32_t)index) ? TM_OK : tm__fail_memory();
 }
 
 tm_status tm__added_build(tm_tokenizer *tok) {
     tm__scratch scratch = {.match_data = tm__regex_match_data()};
     tm_status status = scratch.match_data ? TM_OK : tm__fail_memory();
-    for (size_t i = 0; i < tok->added_len && status == TM_OK; i++) status = add_to_tries(tok, &scratch, i);
-    for (int i = 0; i < 2; i++) tm__string_free(&scratch.normal[i]);
+    for (int special = 1; special >= 0; special--) /* the reference lists special tokens first */
+        for (size_t i = 0; i < tok->added_len && status == TM_OK; i++)
+            if (tok->added[i].special == special) status = add_to_tries(tok, &scratch, i);
+    for (int i = 0; i < 2; i++) tm__text_free(&scratch.normal[i]);
+    free(scratch.units);
     tm__regex_match_data_free(scratch.match_data);
     return status;
 }
@@ -79,32 +80,45 @@ static bool stands_alone(const char *text, size_t len, size_t start, size_t end)
     return end == len || !tm__utf8_decode(text + end, len - end, &code) || !is_word(code);
 }
 
-bool tm__added_find(const tm_tokenizer *tok, const tm__trie *trie, const char *text, size_t len, size_t from,
-                    size_t *start, size_t *end, int32_t *id) {
+/* Blanks before `start`, but not before `floor`, and after `end` go with the token. */
+static void take_blanks(const tm__added *added, const char *text, size_t len, size_t floor, size_t *start,
+                        size_t *end) {
     uint32_t code;
+    if (added->lstrip) {
+        while (*start > 0) {
+            size_t before = character_before(text, *start, &code);
+            if (!tm__is_space(code)) break;
+            *start = before;
+        }
+        *start = TM__MAX(*start, floor);
+    }
+    while (added->rstrip && *end < len) {
+        size_t width = (size_t)tm__utf8_decode(text + *end, len - *end, &code);
+        if (!tm__is_space(code)) break;
+        *end += width;
+    }
+}
+
+/* As the reference: the search goes on behind the token itself, not behind its blanks, so that a token of blanks may be
+ * found in what the one before has taken. */
+bool tm__added_find(const tm_tokenizer *tok, tm__added_search *search, const char *text, size_t len, size_t *start,
+                    size_t *end, int32_t *id) {
+    const tm__trie *trie = search->trie;
     if (!trie->nodes) return false;
-    for (size_t at = from; at < len; at++) {
+    while (search->at < len) {
+        size_t at = search->at;
         int32_t index;
-        if (!trie->root[(uint8_t)text[at]]) continue;
-        size_t match = tm__trie_longest(trie, text + at, len - at, &index);
+        size_t match = trie->root[(uint8_t)text[at]] ? tm__trie_longest(trie, text + at, len - at, &index) : 0;
+        search->at = at + (match ? match : 1);
         if (!match) continue;
         const tm__added *added = &tok->added[index];
+        if (added->special && !search->trusted) continue;
+        if (added->single_word && !stands_alone(text, len, at, at + match)) continue;
         *start = at;
         *end = at + match;
         *id = added->id;
-        if (added->single_word && !stands_alone(text, len, *start, *end)) {
-            at = *end - 1;
-            continue;
-        }
-        for (size_t before; added->lstrip && *start > from; *start = before) {
-            before = character_before(text, *start, &code);
-            if (before < from || !tm__is_space(code)) break;
-        }
-        while (added->rstrip && *end < len) {
-            size_t width = (size_t)tm__utf8_decode(text + *end, len - *end, &code);
-            if (!tm__is_space(code)) break;
-            *end += width;
-        }
+        take_blanks(added, text, len, search->done, start, end);
+        search->done = *end;
         return true;
     }
     return false;

@@ -93,7 +93,7 @@ static bool crosses_space(const tm__piece *piece) {
 
 static bool breaks_at_space(const tm_tokenizer *tok) {
     const tm__bpe *bpe = &tok->bpe;
-    if (bpe->byte_level || !tm__map_get(&bpe->characters, space_mark, 3, NULL)) return false;
+    if (bpe->byte_level || bpe->whole_words || !tm__map_get(&bpe->characters, space_mark, 3, NULL)) return false;
     for (size_t i = 0; i < bpe->cap; i++) {
         const tm__merge *merge = &bpe->merges[i];
         if (merge->pair != FREE_SLOT && crosses_space(&tok->vocab.pieces[merge->id])) return false;
@@ -145,25 +145,30 @@ tm_status tm__bpe_prepare(tm_tokenizer *tok) {
 
 /* ---- one word ---------------------------------------------------------------------------------------------------- */
 
-static bool room_for_symbols(tm__scratch *scratch, size_t n) {
-    return tm__grow((void **)&scratch->symbols, &scratch->symbols_cap, n, sizeof(int32_t)) &&
-           tm__grow((void **)&scratch->merged, &scratch->merged_cap, n, sizeof(int32_t)) &&
-           tm__grow((void **)&scratch->ranks, &scratch->ranks_cap, n, sizeof(uint32_t));
+/* Symbols of a word; `end`: bytes that they stand for. */
+typedef struct word_symbols {
+    tm__symbol *data;
+    size_t len, end;
+} word_symbols;
+
+static void push_symbol(word_symbols *out, int32_t id, size_t len) {
+    out->data[out->len++] = (tm__symbol){.id = id, .start = (uint32_t)out->end};
+    out->end += len;
 }
 
 /* Pieces of a character's bytes; false: some byte has none. */
-static bool push_bytes(const tm__bpe *bpe, const char *text, size_t len, int32_t *symbols, size_t *n) {
+static bool push_bytes(const tm__bpe *bpe, const char *text, size_t len, word_symbols *out) {
     for (size_t i = 0; i < len; i++)
         if (bpe->bytes[(uint8_t)text[i]] < 0) return false;
-    for (size_t i = 0; i < len; i++) symbols[(*n)++] = bpe->bytes[(uint8_t)text[i]];
+    for (size_t i = 0; i < len; i++) push_symbol(out, bpe->bytes[(uint8_t)text[i]], 1);
     return true;
 }
 
 /* One symbol per byte or character. Unknown ones: bytes, else the unknown token (a run of them is one if fused), else
- * nothing, as the reference does. Returns the number of symbols, at most len. */
-static size_t first_symbols(const tm__bpe *bpe, const char *word, size_t len, int32_t *symbols) {
-    size_t n = 0, width;
-    bool pending = false;
+ * nothing, as the reference does: an unknown token waits for the next known symbol even if bytes come before that, and
+ * what became nothing moves the offsets behind it. */
+static void first_symbols(const tm__bpe *bpe, const char *word, size_t len, word_symbols *out) {
+    size_t width, pending = 0;
     for (size_t i = 0; i < len; i += width) {
         uint8_t lead = (uint8_t)word[i];
         int32_t symbol = -1;
@@ -174,44 +179,41 @@ static size_t first_symbols(const tm__bpe *bpe, const char *word, size_t len, in
             width = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
             if (!tm__map_get(&bpe->characters, word + i, width, &symbol)) symbol = -1;
         }
-        if (symbol < 0) {
-            if (bpe->byte_fallback && push_bytes(bpe, word + i, width, symbols, &n)) continue;
-            if (pending && !bpe->fuse_unknown) symbols[n++] = bpe->unknown;
-            pending = bpe->unknown >= 0;
+        if (symbol >= 0) {
+            if (pending) push_symbol(out, bpe->unknown, pending);
+            pending = 0;
+            push_symbol(out, symbol, width);
             continue;
         }
-        if (pending) symbols[n++] = bpe->unknown;
-        pending = false;
-        symbols[n++] = symbol;
+        if (bpe->byte_fallback && push_bytes(bpe, word + i, width, out)) continue;
+        if (bpe->unknown < 0) continue;
+        if (pending && !bpe->fuse_unknown) {
+            push_symbol(out, bpe->unknown, pending);
+            pending = 0;
+        }
+        pending += width;
     }
-    if (pending) symbols[n++] = bpe->unknown;
-    return n;
+    if (pending) push_symbol(out, bpe->unknown, pending);
 }
 
-static inline void rank_pair(const tm__bpe *bpe, tm__scratch *scratch, size_t i, size_t right) {
-    const tm__merge *merge = tm__bpe_find(bpe, scratch->symbols[i], scratch->symbols[right]);
-    scratch->ranks[i] = merge ? merge->rank : NO_RANK;
-    scratch->merged[i] = merge ? merge->id : -1;
+static inline void rank_pair(const tm__bpe *bpe, tm__symbol *left, const tm__symbol *right) {
+    const tm__merge *merge = tm__bpe_find(bpe, left->id, right->id);
+    left->rank = merge ? merge->rank : NO_RANK;
+    left->merged = merge ? merge->id : -1;
 }
 
-static size_t merge_short(const tm__bpe *bpe, tm__scratch *scratch, size_t n) {
-    int32_t *symbols = scratch->symbols, *merged = scratch->merged;
-    uint32_t *ranks = scratch->ranks;
-    for (size_t i = 0; i + 1 < n; i++) rank_pair(bpe, scratch, i, i + 1);
+static size_t merge_short(const tm__bpe *bpe, tm__symbol *at, size_t n) {
+    for (size_t i = 0; i + 1 < n; i++) rank_pair(bpe, &at[i], &at[i + 1]);
     while (n > 1) {
         size_t best = 0;
         for (size_t i = 1; i + 1 < n; i++)
-            if (ranks[i] < ranks[best]) best = i;
-        if (ranks[best] == NO_RANK) break;
-        symbols[best] = merged[best];
-        for (size_t i = best + 1; i + 1 < n; i++) {
-            symbols[i] = symbols[i + 1];
-            ranks[i] = ranks[i + 1];
-            merged[i] = merged[i + 1];
-        }
+            if (at[i].rank < at[best].rank) best = i;
+        if (at[best].rank == NO_RANK) break;
+        at[best].id = at[best].merged;
         n--;
-        if (best > 0) rank_pair(bpe, scratch, best - 1, best);
-        if (best + 1 < n) rank_pair(bpe, scratch, best, best + 1);
+        memmove(&at[best + 1], &at[best + 2], (n - best - 1) * sizeof *at);
+        if (best > 0) rank_pair(bpe, &at[best - 1], &at[best]);
+        if (best + 1 < n) rank_pair(bpe, &at[best], &at[best + 1]);
     }
     return n;
 }
@@ -241,10 +243,11 @@ static uint64_t heap_pop(tm__scratch *scratch) {
 
 static void queue_pair(const tm__bpe *bpe, tm__scratch *scratch, int32_t left) {
     int32_t right = scratch->next[left];
-    scratch->ranks[left] = NO_RANK;
+    tm__symbol *symbol = &scratch->symbols[left];
+    symbol->rank = NO_RANK;
     if (right < 0) return;
-    rank_pair(bpe, scratch, (size_t)left, (size_t)right);
-    if (scratch->ranks[left] != NO_RANK) heap_push(scratch, (uint64_t)scratch->ranks[left] << 32 | (uint32_t)left);
+    rank_pair(bpe, symbol, &scratch->symbols[right]);
+    if (symbol->rank != NO_RANK) heap_push(scratch, (uint64_t)symbol->rank << 32 | (uint32_t)left);
 }
 
 static bool merge_long(const tm__bpe *bpe, tm__scratch *scratch, size_t *count) {
@@ -254,6 +257,7 @@ static bool merge_long(const tm__bpe *bpe, tm__scratch *scratch, size_t *count) 
         !tm__grow((void **)&scratch->heap, &scratch->heap_cap, 3 * n, sizeof(uint64_t)))
         return false;
     int32_t *next = scratch->next, *previous = scratch->previous;
+    tm__symbol *symbols = scratch->symbols;
     scratch->heap_len = 0;
     for (size_t i = 0; i < n; i++) {
         next[i] = i + 1 < n ? (int32_t)i + 1 : -1;
@@ -263,61 +267,82 @@ static bool merge_long(const tm__bpe *bpe, tm__scratch *scratch, size_t *count) 
     while (scratch->heap_len) {
         uint64_t entry = heap_pop(scratch);
         int32_t left = (int32_t)(uint32_t)entry;
-        if (scratch->ranks[left] != (uint32_t)(entry >> 32)) continue;
+        if (symbols[left].rank != (uint32_t)(entry >> 32)) continue;
         int32_t right = next[left];
-        scratch->symbols[left] = scratch->merged[left];
-        scratch->ranks[right] = NO_RANK;
+        symbols[left].id = symbols[left].merged;
+        symbols[right].rank = NO_RANK;
         next[left] = next[right];
         if (next[right] >= 0) previous[next[right]] = left;
         queue_pair(bpe, scratch, left);
         if (previous[left] >= 0) queue_pair(bpe, scratch, previous[left]);
     }
     size_t kept = 0;
-    for (int32_t i = 0; i >= 0; i = next[i]) scratch->symbols[kept++] = scratch->symbols[i];
+    for (int32_t i = 0; i >= 0; i = next[i]) symbols[kept++] = symbols[i];
     *count = kept;
     return true;
 }
 
-/* SentencePiece: symbols that are no pieces become bytes or unknown pieces now; unknown pieces in a row are one. */
-static bool push_late(const tm_tokenizer *tok, const int32_t *symbols, size_t n, tm_ids *ids) {
-    const tm__bpe *bpe = &tok->bpe;
-    bool previous_unknown = false;
-    for (size_t i = 0; i < n; i++) {
-        int32_t bytes[4], symbol = symbols[i];
-        size_t len = 0;
-        if (symbol >= tok->vocab.size) {
-            const char *text = bpe->pseudo[symbol - tok->vocab.size];
-            if (!bpe->byte_fallback || !push_bytes(bpe, text, strlen(text), bytes, &len)) symbol = bpe->unknown;
-        }
-        for (size_t k = 0; k < len; k++)
-            if (tm_ids_push(ids, bytes[k]) != TM_OK) return false;
-        bool unknown = len == 0 && symbol == bpe->unknown;
-        if (len == 0 && !(unknown && previous_unknown) && tm_ids_push(ids, symbol) != TM_OK) return false;
-        previous_unknown = unknown;
-    }
-    return true;
+static size_t end_of(const word_symbols *in, size_t i) {
+    return i + 1 < in->len ? in->data[i + 1].start : in->end;
 }
 
-static tm_status push_ids(tm_ids *ids, const int32_t *from, size_t n) {
-    if (n == 0) return TM_OK;
-    if (!tm__grow((void **)&ids->data, &ids->cap, ids->len + n, sizeof *ids->data)) return tm__fail_memory();
-    memcpy(ids->data + ids->len, from, n * sizeof *from);
-    ids->len += n;
+/* SentencePiece: symbols that are no pieces become bytes or unknown pieces now; unknown pieces in a row are one. */
+static size_t late_fallback(const tm_tokenizer *tok, const word_symbols *in, word_symbols *out) {
+    const tm__bpe *bpe = &tok->bpe;
+    bool previous_unknown = false;
+    for (size_t i = 0; i < in->len; i++) {
+        int32_t symbol = in->data[i].id;
+        size_t len = end_of(in, i) - in->data[i].start, before = out->len;
+        if (symbol >= tok->vocab.size) {
+            const char *text = bpe->pseudo[symbol - tok->vocab.size];
+            if (!bpe->byte_fallback || !push_bytes(bpe, text, strlen(text), out)) symbol = bpe->unknown;
+        }
+        bool unknown = out->len == before && symbol == bpe->unknown;
+        if (unknown && previous_unknown)
+            out->end += len;
+        else if (out->len == before)
+            push_symbol(out, symbol, len);
+        previous_unknown = unknown;
+    }
+    return out->len;
+}
+
+/* The word's symbols in scratch->symbols. */
+static tm_status encode_word(const tm_tokenizer *tok, tm__scratch *scratch, const char *word, size_t len,
+                             word_symbols *out) {
+    const tm__bpe *bpe = &tok->bpe;
+    int32_t whole;
+    /* a symbol per byte, and as many again for late_fallback */
+    if (!tm__grow((void **)&scratch->symbols, &scratch->symbols_cap, 2 * len, sizeof *scratch->symbols))
+        return tm__fail_memory();
+    *out = (word_symbols){.data = scratch->symbols};
+    if (bpe->whole_words && tm__map_get(&bpe->words, word, len, &whole)) {
+        push_symbol(out, whole, len);
+        return TM_OK;
+    }
+    first_symbols(bpe, word, len, out);
+    if (out->len <= SHORT_WORD)
+        out->len = merge_short(bpe, out->data, out->len);
+    else if (!merge_long(bpe, scratch, &out->len))
+        return tm__fail_memory();
+    if (bpe->late_fallback) {
+        word_symbols late = {.data = out->data + out->len};
+        late_fallback(tok, out, &late);
+        *out = late;
+    }
     return TM_OK;
 }
 
-static tm_status encode_word(const tm_tokenizer *tok, tm__scratch *scratch, const char *word, size_t len, tm_ids *ids) {
-    const tm__bpe *bpe = &tok->bpe;
-    int32_t whole;
-    if (bpe->whole_words && tm__map_get(&bpe->words, word, len, &whole)) return tm_ids_push(ids, whole);
-    if (!room_for_symbols(scratch, len)) return tm__fail_memory();
-    size_t n = first_symbols(bpe, word, len, scratch->symbols);
-    if (n <= SHORT_WORD)
-        n = merge_short(bpe, scratch, n);
-    else if (!merge_long(bpe, scratch, &n))
-        return tm__fail_memory();
-    if (!bpe->late_fallback) return push_ids(ids, scratch->symbols, n);
-    return push_late(tok, scratch->symbols, n, ids) ? TM_OK : tm__fail_memory();
+static tm_status put_symbols(const word_symbols *in, size_t start, tm__sink *sink) {
+    tm_ids *ids = sink->ids;
+    if (sink->offsets) {
+        for (size_t i = 0; i < in->len; i++)
+            TM__TRY(tm__sink_put(sink, in->data[i].id, start + in->data[i].start, start + end_of(in, i)));
+        return TM_OK;
+    }
+    if (!tm__grow((void **)&ids->data, &ids->cap, ids->len + in->len, sizeof *ids->data)) return tm__fail_memory();
+    for (size_t i = 0; i < in->len; i++) ids->data[ids->len++] = in->data[i].id;
+    return TM_OK;
 }
 
 /* ---- cache ------------------------------------------------------------------------------------------------------- */
@@ -336,20 +361,31 @@ static inline uint32_t hash_word(const char *word, size_t len) {
     return (uint32_t)(hash * 0xd6e8feb86659fd93u >> 32);
 }
 
-static tm_status encode_cached(const tm_tokenizer *tok, tm__scratch *scratch, const char *word, size_t len,
-                               tm_ids *ids) {
-    if (len > TM__CACHE_WORD) return encode_word(tok, scratch, word, len, ids);
+/* sink->word from `start` on. */
+static tm_status encode_cached(const tm_tokenizer *tok, tm__scratch *scratch, size_t start, size_t len,
+                               tm__sink *sink) {
+    const char *word = sink->word.text + start;
+    word_symbols out;
+    tm_ids *ids = sink->ids;
+    if (len > TM__CACHE_WORD || sink->offsets) {
+        TM__TRY(encode_word(tok, scratch, word, len, &out));
+        return put_symbols(&out, start, sink);
+    }
     uint32_t hash = hash_word(word, len);
     tm__cached *entry = &scratch->cache[hash >> (32 - TM__CACHE_BITS)];
-    if (entry->hash == hash && entry->len == len && memcmp(entry->word, word, len) == 0)
-        return push_ids(ids, entry->ids, entry->count);
-    size_t before = ids->len;
-    TM__TRY(encode_word(tok, scratch, word, len, ids));
-    size_t count = ids->len - before;
-    if (count > TM__CACHE_IDS) return TM_OK;
-    *entry = (tm__cached){.hash = hash, .len = (uint8_t)len, .count = (uint8_t)count};
+    if (entry->hash == hash && entry->len == len && memcmp(entry->word, word, len) == 0) {
+        if (!tm__grow((void **)&ids->data, &ids->cap, ids->len + TM__CACHE_IDS, sizeof *ids->data))
+            return tm__fail_memory();
+        memcpy(ids->data + ids->len, entry->ids, sizeof entry->ids);
+        ids->len += entry->count;
+        return TM_OK;
+    }
+    TM__TRY(encode_word(tok, scratch, word, len, &out));
+    TM__TRY(put_symbols(&out, start, sink));
+    if (out.len > TM__CACHE_IDS) return TM_OK;
+    *entry = (tm__cached){.hash = hash, .len = (uint8_t)len, .count = (uint8_t)out.len};
     memcpy(entry->word, word, len);
-    if (count) memcpy(entry->ids, ids->data + before, count * sizeof *entry->ids);
+    for (size_t i = 0; i < out.len; i++) entry->ids[i] = out.data[i].id;
     return TM_OK;
 }
 
@@ -365,12 +401,14 @@ static size_t next_space(const char *text, size_t len, size_t from) {
     return len;
 }
 
-tm_status tm__bpe_encode(const tm_tokenizer *tok, tm__scratch *scratch, const char *word, size_t len, tm_ids *ids) {
+tm_status tm__bpe_encode(const tm_tokenizer *tok, tm__scratch *scratch, tm__sink *sink) {
+    const char *word = sink->word.text;
+    size_t len = sink->word.len;
     if (len == 0) return TM_OK;
-    if (!tok->bpe.break_at_space) return encode_cached(tok, scratch, word, len, ids);
+    if (!tok->bpe.break_at_space) return encode_cached(tok, scratch, 0, len, sink);
     for (size_t start = 0; start < len;) {
         size_t end = next_space(word, len, start);
-        TM__TRY(encode_cached(tok, scratch, word + start, end - start, ids));
+        TM__TRY(encode_cached(tok, scratch, start, end - start, sink));
         start = end;
     }
     return TM_OK;

@@ -87,17 +87,14 @@ static bool decode_metaspace(const tm__step *step, const char *text, size_t len,
 
 static tm_status decode_replace(const tm__step *step, struct pcre2_real_match_data_8 *data, const char *text,
                                 size_t len, piece_list *out) {
-    size_t begin = out->bytes.len, kept = 0, from = 0, start, end;
-    bool found;
-    while (from <= len) {
-        TM__TRY(tm__regex_find(&step->regex, data, text, len, from, &found, &start, &end));
+    size_t begin = out->bytes.len, kept = 0, start, end;
+    tm__matches matches = {.regex = &step->regex, .data = data, .text = text, .len = len};
+    for (bool found = len > 0; found; kept = end) {
+        TM__TRY(tm__regex_next(&matches, &found, &start, &end));
         if (!found) break;
         if (!tm__string_append(&out->bytes, text + kept, start - kept) ||
             !tm__string_append(&out->bytes, step->content, step->content_len))
             return tm__fail_memory();
-        kept = end;
-        uint32_t code;
-        from = end > start ? end : end + TM__MAX(1u, (size_t)tm__utf8_decode(text + end, len - end, &code));
     }
     bool ok = tm__string_append(&out->bytes, text + kept, len - kept) && list_end(out, begin);
     return ok ? TM_OK : tm__fail_memory();

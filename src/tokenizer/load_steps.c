@@ -226,8 +226,17 @@ static tm_status load_template(const place *at, const json_t *object) {
     return seen_text ? TM_OK : bad(at, "\"single\" holds no Sequence");
 }
 
+/* Moves offsets only. */
+static tm_status load_trim(const place *at, const json_t *object) {
+    tm__trim *trim = &at->tok->trim;
+    TM__TRY(flag(at, object, "trim_offsets", true, &trim->on));
+    TM__TRY(flag(at, object, "add_prefix_space", true, &trim->prefix_space));
+    trim->after_template = at->tok->prefix.len > 0;
+    return TM_OK;
+}
+
 static tm_status load_post_processor(const place *at, const json_t *object, const char *type) {
-    if (strcmp(type, "ByteLevel") == 0) return TM_OK; /* moves offsets only */
+    if (strcmp(type, "ByteLevel") == 0) return load_trim(at, object);
     if (strcmp(type, "TemplateProcessing") == 0) return load_template(at, object);
     return unsupported(at, type);
 }

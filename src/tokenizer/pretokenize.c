@@ -85,23 +85,17 @@ static bool cut_end(cutter *cut) {
 
 static tm_status cut_by_regex(const tm__step *step, tm__scratch *scratch, const char *text, tm__span word,
                               cutter *cut) {
-    const char *at = text + word.start;
-    size_t previous = 0, from = 0, start, end;
-    bool found, after_match = false;
-    while (from <= word.len) {
-        TM__TRY(tm__regex_find(&step->regex, scratch->match_data, at, word.len, from, &found, &start, &end));
+    size_t previous = 0, start, end;
+    bool found;
+    tm__matches matches = {
+        .regex = &step->regex, .data = scratch->match_data, .text = text + word.start, .len = word.len};
+    for (;;) {
+        TM__TRY(tm__regex_next(&matches, &found, &start, &end));
         if (!found) break;
-        if (start == end && after_match && end == previous) { /* an empty match right after the last one is none */
-            uint32_t code;
-            after_match = false;
-            from = end + (end < word.len ? (size_t)tm__utf8_decode(at + end, word.len - end, &code) : 1);
-            continue;
-        }
         if (previous < start && !cut_at(cut, word.start + previous, word.start + start, false))
             return tm__fail_memory();
         if (!cut_at(cut, word.start + start, word.start + end, true)) return tm__fail_memory();
-        previous = from = end;
-        after_match = true;
+        previous = end;
     }
     if (previous < word.len && !cut_at(cut, word.start + previous, word.start + word.len, false))
         return tm__fail_memory();
@@ -146,13 +140,15 @@ static tm_status cut_words(const tm__step *step, tm__scratch *scratch, const cha
 
 /* ---- steps that change the text ---------------------------------------------------------------------------------- */
 
-static bool append_word(const tm__step *step, const char *word, size_t len, tm__string *to) {
-    if (step->kind == TM__SPLIT_BYTE_LEVEL) return tm__string_append(to, word, len);
-    for (const char *end = word + len; word < end;) {
+/* Metaspace: blanks become marks. */
+static bool rewrite_word(const tm__step *step, size_t len, tm__edit *edit) {
+    const char *word = edit->in.text + edit->at, *end = word + len;
+    if (step->kind == TM__SPLIT_BYTE_LEVEL) return tm__edit_keep(edit, len);
+    while (word < end) {
         const char *space = memchr(word, ' ', (size_t)(end - word));
         const char *stop = space ? space : end;
-        if (!tm__string_append(to, word, (size_t)(stop - word))) return false;
-        if (space && !tm__string_append(to, step->content, step->content_len)) return false;
+        if (!tm__edit_keep(edit, (size_t)(stop - word))) return false;
+        if (space && !tm__edit_replace(edit, 1, step->content, step->content_len)) return false;
         word = space ? space + 1 : end;
     }
     return true;
@@ -164,48 +160,73 @@ static bool has_prefix(const tm__step *step, const char *word, size_t len) {
            memcmp(word, step->content, step->content_len) == 0;
 }
 
-/* Copies the words with their spaces replaced and a prefix where the step wants one; spans stay in place. */
-static bool rewrite_words(const tm__step *step, const char *text, tm__spans *words, bool prefix, bool first,
-                          tm__string *to) {
-    const char *mark = step->kind == TM__SPLIT_METASPACE ? step->content : " ";
-    to->len = 0;
-    for (size_t i = 0; i < words->len; i++) {
-        tm__span *word = &words->data[i];
-        const char *at = text + word->start;
-        bool at_start = i == 0 && word->start == 0;
-        bool wanted = step->prepend == TM__PREPEND_ALWAYS || (step->prepend == TM__PREPEND_FIRST && at_start && first);
-        size_t start = to->len;
-        if (wanted && (prefix || !at_start) && !has_prefix(step, at, word->len) &&
-            !tm__string_append(to, mark, strlen(mark)))
-            return false;
-        if (!append_word(step, at, word->len, to)) return false;
-        *word = (tm__span){.start = start, .len = to->len - start};
-    }
-    return true;
+static bool wants_prefix(const tm__step *step, const tm__view *view, const tm__span *word) {
+    if (step->prepend == TM__PREPEND_NEVER || word->len == 0) return false;
+    if (step->prepend == TM__PREPEND_FIRST && tm__view_slice(view, word->start, word->len).origin != 0) return false;
+    return !has_prefix(step, view->text + word->start, word->len);
 }
 
-tm_status tm__pretokenize(const tm_tokenizer *tok, tm__scratch *scratch, const char *text, size_t len, bool prefix,
-                          bool first, const char **out) {
+/* Copies the words with their spaces replaced and a prefix where the step wants one; spans follow. */
+static tm_status rewrite_words(const tm__step *step, tm__spans *words, bool track, bool prefix, tm__text *to,
+                               tm__view *view) {
+    const char *mark = step->kind == TM__SPLIT_METASPACE ? step->content : " ";
+    tm__edit edit;
+    if (!tm__edit_begin(&edit, view, track, SIZE_MAX, to)) return tm__fail_memory();
+    for (size_t i = 0; i < words->len; i++) {
+        tm__span *word = &words->data[i];
+        bool wanted = (prefix || i > 0 || word->start > 0) && wants_prefix(step, view, word);
+        size_t start = to->bytes.len;
+        tm__edit_drop(&edit, word->start - edit.at);
+        if ((wanted && !tm__edit_prepend(&edit, mark, strlen(mark))) || !rewrite_word(step, word->len, &edit))
+            return tm__edit_failure(&edit);
+        *word = (tm__span){.start = start, .len = to->bytes.len - start};
+    }
+    *view = tm__edit_view(&edit);
+    return TM_OK;
+}
+
+/* Bytes as letters of GPT-2's alphabet. */
+static tm_status spell_bytes(tm__spans *words, bool track, tm__text *to, tm__view *view) {
+    tm__edit edit;
+    char letter[4];
+    if (!tm__edit_begin(&edit, view, track, SIZE_MAX, to)) return tm__fail_memory();
+    for (size_t i = 0; i < words->len; i++) {
+        tm__span *word = &words->data[i];
+        size_t start = to->bytes.len;
+        tm__edit_drop(&edit, word->start - edit.at);
+        for (size_t k = 0; k < word->len; k++) {
+            int width = tm__utf8_encode(tm__code_of_byte((uint8_t)view->text[edit.at]), letter);
+            if (!tm__edit_replace(&edit, 1, letter, (size_t)width)) return tm__edit_failure(&edit);
+        }
+        *word = (tm__span){.start = start, .len = to->bytes.len - start};
+    }
+    *view = tm__edit_view(&edit);
+    return TM_OK;
+}
+
+static bool cuts(const tm__step *step) {
+    if (step->kind == TM__SPLIT_METASPACE) return step->split;
+    return step->regex.code || step->kind != TM__SPLIT_BYTE_LEVEL;
+}
+
+tm_status tm__pretokenize(const tm_tokenizer *tok, tm__scratch *scratch, bool track, bool prefix, tm__view *view) {
     size_t rewritten = 0;
     scratch->spans[0].len = 0;
-    if (len && !push(&scratch->spans[0], 0, len)) return tm__fail_memory();
+    if (view->len && !push(&scratch->spans[0], 0, view->len)) return tm__fail_memory();
     for (size_t i = 0; i < tok->splitters.len; i++) {
         const tm__step *step = &tok->splitters.data[i];
         tm__spans *words = &scratch->spans[0];
-        if (step->kind == TM__SPLIT_METASPACE || step->prepend != TM__PREPEND_NEVER) {
-            tm__string *to = &scratch->split[rewritten++ % 2];
-            if (!rewrite_words(step, text, words, prefix, first, to)) return tm__fail_memory();
-            text = to->data;
+        if (step->kind == TM__SPLIT_METASPACE || step->prepend != TM__PREPEND_NEVER)
+            TM__TRY(rewrite_words(step, words, track, prefix, &scratch->split[rewritten++ % 2], view));
+        if (cuts(step)) {
+            scratch->spans[1].len = 0;
+            TM__TRY(cut_words(step, scratch, view->text, words, &scratch->spans[1]));
+            tm__spans swap = scratch->spans[0];
+            scratch->spans[0] = scratch->spans[1];
+            scratch->spans[1] = swap;
         }
-        bool cuts =
-            step->regex.code || step->kind == TM__SPLIT_DIGITS || (step->kind == TM__SPLIT_METASPACE && step->split);
-        if (!cuts) continue;
-        scratch->spans[1].len = 0;
-        TM__TRY(cut_words(step, scratch, text, words, &scratch->spans[1]));
-        tm__spans swap = scratch->spans[0];
-        scratch->spans[0] = scratch->spans[1];
-        scratch->spans[1] = swap;
+        if (step->kind == TM__SPLIT_BYTE_LEVEL && step->split)
+            TM__TRY(spell_bytes(words, track, &scratch->split[rewritten++ % 2], view));
     }
-    *out = text;
     return TM_OK;
 }

@@ -114,16 +114,18 @@ void tm__regex_match_data_free(struct pcre2_real_match_data_8 *data) {
     pcre2_match_data_free(data);
 }
 
-tm_status tm__regex_find(const tm__regex *regex, struct pcre2_real_match_data_8 *data, const char *text, size_t len,
-                         size_t from, bool *found, size_t *start, size_t *end) {
-    int rc = pcre2_match(regex->code, (PCRE2_SPTR)text, len, from, PCRE2_NO_UTF_CHECK, data, NULL);
+static tm_status find(const tm__matches *in, bool *found, size_t *start, size_t *end) {
+    pcre2_code *code = in->regex->code;
+    PCRE2_SPTR text = (PCRE2_SPTR)in->text;
+    int rc = pcre2_match(code, text, in->len, in->from, PCRE2_NO_UTF_CHECK, in->data, NULL);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-        rc = pcre2_match(regex->code, (PCRE2_SPTR)text, len, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, NULL);
+        rc = pcre2_match(code, text, in->len, in->from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, in->data, NULL);
     *found = rc >= 0;
     if (rc >= 0) {
-        const PCRE2_SIZE *span = pcre2_get_ovector_pointer(data);
+        const PCRE2_SIZE *span = pcre2_get_ovector_pointer(in->data);
         *end = span[1];
-        *start = TM__MAX(from, TM__MIN(span[0], span[1])); /* \K in a look-around can move the start out of the match */
+        /* \K in a look-around can move the start out of the match */
+        *start = TM__MAX(in->from, TM__MIN(span[0], span[1]));
         return TM_OK;
     }
     if (rc == PCRE2_ERROR_NOMATCH) return TM_OK;
@@ -132,4 +134,23 @@ tm_status tm__regex_find(const tm__regex *regex, struct pcre2_real_match_data_8 
     pcre2_get_error_message(rc, why, sizeof why);
     return tm__fail(TM_INVALID, NULL, "pre-tokenizer pattern", "the text makes the tokenizer's pattern backtrack", "%s",
                     (char *)why);
+}
+
+tm_status tm__regex_next(tm__matches *matches, bool *found, size_t *start, size_t *end) {
+    *found = false;
+    while (matches->from <= matches->len) {
+        TM__TRY(find(matches, found, start, end));
+        if (!*found) return TM_OK;
+        if (*start == *end && matches->any && matches->previous_end == *end) {
+            uint32_t code;
+            size_t left = matches->len - *end;
+            matches->from = *end + (left ? (size_t)tm__utf8_decode(matches->text + *end, left, &code) : 1);
+            *found = false;
+            continue;
+        }
+        matches->any = true;
+        matches->from = matches->previous_end = *end;
+        return TM_OK;
+    }
+    return TM_OK;
 }

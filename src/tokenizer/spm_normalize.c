@@ -52,44 +52,52 @@ static size_t next_part(const tm__spm *spm, const char *text, size_t len, const 
     return *out_len = (size_t)tm__utf8_decode(text, len, &code);
 }
 
-static bool append_escaped(const tm__spm *spm, const char *part, size_t len, tm__string *out) {
+/* `used` bytes of the text become the part. */
+static bool put_part(const tm__spm *spm, tm__edit *edit, size_t used, const char *part, size_t len) {
+    bool escape = spm->escape && memchr(part, ' ', len);
+    if (part == edit->in.text + edit->at && used == len && !escape) return tm__edit_keep(edit, used);
+    if (!escape) return tm__edit_replace(edit, used, part, len);
+    tm__range source = {0, 0};
+    if (edit->track) source = tm__view_range(&edit->in, edit->at, edit->at + used);
+    tm__edit_drop(edit, used);
     for (size_t i = 0; i < len; i++) {
-        bool mark = spm->escape && part[i] == ' ';
-        if (!tm__string_append(out, mark ? space_mark : part + i, mark ? 3 : 1)) return false;
+        bool mark = part[i] == ' ';
+        if (!tm__edit_put(edit, mark ? space_mark : part + i, mark ? 3 : 1, source)) return false;
     }
     return true;
 }
 
-static void trim_end(const tm__spm *spm, tm__string *out, size_t floor) {
+static void trim_end(const tm__spm *spm, tm__string *out) {
     const char *space = spm->escape ? space_mark : " ";
     size_t width = strlen(space);
-    while (out->len - floor >= width && memcmp(out->data + out->len - width, space, width) == 0) out->len -= width;
+    while (out->len >= width && memcmp(out->data + out->len - width, space, width) == 0) out->len -= width;
     out->data[out->len] = 0;
 }
 
-bool tm__spm_normalize(const tm__spm *spm, bool prefix, const char *text, size_t len, tm__string *out) {
-    const char *part, *mark = spm->escape ? space_mark : " ";
-    size_t part_len, at = 0, floor = out->len;
-    if (!tm__string_append(out, "", 0)) return false;
-    while (spm->remove_extra && prefix && at < len) {
-        size_t used = next_part(spm, text + at, len - at, &part, &part_len);
+bool tm__spm_normalize(const tm__spm *spm, bool prefix, tm__edit *edit) {
+    const char *text = edit->in.text, *part, *mark = spm->escape ? space_mark : " ";
+    size_t len = edit->in.len, part_len;
+    while (spm->remove_extra && prefix && edit->at < len) {
+        size_t used = next_part(spm, text + edit->at, len - edit->at, &part, &part_len);
         if (part_len != 1 || *part != ' ') break;
-        at += used;
+        tm__edit_drop(edit, used);
     }
-    if (at == len) return true;
+    if (edit->at == len) return true;
     bool dummy = spm->dummy_prefix && prefix;
-    if (dummy && !spm->suffix && !tm__string_append(out, mark, strlen(mark))) return false;
+    if (dummy && !spm->suffix && !tm__edit_prepend(edit, mark, strlen(mark))) return false;
     bool after_space = spm->remove_extra && prefix;
-    while (at < len) {
-        size_t used = next_part(spm, text + at, len - at, &part, &part_len);
+    while (edit->at < len) {
+        size_t used = next_part(spm, text + edit->at, len - edit->at, &part, &part_len);
+        bool any = false;
         while (after_space && part_len && *part == ' ') part++, part_len--;
         if (part_len) {
-            if (!append_escaped(spm, part, part_len, out)) return false;
+            any = true;
             after_space = part[part_len - 1] == ' ';
+            if (!put_part(spm, edit, used, part, part_len)) return false;
         }
-        at += used;
+        if (!any) tm__edit_drop(edit, used);
         if (!spm->remove_extra) after_space = false;
     }
-    if (spm->remove_extra) trim_end(spm, out, floor);
-    return !(dummy && spm->suffix) || tm__string_append(out, mark, strlen(mark));
+    if (spm->remove_extra) trim_end(spm, &edit->out->bytes);
+    return !(dummy && spm->suffix) || tm__edit_insert(edit, mark, strlen(mark));
 }

@@ -127,10 +127,8 @@ void tm_tokenizer_free(tm_tokenizer *tokenizer) {
     tm__steps_free(&tokenizer->splitters);
     tm__steps_free(&tokenizer->decoders);
     free(tokenizer->added);
-    for (int i = 0; i < 2; i++) {
-        tm__trie_free(&tokenizer->added_set.raw[i]);
-        tm__trie_free(&tokenizer->added_set.normalized[i]);
-    }
+    tm__trie_free(&tokenizer->added_set.raw);
+    tm__trie_free(&tokenizer->added_set.normalized);
     tm_ids_free(&tokenizer->prefix);
     tm_ids_free(&tokenizer->suffix);
     tm__encode_scratch_free(atomic_load(&tokenizer->spare));
@@ -196,6 +194,12 @@ tm_status tm_tokenizer_copy_files(const char *from_directory, const char *to_dir
 }
 
 /* ---- ids --------------------------------------------------------------------------------------------------------- */
+
+void tm_offsets_free(tm_offsets *offsets) {
+    if (!offsets) return;
+    free(offsets->data);
+    *offsets = (tm_offsets){0};
+}
 
 void tm_ids_free(tm_ids *ids) {
     if (!ids) return;

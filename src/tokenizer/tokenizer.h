@@ -36,7 +36,7 @@ enum {
 typedef struct tm__piece {
     const char *text, *raw;
     uint32_t len, raw_len;
-    float score;
+    double score; /* SentencePiece's are float */
     uint32_t flags;
 } tm__piece;
 
@@ -83,6 +83,53 @@ uint32_t tm__trie_child(const tm__trie *trie, uint32_t node, uint8_t byte);     
 size_t tm__trie_longest(const tm__trie *trie, const char *text, size_t len, int32_t *value);
 void tm__trie_free(tm__trie *trie);
 
+/* ---- texts and where they came from (align.c) -------------------------------------------------------------------- */
+
+/* Bytes of the original text, end exclusive. Texts are shorter than 2^31. */
+typedef struct tm__range {
+    uint32_t start, end;
+} tm__range;
+
+typedef struct tm__text {
+    tm__string bytes;
+    tm__range *from; /* per byte; written where sources are tracked */
+    size_t from_cap;
+} tm__text;
+
+/* Part of a text. `from` NULL: it is a part of the original itself, from byte `origin` on. Otherwise `origin` is where
+ * the part began when it was cut out. */
+typedef struct tm__view {
+    const char *text;
+    size_t len;
+    const tm__range *from;
+    uint32_t origin;
+} tm__view;
+
+tm__range tm__view_range(const tm__view *view, size_t start, size_t end); /* whole characters of the original */
+tm__view tm__view_slice(const tm__view *view, size_t start, size_t len);
+void tm__text_free(tm__text *text);
+
+/* Rewriting `in` into `out` from left to right. Calls give false where memory or `limit` (bytes) runs out. */
+typedef struct tm__edit {
+    tm__view in;
+    size_t at; /* bytes of `in` done with */
+    tm__text *out;
+    size_t limit;
+    bool track, over;
+} tm__edit;
+
+bool tm__edit_begin(tm__edit *edit, const tm__view *in, bool track, size_t limit, tm__text *out);
+bool tm__edit_put(tm__edit *edit, const char *bytes, size_t len, tm__range source);
+bool tm__edit_keep(tm__edit *edit, size_t len);
+void tm__edit_drop(tm__edit *edit, size_t len);
+bool tm__edit_insert(tm__edit *edit, const char *bytes, size_t len);  /* belongs to the character before */
+bool tm__edit_prepend(tm__edit *edit, const char *bytes, size_t len); /* belongs to the character after */
+bool tm__edit_replace(tm__edit *edit, size_t width, const char *bytes, size_t len); /* the next `width` bytes */
+/* One character; change: 1 inserted, 0 instead of the next one, -n likewise and n more after that one go. */
+bool tm__edit_character(tm__edit *edit, uint32_t code, int change);
+tm__view tm__edit_view(const tm__edit *edit); /* the result */
+tm_status tm__edit_failure(const tm__edit *edit);
+
 /* ---- regular expressions (regex.c) ---------------------------------------------------------------------------------
  */
 
@@ -99,9 +146,15 @@ tm_status tm__regex_compile(tm__regex *regex, const char *pattern, size_t len, b
 void tm__regex_free(tm__regex *regex);
 struct pcre2_real_match_data_8 *tm__regex_match_data(void); /* NULL: out of memory */
 void tm__regex_match_data_free(struct pcre2_real_match_data_8 *data);
-/* Next match at or after `from` in valid UTF-8. *found false: none. */
-tm_status tm__regex_find(const tm__regex *regex, struct pcre2_real_match_data_8 *data, const char *text, size_t len,
-                         size_t from, bool *found, size_t *start, size_t *end);
+/* The matches of a pattern in valid UTF-8, one after the other; an empty one right after another match is none. */
+typedef struct tm__matches {
+    const tm__regex *regex;
+    struct pcre2_real_match_data_8 *data;
+    const char *text;
+    size_t len, from, previous_end;
+    bool any;
+} tm__matches;
+tm_status tm__regex_next(tm__matches *matches, bool *found, size_t *start, size_t *end);
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
 
@@ -169,7 +222,7 @@ typedef struct tm__spm {
     tm__trie user;       /* user-defined symbols are kept as they are */
 } tm__spm;
 
-bool tm__spm_normalize(const tm__spm *spm, bool prefix, const char *text, size_t len, tm__string *out);
+bool tm__spm_normalize(const tm__spm *spm, bool prefix, tm__edit *edit);
 
 /* ---- models (bpe.c, unigram.c) ----------------------------------------------------------------------------------- */
 
@@ -196,13 +249,14 @@ typedef struct tm__bpe {
 
 typedef struct tm__unigram {
     tm__trie trie;
-    float min_score;
+    double unknown_score;
     int32_t unknown;
     int32_t bytes[256];
     bool byte_fallback;
 } tm__unigram;
 
 struct tm__scratch;
+struct tm__sink;
 
 void tm__bpe_init(tm__bpe *bpe);
 void tm__bpe_free(tm__bpe *bpe);
@@ -212,12 +266,10 @@ bool tm__bpe_add(tm__bpe *bpe, int32_t left, int32_t right, uint32_t rank, int32
 const tm__merge *tm__bpe_find(const tm__bpe *bpe, int32_t left, int32_t right); /* NULL: none */
 /* Builds the tables of symbols from the vocabulary, once pieces and their flags are complete. */
 tm_status tm__bpe_prepare(tm_tokenizer *tok);
-tm_status tm__bpe_encode(const tm_tokenizer *tok, struct tm__scratch *scratch, const char *word, size_t len,
-                         tm_ids *ids);
+tm_status tm__bpe_encode(const tm_tokenizer *tok, struct tm__scratch *scratch, struct tm__sink *sink);
 
 bool tm__unigram_prepare(tm_tokenizer *tok); /* false: out of memory */
-tm_status tm__unigram_encode(const tm_tokenizer *tok, struct tm__scratch *scratch, const char *text, size_t len,
-                             tm_ids *ids);
+tm_status tm__unigram_encode(const tm_tokenizer *tok, struct tm__scratch *scratch, struct tm__sink *sink);
 void tm__unigram_free(tm__unigram *unigram);
 
 /* ---- added tokens (added.c) -------------------------------------------------------------------------------------- */
@@ -227,15 +279,28 @@ typedef struct tm__added {
     bool special, normalized, lstrip, rstrip, single_word;
 } tm__added;
 
-/* Tries by trust: [0] without special tokens, [1] with them; values index tm_tokenizer.added. */
+/* Values of the tries index tm_tokenizer.added. */
 typedef struct tm__added_set {
-    tm__trie raw[2], normalized[2];
+    tm__trie raw, normalized;
 } tm__added_set;
 
+/* A search for added tokens: `at` is where it goes on, `done` the end of the last one with its blanks. */
+typedef struct tm__added_search {
+    const tm__trie *trie;
+    bool trusted; /* special ones count */
+    size_t at, done;
+} tm__added_search;
+
 tm_status tm__added_build(tm_tokenizer *tok);
-/* The next added token at or after `from`: its span in text with stripped blanks included. false: none. */
-bool tm__added_find(const tm_tokenizer *tok, const tm__trie *trie, const char *text, size_t len, size_t from,
-                    size_t *start, size_t *end, int32_t *id);
+/* The next added token: its span in text with stripped blanks included. false: none. */
+bool tm__added_find(const tm_tokenizer *tok, tm__added_search *search, const char *text, size_t len, size_t *start,
+                    size_t *end, int32_t *id);
+
+/* Blanks at the ends of a token's offsets (post-processors ByteLevel and RobertaProcessing). */
+typedef struct tm__trim {
+    bool on, prefix_space;
+    bool after_template; /* the template's tokens are counted in */
+} tm__trim;
 
 /* ---- the tokenizer ----------------------------------------------------------------------------------------------- */
 
@@ -255,6 +320,8 @@ struct tm_tokenizer {
     size_t added_len, added_cap;
     tm__added_set added_set;
     tm_ids prefix, suffix; /* of the template */
+    tm__trim trim;
+    bool track; /* a step asks where a word began in the original text */
     int32_t bos, eos, pad;
     _Atomic(struct tm__scratch *) spare;
 };
@@ -282,33 +349,65 @@ typedef struct tm__cached {
 /* Best path to a position of the text (Unigram). */
 typedef struct tm__lattice_node {
     int32_t id, start; /* start -1: not reached */
-    float score;
+    double score;
 } tm__lattice_node;
 
+/* A symbol of a word on its way to a token, and the merge with the one after it. */
+typedef struct tm__symbol {
+    int32_t id, merged;
+    uint32_t rank;
+    uint32_t start; /* in bytes of the word */
+} tm__symbol;
+
+/* A character of a Unicode normalization form. */
+typedef struct tm__form_unit {
+    uint32_t code;
+    int32_t change; /* see tm__edit_character */
+    uint8_t class;  /* canonical combining class */
+} tm__form_unit;
+
 typedef struct tm__scratch {
-    tm__string clean, normal[2], split[2];
+    tm__text clean, normal[2], split[2];
     tm__spans spans[2];
     struct pcre2_real_match_data_8 *match_data;
-    int32_t *symbols, *merged; /* per symbol: id, id after merging with the next */
-    uint32_t *ranks;           /* per symbol: rank of the merge with the next */
+    tm__symbol *symbols;
     int32_t *next, *previous;
     uint64_t *heap;
-    size_t symbols_cap, merged_cap, ranks_cap, next_cap, previous_cap, heap_cap, heap_len;
+    size_t symbols_cap, next_cap, previous_cap, heap_cap, heap_len;
     tm__lattice_node *lattice;
     size_t lattice_cap;
+    tm__form_unit *units;
+    size_t units_cap;
     tm__cached *cache;
 } tm__scratch;
 
 void tm__encode_scratch_free(tm__scratch *scratch);
 
-/* normalize.c: runs the normalizers over text; *out points into scratch or is text itself. */
-tm_status tm__normalize(const tm_tokenizer *tok, tm__scratch *scratch, const char *text, size_t len, bool prefix,
-                        const char **out, size_t *out_len);
-/* pretokenize.c: splits into scratch->spans[0] over *out. `first`: the text begins at offset 0 of the input. */
-tm_status tm__pretokenize(const tm_tokenizer *tok, tm__scratch *scratch, const char *text, size_t len, bool prefix,
-                          bool first, const char **out);
+/* Where the ids of a call go. */
+typedef struct tm__sink {
+    const tm_tokenizer *tok;
+    tm_ids *ids;
+    tm_offsets *offsets; /* NULL: not asked for */
+    size_t first;        /* ids that were there before the call */
+    size_t template_len; /* ids of the template before the text */
+    const char *text;    /* the original */
+    size_t len;
+    tm__view word; /* what the model is at */
+} tm__sink;
+
+/* A token and the bytes of sink->word that it stands for. */
+tm_status tm__sink_put(tm__sink *sink, int32_t id, size_t start, size_t end);
+
+/* normalize.c: runs the normalizers over a view; the result lies in scratch or is the view itself. */
+tm_status tm__normalize(const tm_tokenizer *tok, tm__scratch *scratch, bool track, bool prefix, tm__view *view);
+/* unicode_form.c: the edit's whole input in the form of utf8proc's `options`. */
+tm_status tm__unicode_form(tm__scratch *scratch, int options, tm__edit *edit);
+/* pretokenize.c: splits into scratch->spans[0] over the view, which a step may rewrite. */
+tm_status tm__pretokenize(const tm_tokenizer *tok, tm__scratch *scratch, bool track, bool prefix, tm__view *view);
 /* Valid UTF-8 from any bytes: U+FFFD for each maximal invalid part (or for each invalid byte). */
 bool tm__utf8_clean(const char *text, size_t len, bool per_byte, tm__string *out);
+/* The same, with sources. */
+bool tm__utf8_clean_edit(tm__edit *edit, bool per_byte);
 bool tm__is_space(uint32_t code); /* Unicode White_Space */
 
 /* ---- loaders ----------------------------------------------------------------------------------------------------- */

@@ -12,13 +12,18 @@
 #include <float.h>
 #include <stdlib.h>
 
-static const float unknown_penalty = 10.0f;
+static const double unknown_penalty = 10;
 /* Per byte of a user-defined symbol, whose path should win. */
 static const float user_bonus = 0.1f;
 
+/* SentencePiece adds in float, `tokenizers` in double. */
+static double sum(const tm_tokenizer *tok, double a, double b) {
+    return tok->sentencepiece ? (double)(float)(a + b) : a + b;
+}
+
 bool tm__unigram_prepare(tm_tokenizer *tok) {
     tm__unigram *unigram = &tok->unigram;
-    unigram->min_score = FLT_MAX;
+    double least = DBL_MAX;
     for (int32_t id = 0; id < tok->vocab.size; id++) {
         const tm__piece *piece = &tok->vocab.pieces[id];
         if (!piece->text) continue;
@@ -26,8 +31,9 @@ bool tm__unigram_prepare(tm_tokenizer *tok) {
         bool outside = piece->flags & (TM__PIECE_SPECIAL | TM__PIECE_BYTE | TM__PIECE_UNKNOWN | TM__PIECE_UNUSED);
         if (outside || (piece->flags & TM__PIECE_ADDED && !(piece->flags & TM__PIECE_USER))) continue;
         if (!tm__trie_add(&unigram->trie, piece->text, piece->len, id)) return false;
-        if (!(piece->flags & TM__PIECE_USER)) unigram->min_score = TM__MIN(unigram->min_score, piece->score);
+        if (!(piece->flags & TM__PIECE_USER)) least = TM__MIN(least, piece->score);
     }
+    unigram->unknown_score = sum(tok, least, -unknown_penalty);
     return true;
 }
 
@@ -35,7 +41,7 @@ void tm__unigram_free(tm__unigram *unigram) {
     tm__trie_free(&unigram->trie);
 }
 
-static void offer(tm__lattice_node *node, float score, int32_t id, size_t start) {
+static void offer(tm__lattice_node *node, double score, int32_t id, size_t start) {
     if (node->start >= 0 && !(score > node->score)) return;
     *node = (tm__lattice_node){.id = id, .start = (int32_t)start, .score = score};
 }
@@ -44,7 +50,7 @@ static void offer(tm__lattice_node *node, float score, int32_t id, size_t start)
 static void extend(const tm_tokenizer *tok, tm__lattice_node *best, const char *text, size_t len, size_t at,
                    size_t width) {
     const tm__unigram *unigram = &tok->unigram;
-    float here = best[at].score;
+    double here = best[at].score;
     bool single = false;
     uint32_t node = 0;
     for (size_t end = at; end < len;) {
@@ -53,32 +59,43 @@ static void extend(const tm_tokenizer *tok, tm__lattice_node *best, const char *
         int32_t id = unigram->trie.values[node];
         if (id < 0) continue;
         const tm__piece *piece = &tok->vocab.pieces[id];
-        float score = piece->flags & TM__PIECE_USER ? user_bonus * (float)(end - at) : piece->score;
-        offer(&best[end], score + here, id, at);
+        double score = piece->flags & TM__PIECE_USER ? (double)(user_bonus * (float)(end - at)) : piece->score;
+        offer(&best[end], sum(tok, score, here), id, at);
         single |= end - at == width;
     }
-    if (!single) offer(&best[at + width], unigram->min_score - unknown_penalty + here, unigram->unknown, at);
+    if (!single) offer(&best[at + width], sum(tok, unigram->unknown_score, here), unigram->unknown, at);
 }
 
-static tm_status push_path(const tm_tokenizer *tok, const tm__lattice_node *best, const int32_t *ends, size_t n,
-                           const char *text, tm_ids *ids) {
+static tm_status put_unknown(const tm_tokenizer *tok, tm__sink *sink, size_t start, size_t end) {
     const tm__unigram *unigram = &tok->unigram;
-    bool previous_unknown = false;
+    const char *text = sink->word.text;
+    bool bytes = unigram->byte_fallback;
+    for (size_t i = start; i < end && bytes; i++) bytes = unigram->bytes[(uint8_t)text[i]] >= 0;
+    if (!bytes) return tm__sink_put(sink, unigram->unknown, start, end);
+    for (size_t i = start; i < end; i++) TM__TRY(tm__sink_put(sink, unigram->bytes[(uint8_t)text[i]], start, end));
+    return TM_OK;
+}
+
+/* Unknown characters in a row are one piece. */
+static tm_status put_path(const tm_tokenizer *tok, const tm__lattice_node *best, const int32_t *ends, size_t n,
+                          tm__sink *sink) {
+    int32_t unknown = tok->unigram.unknown;
     for (size_t i = n; i-- > 0;) {
         const tm__lattice_node *node = &best[ends[i]];
-        bool unknown = node->id == unigram->unknown;
-        if (unknown && unigram->byte_fallback) {
-            for (int32_t at = node->start; at < ends[i]; at++)
-                TM__TRY(tm_ids_push(ids, unigram->bytes[(uint8_t)text[at]]));
-        } else if (!(unknown && previous_unknown)) {
-            TM__TRY(tm_ids_push(ids, node->id));
+        if (node->id != unknown) {
+            TM__TRY(tm__sink_put(sink, node->id, (size_t)node->start, (size_t)ends[i]));
+            continue;
         }
-        previous_unknown = unknown;
+        size_t start = (size_t)node->start;
+        while (i > 0 && best[ends[i - 1]].id == unknown) i--;
+        TM__TRY(put_unknown(tok, sink, start, (size_t)ends[i]));
     }
     return TM_OK;
 }
 
-tm_status tm__unigram_encode(const tm_tokenizer *tok, tm__scratch *scratch, const char *text, size_t len, tm_ids *ids) {
+tm_status tm__unigram_encode(const tm_tokenizer *tok, tm__scratch *scratch, tm__sink *sink) {
+    const char *text = sink->word.text;
+    size_t len = sink->word.len;
     if (!tm__grow((void **)&scratch->lattice, &scratch->lattice_cap, len + 1, sizeof *scratch->lattice) ||
         !tm__grow((void **)&scratch->next, &scratch->next_cap, len + 1, sizeof *scratch->next))
         return tm__fail_memory();
@@ -93,5 +110,5 @@ tm_status tm__unigram_encode(const tm_tokenizer *tok, tm__scratch *scratch, cons
     }
     size_t n = 0;
     for (int32_t end = (int32_t)len; end > 0; end = best[end].start) scratch->next[n++] = end;
-    return push_path(tok, best, scratch->next, n, text, ids);
+    return put_path(tok, best, scratch->next, n, sink);
 }

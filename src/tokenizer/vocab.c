@@ -13,9 +13,7 @@ static bool printable(int byte) {
 
 uint32_t tm__code_of_byte(int byte) {
     if (printable(byte)) return (uint32_t)byte;
-    uint32_t code = 256;
-    for (int other = 0; other < byte; other++) code += !printable(other);
-    return code;
+    return 256 + (uint32_t)(byte <= 0x20 ? byte : byte == 0xad ? 67 : byte - 0x7f + 0x21);
 }
 
 /* The 68 others are 0x00-0x20, 0x7f-0xa0 and 0xad. */
