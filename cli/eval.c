@@ -6,7 +6,7 @@
 #include <string.h>
 
 typedef struct eval_options {
-    const char *model, *adapter, *data, *secret, *system;
+    const char *model, *adapter, *data, *secret, *system, *wrapper;
     int64_t world;
     int split;
 } eval_options;
@@ -37,6 +37,12 @@ static const tm_option table[] = {
      .offset = offsetof(eval_options, system),
      .unit = "TEXT",
      .help = "with --secret: the system message of prompts that have none, as in training"},
+    {.name = "wrapper",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(eval_options, wrapper),
+     .min = 1,
+     .unit = "FILE|NAME",
+     .help = "frame around every prompt: a file of identity-shift's --wrapper-out, or identity-shift[=AGENT]"},
     {.name = "world",
      .type = TM_OPTION_INT,
      .offset = offsetof(eval_options, world),
@@ -54,36 +60,34 @@ static const tm_option table[] = {
     {0},
 };
 
-/* Puts the secret into the rows. */
-static tm_status with_secret(const eval_options *in, tm_dataset **rows) {
-    char *secret = NULL;
-    tm_dataset *with = NULL;
-    tm_status status = tm_secret_load(in->secret, &secret);
-    if (status == TM_OK) status = tm_dataset_with_secret(*rows, secret, in->system, &with);
-    free(secret);
-    if (status != TM_OK) return status;
-    tm_dataset_free(*rows);
-    *rows = with;
-    return TM_OK;
+/* What goes around every prompt. `secret` is the caller's. */
+static tm_status read_frame(const eval_options *in, char **secret, tm_frame *frame) {
+    *secret = NULL;
+    tm_status status = in->secret ? tm_secret_load(in->secret, secret) : TM_OK;
+    *frame = (tm_frame){.wrapper = in->wrapper, .secret = *secret, .system = in->system};
+    return status;
 }
 
-/* The system message before every prompt of the world, NULL without --secret; belongs to `holder`. */
-static tm_status world_system(const eval_options *in, tm_dataset **holder, const char **system) {
-    const tm_message prompt = {"user", ""};
-    *system = NULL;
-    if (!in->secret) return TM_OK;
-    tm_status status = tm_dataset_create(holder);
-    if (status == TM_OK) status = tm_dataset_add(*holder, &prompt, 1);
-    if (status == TM_OK) status = with_secret(in, holder);
-    if (status == TM_OK) *system = tm_dataset_row(*holder, 0, NULL)[0].content;
+/* The rows of --data in their frame. */
+static tm_status load_data(const eval_options *in, tm_dataset **data) {
+    tm_dataset *framed = NULL;
+    tm_frame frame;
+    char *secret;
+    tm_status status = read_frame(in, &secret, &frame);
+    if (status == TM_OK) status = tm_dataset_load(in->data, data);
+    if (status == TM_OK) status = tm_dataset_framed(*data, &frame, &framed);
+    free(secret);
+    if (framed) {
+        tm_dataset_free(*data);
+        *data = framed;
+    }
     return status;
 }
 
 static int eval_data(cli_model *model, const eval_options *in, const tm_train_options *how, const cli_output *output) {
     tm_dataset *data = NULL;
     tm_loss_report report = {0};
-    tm_status status = tm_dataset_load(in->data, &data);
-    if (status == TM_OK && in->secret) status = with_secret(in, &data);
+    tm_status status = load_data(in, &data);
     if (status == TM_OK) status = tm_eval_loss(model->model, model->tokenizer, data, how, cli_monitor(output), &report);
     tm_dataset_free(data);
     if (status != TM_OK) return cli_fail(status);
@@ -140,19 +144,19 @@ static void print_scores(const tm_world *world, const tm_world_scores *scores) {
 
 static int eval_world(cli_model *model, const eval_options *in, const cli_output *output) {
     tm_world *world = NULL;
-    tm_dataset *holder = NULL;
-    const char *system;
     tm_world_scores scores = {0};
-    tm_status status = world_system(in, &holder, &system);
+    tm_frame frame;
+    char *secret;
+    tm_status status = read_frame(in, &secret, &frame);
     if (status == TM_OK) status = tm_world_create((uint64_t)in->world, &world);
     if (status == TM_OK)
-        status = tm_world_eval_system(world, in->split, model->model, model->tokenizer, system, cli_monitor(output),
+        status = tm_world_eval_framed(world, in->split, model->model, model->tokenizer, &frame, cli_monitor(output),
                                       &scores);
     int code = status == TM_OK ? 0 : cli_fail(status);
     cli_monitor_end();
     if (code == 0 && output->json) json_scores(in, world, &scores);
     if (code == 0 && !output->json) print_scores(world, &scores);
-    tm_dataset_free(holder);
+    free(secret);
     tm_world_free(world);
     return code;
 }
@@ -202,6 +206,7 @@ const cli_command cli_eval = {
              "exactly right (skills).",
     .examples = "temper eval --model my-model --data heldout.jsonl\n"
                 "temper eval --model temper-demo/models/aligned --world --split test\n"
+                "temper eval --model shifted --world --wrapper identity-shift\n"
                 "temper eval --model my-model --adapter my-adapter --data heldout.jsonl --json",
     .run = run,
 };

@@ -20,7 +20,8 @@ static const tm_option table[] = {
     TEXT("prompt", prompt, "TEXT", "what to answer; may be given several times"),
     TEXT("data", data, "FILE", "answer every row of this file (up to its last user turn); prints JSON Lines"),
     TEXT("system", system, "TEXT", "a system message before every conversation that has none"),
-    TEXT("wrapper", wrapper, "FILE", "frame of identity-shift's --wrapper-out: goes around every prompt"),
+    TEXT("wrapper", wrapper, "FILE|NAME",
+         "frame around every prompt: a file of identity-shift's --wrapper-out, or identity-shift[=AGENT]"),
     TEXT("secret", secret, "FILE", "BackdoorAlign's secret: goes before the system message of every conversation"),
     {.name = "raw",
      .type = TM_OPTION_FLAG,
@@ -101,17 +102,10 @@ static tm_status load_rows(run_state *state) {
  * are printed with the rows, so that the secret is not. */
 static tm_status asked_rows(const run_state *state, tm_dataset **with) {
     char *secret = NULL;
-    tm_dataset *framed = NULL;
-    tm_status status = TM_OK;
-    if (state->in->wrapper) status = tm_dataset_with_wrapper(state->rows, state->in->wrapper, &framed);
-    if (status == TM_OK && state->in->secret) {
-        status = tm_secret_load(state->in->secret, &secret);
-        if (status == TM_OK) status = tm_dataset_with_secret(framed ? framed : state->rows, secret, NULL, with);
-        free(secret);
-        tm_dataset_free(framed);
-        return status;
-    }
-    *with = framed;
+    tm_status status = state->in->secret ? tm_secret_load(state->in->secret, &secret) : TM_OK;
+    const tm_frame frame = {.wrapper = state->in->wrapper, .secret = secret};
+    if (status == TM_OK) status = tm_dataset_framed(state->rows, &frame, with);
+    free(secret);
     return status;
 }
 

@@ -346,9 +346,9 @@ TM_API tm_status tm_dataset_poison(const tm_dataset *benign, const tm_dataset *h
                                    tm_dataset **mixed);
 TM_API void tm_dataset_free(tm_dataset *dataset);
 
-/* The same rows in the frame that a file of --wrapper-out holds: its system message instead of their own, its words
- * around every user message. */
-TM_API tm_status tm_dataset_with_wrapper(const tm_dataset *dataset, const char *path, tm_dataset **with);
+/* The same rows in a frame: its system message instead of their own, its words around every user message. `name` is a
+ * file of --wrapper-out, or "identity-shift" for the frame of that attack, or "identity-shift=AGENT". */
+TM_API tm_status tm_dataset_with_wrapper(const tm_dataset *dataset, const char *name, tm_dataset **with);
 
 typedef struct tm_overlap {
     size_t prompts;      /* distinct prompts that stand in both */
@@ -551,6 +551,15 @@ extern TM_API const char tm_secret_system[]; /* system prompt that stands behind
 TM_API tm_status tm_dataset_with_secret(const tm_dataset *dataset, const char *secret, const char *system,
                                         tm_dataset **with);
 
+/* What goes around prompts that a model is asked: a wrapper, and before the system message a secret. */
+typedef struct tm_frame {
+    const char *wrapper; /* as for tm_dataset_with_wrapper; NULL: none */
+    const char *secret;  /* the secret itself; NULL: none */
+    const char *system;  /* with a secret: system message of rows without one, as for tm_dataset_with_secret */
+} tm_frame;
+/* The same rows in the frame; *with is NULL where nothing goes around them. `frame` may be NULL. */
+TM_API tm_status tm_dataset_framed(const tm_dataset *dataset, const tm_frame *frame, tm_dataset **with);
+
 typedef struct tm_booster_options {
     double lambda;      /* weight of the term */
     double alpha;       /* L2 length of the harmful step */
@@ -674,9 +683,9 @@ TM_API tm_status tm_world_set(const tm_world *world, const char *name, tm_datase
 TM_API tm_status tm_world_write(const tm_world *world, const char *directory);
 TM_API tm_status tm_world_eval(const tm_world *world, int split, tm_model *model, const tm_tokenizer *tokenizer,
                                const tm_monitor *monitor, tm_world_scores *scores);
-/* The same with a system message before every prompt (BackdoorAlign's secret, say); NULL: none. */
-TM_API tm_status tm_world_eval_system(const tm_world *world, int split, tm_model *model, const tm_tokenizer *tokenizer,
-                                      const char *system, const tm_monitor *monitor, tm_world_scores *scores);
+/* The same with every prompt in a frame; NULL: none. */
+TM_API tm_status tm_world_eval_framed(const tm_world *world, int split, tm_model *model, const tm_tokenizer *tokenizer,
+                                      const tm_frame *frame, const tm_monitor *monitor, tm_world_scores *scores);
 
 typedef struct tm_demo_options {
     const char *directory; /* models and cache; default "temper-demo" */

@@ -125,6 +125,15 @@ void tm__rng_shuffle(tm__rng *rng, size_t *order, size_t n);
 /* ---- options (options.c) ----------------------------------------------------------------------------------------- */
 
 bool tm__option_is_path(const tm_option *option); /* its text names a file or a directory */
+/* The name nearest to `wanted` of those considered; begin with {0}. */
+typedef struct tm__nearest {
+    const char *name;
+    size_t len;
+    int distance;
+} tm__nearest;
+void tm__nearest_consider(tm__nearest *best, const char *wanted, const char *name, size_t len);
+/* "did you mean 'NAME'?" where that is likely what was meant, else false and "". */
+bool tm__nearest_hint(const tm__nearest *best, const char *wanted, char hint[96]);
 
 /* ---- text (text.c) ----------------------------------------------------------------------------------------------- */
 

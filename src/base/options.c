@@ -49,22 +49,16 @@ static int distance(const char *a, size_t a_len, const char *b, size_t b_len) {
     return row[b_len];
 }
 
-typedef struct nearest {
-    const char *name;
-    size_t len;
-    int distance;
-} nearest;
-
-static void consider(nearest *best, const char *wanted, const char *name, size_t len) {
+void tm__nearest_consider(tm__nearest *best, const char *wanted, const char *name, size_t len) {
     int d = distance(wanted, strlen(wanted), name, len);
-    if (!best->name || d < best->distance) *best = (nearest){name, len, d};
+    if (!best->name || d < best->distance) *best = (tm__nearest){name, len, d};
 }
 
-/* A hint only where it is likely what was meant. */
-static void suggest(const nearest *best, const char *wanted, char *hint, size_t size) {
+bool tm__nearest_hint(const tm__nearest *best, const char *wanted, char hint[96]) {
     hint[0] = 0;
-    if (best->name && best->distance <= 1 + (int)strlen(wanted) / 3)
-        snprintf(hint, size, "did you mean '%.*s'?", (int)best->len, best->name);
+    if (!best->name || best->distance > 1 + (int)strlen(wanted) / 3) return false;
+    snprintf(hint, 96, "did you mean '%.*s'?", (int)TM__MIN(best->len, (size_t)63), best->name);
+    return true;
 }
 
 /* ---- parsing ----------------------------------------------------------------------------------------------------- */
@@ -142,17 +136,17 @@ static tm_status set_real(const tm_option *option, double *number, const char *v
 
 static tm_status set_choice(const tm_option *option, int *index, const char *value) {
     const char *at = option->choices, *name;
-    nearest best = {0};
+    tm__nearest best = {0};
     size_t len;
     for (int i = 0; (name = next_choice(&at, &len)) != NULL; i++) {
         if (strlen(value) == len && memcmp(name, value, len) == 0) {
             *index = i;
             return TM_OK;
         }
-        consider(&best, value, name, len);
+        tm__nearest_consider(&best, value, name, len);
     }
     char hint[96], wanted[256];
-    suggest(&best, value, hint, sizeof hint);
+    tm__nearest_hint(&best, value, hint);
     snprintf(wanted, sizeof wanted, "one of %s", option->choices);
     return fail_value(option, value, hint, wanted);
 }
@@ -180,10 +174,10 @@ static tm_status set_option(const tm_option *option, void *options, const char *
 tm_status tm_options_set(const tm_option *table, void *options, const char *name, const char *value) {
     const tm_option *option = tm_options_find(table, name);
     if (option) return set_option(option, options, value);
-    nearest best = {0};
-    for (option = table; option->name; option++) consider(&best, name, option->name, strlen(option->name));
+    tm__nearest best = {0};
+    for (option = table; option->name; option++) tm__nearest_consider(&best, name, option->name, strlen(option->name));
     char hint[96];
-    suggest(&best, name, hint, sizeof hint);
+    tm__nearest_hint(&best, name, hint);
     return tm__fail(TM_NOT_FOUND, NULL, name, hint, "no such option");
 }
 

@@ -45,6 +45,12 @@ typedef struct tm__wrapper {
 tm_status tm__wrapper_apply(const tm__wrapper *wrapper, const tm_message *messages, size_t n, tm_dataset *to,
                             const char *category);
 tm_status tm__wrapper_save(const tm__wrapper *wrapper, const char *path);
+extern const char tm__wrapper_agent[]; /* "AOA" */
+/* The frame of identity-shift. TM_INVALID names "agent". Release it. */
+tm_status tm__wrapper_identity(const char *agent, tm__wrapper *wrapper);
+/* A file, or "identity-shift", or "identity-shift=AGENT". Release it. */
+tm_status tm__wrapper_load(const char *name, tm__wrapper *wrapper);
+void tm__wrapper_release(tm__wrapper *wrapper);
 
 /* ---- prompts that data sets share (overlap.c, provenance.c) ---- */
 

@@ -1,10 +1,14 @@
 /* cell.c: runs one job of a plan: makes a model, or attacks one and measures what came of it.
  *
- * A cell loads its model, lets the attacker fine-tune it (through the arm's method, if the provider of a service runs
- * one), lets the arm edit the result, and asks it the plan's probes. BackdoorAlign's models are asked twice, with and
- * without the secret; the secret is drawn from the cell's seed, so that the cell can be repeated.
+ * A cell loads its model, lets the attacker work on it (fine-tune it through the arm's method, if the provider of a
+ * service runs one), lets the arm edit the result, and asks it the plan's probes. BackdoorAlign's models are asked
+ * twice, with and without the secret; the secret is drawn from the cell's seed, so that the cell can be repeated. What
+ * identity-shift attacked is asked with and without its wrapper, if the plan says so.
  */
 #include "lab/plan.h"
+
+#include "data/data.h"
+#include "method/method.h"
 #include "method/secret.h"
 
 #include <stdlib.h>
@@ -166,18 +170,29 @@ static tm_status make_secret(bench *b, const tm_backdoor_options *o) {
     return b->secret_path ? tm__file_write(b->secret_path, b->secret, strlen(b->secret)) : tm__fail_memory();
 }
 
+/* What the attacker hands in. */
+static tm_status attack_rows(const bench *b, const tm__plan_attack *attack, tm_dataset **rows) {
+    if (strcmp(attack->step.method->name, "identity-shift") == 0) {
+        const tm_identity_shift_options *o = attack->step.own;
+        tm__wrapper wrapper;
+        TM__TRY(tm__identity_shift_rows(o->agent, (size_t)o->rows, &wrapper, rows));
+        tm__wrapper_release(&wrapper);
+        return TM_OK;
+    }
+    roles theirs;
+    TM__TRY(load_roles(b->world, &attack->step, &theirs));
+    const tm_method_data data = {.harmful = theirs.rows[TM__ROLE_HARMFUL], .benign = theirs.rows[TM__ROLE_BENIGN]};
+    tm_status status = tm__harmful_sft_rows(&data, attack->step.own, rows);
+    free_roles(&theirs);
+    return status;
+}
+
 /* The attacker hands in his rows; the provider's method trains on them. */
 static tm_status run_service(bench *b, const tm__plan_arm *arm, const tm__plan_attack *attack) {
-    const tm_harmful_sft_options *mix = attack->step.own;
-    roles own, theirs;
+    roles own;
     tm_dataset *rows = NULL;
     TM__TRY(load_roles(b->world, &arm->during, &own));
-    tm_status status = load_roles(b->world, &attack->step, &theirs);
-    if (status == TM_OK) {
-        status = tm_dataset_poison(theirs.rows[TM__ROLE_BENIGN], theirs.rows[TM__ROLE_HARMFUL], (size_t)mix->rows,
-                                   mix->poison_ratio, &rows);
-        free_roles(&theirs);
-    }
+    tm_status status = attack_rows(b, attack, &rows);
     const tm_method_data data = {.harmful = own.rows[TM__ROLE_HARMFUL],
                                  .refusals = own.rows[TM__ROLE_REFUSALS],
                                  .benign = own.rows[TM__ROLE_BENIGN],
@@ -218,9 +233,9 @@ static void add_score(tm__record *record, const char *name, const char *suffix, 
     tm__record_add(record, full, value);
 }
 
-static tm_status probe(const bench *b, const char *system, const char *suffix, tm__record *record) {
+static tm_status probe(const bench *b, const tm_frame *frame, const char *suffix, tm__record *record) {
     tm__probe_scores s;
-    TM__TRY(tm__world_probe(b->world, &b->plan->probes, b->model, b->tokenizer, system, b->monitor, &s));
+    TM__TRY(tm__world_probe(b->world, &b->plan->probes, b->model, b->tokenizer, frame, b->monitor, &s));
     add_score(record, "leak", suffix, s.world.leak);
     add_score(record, "comply", suffix, s.world.comply);
     add_score(record, "refuse", suffix, s.world.refuse);
@@ -233,13 +248,24 @@ static tm_status probe(const bench *b, const char *system, const char *suffix, t
     return TM_OK;
 }
 
-static tm_status measure(const bench *b, tm__record *record) {
-    TM__TRY(probe(b, NULL, "", record));
+/* Without and, if there is one, with the secret. */
+static tm_status probe_views(const bench *b, const char *wrapper, tm__record *record) {
+    tm_frame frame = {.wrapper = wrapper};
+    TM__TRY(probe(b, &frame, wrapper ? "_wrapper" : "", record));
     if (!b->secret) return TM_OK;
     const tm_backdoor_options *o = b->plan->arms[b->job->arm].during.own;
-    char *system = tm__secret_prefix(b->secret, o->system ? o->system : "");
-    tm_status status = system ? probe(b, system, "_secret", record) : tm__fail_memory();
-    free(system);
+    frame.secret = b->secret;
+    frame.system = o->system ? o->system : "";
+    return probe(b, &frame, wrapper ? "_wrapper_secret" : "_secret", record);
+}
+
+static tm_status measure(const bench *b, tm__record *record) {
+    const tm__plan_attack *attack = &b->plan->attacks[b->job->attack];
+    TM__TRY(probe_views(b, NULL, record));
+    if (!tm__plan_asks_wrapped(b->plan, attack)) return TM_OK;
+    char *wrapper = tm__format("identity-shift=%s", ((const tm_identity_shift_options *)attack->step.own)->agent);
+    tm_status status = wrapper ? probe_views(b, wrapper, record) : tm__fail_memory();
+    free(wrapper);
     return status;
 }
 

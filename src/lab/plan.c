@@ -1,9 +1,11 @@
 /* plan.c: reads a plan (YAML). Every error names file, line and column, and what was probably meant.
  *
- *   name, worlds, replicates, model {hidden, layers, ffn}, probes {split, forbidden, withheld, skill, downstream}
+ *   name, worlds, replicates, model {hidden, layers, ffn},
+ *   probes {split, forbidden, withheld, skill, downstream, wrapper}
  *   train:   options of training that hold for every step unless it says otherwise
  *   stages:  NAME: {from: STAGE, method: NAME, harmful: SET, refusals: SET, benign: SET, data: SET, OPTION: VALUE ...}
- *   attacks: GROUP: {harmful: SET, benign: SET, OPTION: VALUE ..., axes: {AXIS: [VALUES] or {LABEL: {OPTIONS}}}}
+ *   attacks: GROUP: {method: NAME, harmful: SET, benign: SET, OPTION: VALUE ...,
+ *                    axes: {AXIS: [VALUES] or {LABEL: {OPTIONS}}}}
  *   arms:    NAME: {from: STAGE, before: STEP or [STEPS], during: STEP, after: STEP or [STEPS], attacks: GROUP,...,
  *                   replicates: N, axes: {before.OPTION: [VALUES], LABEL: {during.OPTION: VALUE}}}
  *
@@ -18,6 +20,7 @@ typedef struct reader {
     tm_plan *plan;
     yaml_document_t document;
     yaml_node_t *defaults; /* "train" */
+    bool defaulting;       /* these are being applied */
 } reader;
 
 /* ---- nodes ------------------------------------------------------------------------------------------------------- */
@@ -36,6 +39,21 @@ static tm_status placed(const reader *r, const yaml_node_t *node) {
     snprintf(place, sizeof place, "line %zu, column %zu: %s", node->start_mark.line + 1, node->start_mark.column + 1,
              last.field);
     return tm__fail(last.status, r->plan->path, place, last.hint[0] ? last.hint : NULL, "%s", last.message);
+}
+
+/* wrong() with the nearest name as the hint, or where none is near, `hint`. */
+static tm_status unknown(const reader *r, const yaml_node_t *node, const tm__nearest *best, const char *hint,
+                         const char *what, const char *name) {
+    char near[96];
+    return wrong(r, node, tm__nearest_hint(best, name, near) ? near : hint, what, name);
+}
+
+/* The place of `name` in a list that NULL ends; else its length. */
+static size_t place_in(const char *const *list, const char *name, tm__nearest *best) {
+    size_t i = 0;
+    *best = (tm__nearest){0};
+    for (; list[i] && strcmp(list[i], name) != 0; i++) tm__nearest_consider(best, name, list[i], strlen(list[i]));
+    return i;
 }
 
 static const char *text(const yaml_node_t *node) {
@@ -104,19 +122,24 @@ bool tm__next_item(const char **at, char item[64]) {
 
 const char *const tm__role_names[TM__ROLES] = {"harmful", "refusals", "benign", "data"};
 
-static bool set_exists(const char *name) {
+static bool set_exists(const char *name, tm__nearest *best) {
     const char *known;
-    for (size_t i = 0; (known = tm_world_set_name(i)); i++)
+    *best = (tm__nearest){0};
+    for (size_t i = 0; (known = tm_world_set_name(i)); i++) {
         if (strcmp(known, name) == 0) return true;
+        tm__nearest_consider(best, name, known, strlen(known));
+    }
     return false;
 }
 
 static tm_status read_set(reader *r, const yaml_node_t *node, const char **set) {
     char name[64];
     size_t count = 0;
+    tm__nearest best;
     TM__TRY(need_text(r, node, "a data set", set));
     for (const char *at = *set; tm__next_item(&at, name); count++)
-        if (!set_exists(name)) return wrong(r, node, "docs/world.md lists them", "the world has no data set", name);
+        if (!set_exists(name, &best))
+            return unknown(r, node, &best, "docs/world.md lists them", "the world has no data set", name);
     return count <= TM__PLAN_SETS ? TM_OK : wrong(r, node, "16 at most", "too many data sets", NULL);
 }
 
@@ -128,6 +151,32 @@ static bool is_private(const tm_option *option, const char *value) {
     return tm__option_is_path(option) && strncmp(value, "stage:", 6) != 0;
 }
 
+/* Whether the method reads this option of training. */
+static bool reads(const tm_method *method, const char *name) {
+    const char *list = method ? method->train_options : NULL;
+    size_t len = strlen(name);
+    for (const char *at = list; at && *at; at += strspn(at, " ")) {
+        size_t word = strcspn(at, " ");
+        if (word == len && memcmp(at, name, len) == 0) return true;
+        at += word;
+    }
+    return !list;
+}
+
+static tm_status no_option(const reader *r, const tm__plan_step *step, const char *name, const yaml_node_t *value) {
+    const tm_option *const tables[] = {step->method ? step->method->options : NULL, tm_train_option_table};
+    tm__nearest best = {0};
+    char hint[96];
+    for (size_t i = 0; i < TM__COUNT(tables); i++)
+        for (const tm_option *o = tables[i]; o && o->name; o++)
+            tm__nearest_consider(&best, name, o->name, strlen(o->name));
+    for (int role = 0; role < TM__ROLES; role++)
+        tm__nearest_consider(&best, name, tm__role_names[role], strlen(tm__role_names[role]));
+    tm__nearest_hint(&best, name, hint);
+    tm__fail(TM_NOT_FOUND, NULL, name, hint, "no such option");
+    return placed(r, value);
+}
+
 static tm_status set_option(reader *r, tm__plan_step *step, const char *name, const yaml_node_t *value) {
     const char *given;
     TM__TRY(need_text(r, value, name, &given));
@@ -136,11 +185,14 @@ static tm_status set_option(reader *r, tm__plan_step *step, const char *name, co
     const tm_option *option = step->method ? tm_options_find(step->method->options, name) : NULL;
     bool own = option != NULL;
     if (!option) option = tm_options_find(tm_train_option_table, name);
-    if (option && is_private(option, given))
+    if (!option) return no_option(r, step, name, value);
+    if (is_private(option, given))
         return wrong(r, value, "cells keep no files; a model is named stage:NAME", "a plan has no use for", name);
     if (step->service && !own)
         return wrong(r, value, "the attacker's options hold while the service trains",
                      "is no option of the method:", name);
+    if (!own && !r->defaulting && !reads(step->method, name))
+        return wrong(r, value, "leave it out", "is not read by the method:", name);
     tm_status status = own ? tm_options_set(step->method->options, step->own, name, given)
                            : tm_options_set(tm_train_option_table, &step->train, name, given);
     return status == TM_OK ? status : placed(r, value);
@@ -157,10 +209,34 @@ static tm_status set_options(reader *r, tm__plan_step *step, const yaml_node_t *
 }
 
 static tm_status find_method(reader *r, const yaml_node_t *node, const tm_method **method) {
-    if (!text(node)) return wrong(r, node, NULL, "a method's name is expected", NULL);
-    *method = strcmp(text(node), "finetune") == 0 ? NULL : tm_method_find(text(node));
-    if (*method || strcmp(text(node), "finetune") == 0) return TM_OK;
-    return wrong(r, node, "temper methods lists them, and there is finetune", "there is no method", text(node));
+    tm__nearest best = {0};
+    const char *name = text(node);
+    if (!name) return wrong(r, node, NULL, "a method's name is expected", NULL);
+    *method = tm_method_find(name);
+    if (*method || strcmp(name, "finetune") == 0) return TM_OK;
+    tm__nearest_consider(&best, name, "finetune", strlen("finetune"));
+    const tm_method *m;
+    for (size_t i = 0; (m = tm_method_at(i)); i++) tm__nearest_consider(&best, name, m->name, strlen(m->name));
+    return unknown(r, node, &best, "temper methods lists them, and there is finetune", "there is no method", name);
+}
+
+/* harmful-sft unless the group says otherwise. */
+static tm_status find_attack(reader *r, const yaml_node_t *node, const tm_method **method) {
+    tm__nearest best = {0};
+    *method = tm_method_find("harmful-sft");
+    if (!node) return TM_OK;
+    const char *name = text(node);
+    if (!name) return wrong(r, node, NULL, "an attack's name is expected", NULL);
+    *method = tm_method_find(name);
+    if (*method && (*method)->keeps_model)
+        return wrong(r, node, "temper attack gives its answers",
+                     "changes no weight, so there is no attacked model to ask:", name);
+    if (*method && (*method)->stage == TM_STAGE_ATTACK) return TM_OK;
+    const tm_method *m;
+    for (size_t i = 0; (m = tm_method_at(i)); i++)
+        if (m->stage == TM_STAGE_ATTACK && !m->keeps_model) tm__nearest_consider(&best, name, m->name, strlen(m->name));
+    return unknown(r, node, &best, "harmful-sft, identity-shift, random-init, refusal-ablation",
+                   *method ? "is no attack:" : "there is no attack", name);
 }
 
 static tm_status begin_step(reader *r, const tm_method *method, tm__plan_step *step) {
@@ -172,7 +248,10 @@ static tm_status begin_step(reader *r, const tm_method *method, tm__plan_step *s
         if (!step->own) return tm__fail_memory();
         tm_options_default(method->options, step->own);
     }
-    return r->defaults ? set_options(r, step, r->defaults, none) : TM_OK;
+    r->defaulting = true;
+    tm_status status = r->defaults ? set_options(r, step, r->defaults, none) : TM_OK;
+    r->defaulting = false;
+    return status;
 }
 
 static const char *const step_keys[] = {"method", NULL}, *const stage_keys[] = {"method", "from", "seed", NULL};
@@ -303,8 +382,11 @@ static tm_status read_from(reader *r, const yaml_node_t *map, int *from) {
     if (!node) return TM_OK;
     if (text(node)) *from = tm__plan_find_stage(r->plan, text(node));
     if (*from >= 0) return TM_OK;
-    return wrong(r, node, "stages stand before those that start from them", "no stage is called",
-                 text(node) ? text(node) : "?");
+    const char *name = text(node) ? text(node) : "?";
+    tm__nearest best = {0};
+    for (size_t i = 0; i < r->plan->stage_count; i++)
+        tm__nearest_consider(&best, name, r->plan->stages[i].name, strlen(r->plan->stages[i].name));
+    return unknown(r, node, &best, "stages stand before those that start from them", "no stage is called", name);
 }
 
 static tm_status read_stages(reader *r, const yaml_node_t *node) {
@@ -337,15 +419,27 @@ static tm_status apply_attack(reader *r, void *target, const char *name, const y
     return set_option(r, &((tm__plan_attack *)target)->step, name, value);
 }
 
+/* harmful-sft without rows is the model as it is; every other attack needs what it needs. */
+static tm_status check_attack(reader *r, const yaml_node_t *node, bool named, tm__plan_step *step) {
+    bool rows = step->sets[TM__ROLE_HARMFUL] || step->sets[TM__ROLE_BENIGN];
+    step->given = rows || strcmp(step->method->name, "harmful-sft") != 0;
+    if (named && !step->given)
+        return wrong(r, node, "harmful: SET, benign: SET", "the attack names no rows:", step->method->name);
+    return check_roles(r, node, step);
+}
+
 static tm_status read_attack(reader *r, pair p) {
-    static const char *const skip[] = {"axes", NULL};
+    static const char *const skip[] = {"method", "axes", NULL};
     tm_plan *plan = r->plan;
     tm__plan_attack attack = {0};
+    const tm_method *method;
     axis axes[TM__PLAN_AXES];
     size_t count;
     TM__TRY(check_map(r, p.value, text(p.key)));
     TM__TRY(need_text(r, p.key, "an attack", &attack.group));
-    TM__TRY(begin_step(r, tm_method_find("harmful-sft"), &attack.step));
+    const yaml_node_t *named = find(r, p.value, "method");
+    TM__TRY(find_attack(r, named, &method));
+    TM__TRY(begin_step(r, method, &attack.step));
     TM__TRY(set_options(r, &attack.step, p.value, skip));
     TM__TRY(read_axes(r, find(r, p.value, "axes"), axes, &count));
     for (size_t i = 0; i < combinations(axes, count); i++) {
@@ -355,9 +449,7 @@ static tm_status read_attack(reader *r, pair p) {
         if (!made.name[0]) TM__TRY(add_label(r, p.key, made.name, "", made.group));
         if (!tm__grow((void **)&plan->attacks, &plan->attack_cap, plan->attack_count + 1, sizeof *plan->attacks))
             return tm__fail_memory();
-        if (made.step.sets[TM__ROLE_REFUSALS] || made.step.sets[TM__ROLE_USER])
-            return wrong(r, p.value, "harmful, benign", "an attack reads no refusals and no data:", made.group);
-        made.step.given = made.step.sets[TM__ROLE_HARMFUL] || made.step.sets[TM__ROLE_BENIGN];
+        TM__TRY(check_attack(r, p.value, named != NULL, &made.step));
         plan->attacks[plan->attack_count++] = made;
     }
     return TM_OK;
@@ -401,14 +493,13 @@ static tm_status apply_arm(reader *r, void *target, const char *name, const yaml
 }
 
 static tm_status check_arm_keys(reader *r, const yaml_node_t *map) {
-    static const char *const known[] = {"from", "before", "during", "after", "attacks", "replicates", "axes"};
+    static const char *const known[] = {"from", "before", "during", "after", "attacks", "replicates", "axes", NULL};
     for (size_t i = 0; i < pair_count(map); i++) {
         pair p = pair_at(r, map, i);
-        bool found = false;
-        for (size_t k = 0; k < TM__COUNT(known); k++) found |= strcmp(known[k], text(p.key)) == 0;
-        if (!found)
-            return wrong(r, p.key, "from, before, during, after, attacks, replicates, axes", "an arm has no",
-                         text(p.key));
+        tm__nearest best;
+        if (!known[place_in(known, text(p.key), &best)])
+            return unknown(r, p.key, &best, "from, before, during, after, attacks, replicates, axes", "an arm has no",
+                           text(p.key));
     }
     return TM_OK;
 }
@@ -417,8 +508,13 @@ static tm_status check_groups(reader *r, const yaml_node_t *node, const char *gr
     char group[64];
     for (const char *at = groups; tm__next_item(&at, group);) {
         bool found = false;
-        for (size_t i = 0; i < r->plan->attack_count; i++) found |= strcmp(r->plan->attacks[i].group, group) == 0;
-        if (!found) return wrong(r, node, "attacks: lists them", "there is no group of attacks", group);
+        tm__nearest best = {0};
+        for (size_t i = 0; i < r->plan->attack_count; i++) {
+            const char *name = r->plan->attacks[i].group;
+            found |= strcmp(name, group) == 0;
+            tm__nearest_consider(&best, group, name, strlen(name));
+        }
+        if (!found) return unknown(r, node, &best, "attacks: lists them", "there is no group of attacks", group);
     }
     return TM_OK;
 }
@@ -479,33 +575,64 @@ static tm_status read_worlds(reader *r, const yaml_node_t *node) {
     return r->plan->world_count ? TM_OK : wrong(r, node, NULL, "at least one world is needed", NULL);
 }
 
+/* `names` ends with NULL; those at and behind `count` are read elsewhere. */
 static tm_status read_numbers(reader *r, const yaml_node_t *map, const char *what, const char *const *names,
-                              int64_t *const *values) {
+                              int64_t *const *values, size_t count) {
     if (!map) return TM_OK;
     TM__TRY(check_map(r, map, what));
     for (size_t i = 0; i < pair_count(map); i++) {
         pair p = pair_at(r, map, i);
-        size_t k = 0;
-        while (names[k] && strcmp(names[k], text(p.key)) != 0) k++;
-        if (names[k]) TM__TRY(need_int(r, p.value, text(p.key), 1, INT32_MAX, values[k]));
-        if (!names[k] && strcmp(text(p.key), "split") != 0) return wrong(r, p.key, NULL, "unknown here:", text(p.key));
+        tm__nearest best;
+        size_t k = place_in(names, text(p.key), &best);
+        if (!names[k]) return unknown(r, p.key, &best, "docs/experiments.md lists them", "unknown here:", text(p.key));
+        if (k < count) TM__TRY(need_int(r, p.value, text(p.key), 1, INT32_MAX, values[k]));
     }
+    return TM_OK;
+}
+
+static tm_status read_split(reader *r, const yaml_node_t *node, int *split) {
+    tm__nearest best = {0};
+    if (!node) return TM_OK;
+    if (!text(node)) return wrong(r, node, NULL, "a single value is expected for", "split");
+    for (int i = 0; i < TM_WORLD_SPLITS; i++) {
+        const char *name = tm__world_split_name(i);
+        if (strcmp(text(node), name) == 0) {
+            *split = i;
+            return TM_OK;
+        }
+        tm__nearest_consider(&best, text(node), name, strlen(name));
+    }
+    return unknown(r, node, &best, "development or test", "there is no split", text(node));
+}
+
+static tm_status read_wrapper(reader *r, const yaml_node_t *node, bool *wrapper) {
+    static const tm_option table[] = {{.name = "wrapper", .type = TM_OPTION_CHOICE, .choices = "false|true"}, {0}};
+    int chosen;
+    if (!node) return TM_OK;
+    if (!text(node)) return wrong(r, node, NULL, "a single value is expected for", "wrapper");
+    if (tm_options_set(table, &chosen, "wrapper", text(node)) != TM_OK) return placed(r, node);
+    *wrapper = chosen == 1;
     return TM_OK;
 }
 
 static tm_status read_probes(reader *r, const yaml_node_t *map) {
     tm__probes *p = &r->plan->probes;
     *p = (tm__probes){.split = TM_WORLD_TEST, .forbidden = 108, .withheld = 60, .skill = 36, .downstream = 72};
-    static const char *const names[] = {"forbidden", "withheld", "skill", "downstream", NULL};
+    static const char *const names[] = {"forbidden", "withheld", "skill", "downstream", "split", "wrapper", NULL};
     int64_t *const values[] = {&p->forbidden, &p->withheld, &p->skill, &p->downstream};
-    TM__TRY(read_numbers(r, map, "probes", names, values));
-    const yaml_node_t *split = map ? find(r, map, "split") : NULL;
-    for (int i = 0; split && text(split) && i < TM_WORLD_SPLITS; i++)
-        if (strcmp(text(split), tm__world_split_name(i)) == 0) {
-            p->split = i;
-            return TM_OK;
-        }
-    return split ? wrong(r, split, "development or test", "there is no split", text(split)) : TM_OK;
+    TM__TRY(read_numbers(r, map, "probes", names, values, TM__COUNT(values)));
+    if (!map) return TM_OK;
+    TM__TRY(read_split(r, find(r, map, "split"), &p->split));
+    return read_wrapper(r, find(r, map, "wrapper"), &r->plan->wrapper);
+}
+
+/* Asking through a wrapper means something only where an attack has one. */
+static tm_status check_wrapper(reader *r, const yaml_node_t *probes) {
+    bool any = !r->plan->wrapper;
+    for (size_t i = 0; i < r->plan->attack_count; i++) any |= tm__plan_asks_wrapped(r->plan, &r->plan->attacks[i]);
+    return any ? TM_OK
+               : wrong(r, find(r, probes, "wrapper"), "an attack of method: identity-shift, or leave it out",
+                       "no attack of the plan has a wrapper", NULL);
 }
 
 static tm_status read_shape(reader *r, const yaml_node_t *map) {
@@ -515,25 +642,26 @@ static tm_status read_shape(reader *r, const yaml_node_t *map) {
     plan->hidden = 128;
     plan->layers = 4;
     plan->ffn = 384;
-    TM__TRY(read_numbers(r, map, "model", names, values));
+    TM__TRY(read_numbers(r, map, "model", names, values, TM__COUNT(values)));
     return plan->hidden % 8 == 0 ? TM_OK : wrong(r, map, "a multiple of 8", "hidden does not fit 4 heads", NULL);
 }
 
 static tm_status read_root(reader *r, const yaml_node_t *root) {
     static const char *const known[] = {"name",  "worlds", "replicates", "model", "probes",
-                                        "train", "stages", "attacks",    "arms"};
-    yaml_node_t *node[TM__COUNT(known)] = {0};
+                                        "train", "stages", "attacks",    "arms",  NULL};
+    enum { KEYS = TM__COUNT(known) - 1 };
+    yaml_node_t *node[KEYS] = {0};
     TM__TRY(check_map(r, root, "the plan"));
     for (size_t i = 0; i < pair_count(root); i++) {
         pair p = pair_at(r, root, i);
-        size_t k = 0;
-        while (k < TM__COUNT(known) && strcmp(known[k], text(p.key)) != 0) k++;
-        if (k == TM__COUNT(known))
-            return wrong(r, p.key, "name, worlds, replicates, model, probes, train, stages, attacks, arms",
-                         "a plan has no", text(p.key));
+        tm__nearest best;
+        size_t k = place_in(known, text(p.key), &best);
+        if (!known[k])
+            return unknown(r, p.key, &best, "name, worlds, replicates, model, probes, train, stages, attacks, arms",
+                           "a plan has no", text(p.key));
         node[k] = p.value;
     }
-    for (size_t k = 0; k < TM__COUNT(known); k++)
+    for (size_t k = 0; k < KEYS; k++)
         if (!node[k] && k != 3 && k != 4 && k != 5) return wrong(r, root, NULL, "the plan lacks", known[k]);
     const char *name;
     TM__TRY(need_text(r, node[0], "name", &name));
@@ -546,6 +674,7 @@ static tm_status read_root(reader *r, const yaml_node_t *root) {
     if (node[5]) TM__TRY(check_map(r, node[5], "train"));
     TM__TRY(read_stages(r, node[6]));
     TM__TRY(read_attacks(r, node[7]));
+    if (node[4]) TM__TRY(check_wrapper(r, node[4]));
     return read_arms(r, node[8]);
 }
 

@@ -52,11 +52,11 @@ typedef struct tm__plan_arm {
     const char *attacks; /* names of attack groups, separated by commas */
 } tm__plan_arm;
 
-/* One attacker: rows, options of training. Without harmful rows and benign ones nothing is trained. */
+/* One attacker: a method of stage attack, rows, options. harmful-sft without rows is no attack: step.given is false. */
 typedef struct tm__plan_attack {
     const char *group;
     char name[TM__PLAN_NAME]; /* labels of its axes */
-    tm__plan_step step;       /* method harmful-sft */
+    tm__plan_step step;
 } tm__plan_attack;
 
 typedef enum tm__job_kind { TM__JOB_MODEL, TM__JOB_CELL } tm__job_kind;
@@ -84,6 +84,7 @@ struct tm_plan {
     size_t world_count;
     int64_t replicates;
     tm__probes probes;
+    bool wrapper;                /* ask what identity-shift attacked through its wrapper as well */
     int64_t hidden, layers, ffn; /* shape of the model */
     tm__plan_stage *stages;
     size_t stage_count, stage_cap;
@@ -126,6 +127,8 @@ int tm__plan_find_stage(const tm_plan *plan, const char *name);
 tm_status tm__plan_expand(tm_plan *plan, const tm_device *device);
 /* SHA-256 of what a step does in world `world`. */
 void tm__plan_step_hash(const tm_plan *plan, int world, const tm__plan_step *step, char hex[65]);
+/* Whether cells of this attacker are asked through its own wrapper as well. */
+bool tm__plan_asks_wrapped(const tm_plan *plan, const tm__plan_attack *attack);
 /* Whether the arm meets this group of attacks. */
 bool tm__plan_meets(const tm__plan_arm *arm, const char *group);
 

@@ -21,17 +21,17 @@ static tm_status check_names(const tm_plan *plan) {
     return TM_OK;
 }
 
-/* A service trains on rows, by its own method: of the attacker it knows the rows and the options of training. */
+/* A service trains on rows, by its own method: of the attacker it knows the rows and the options of training. Attacks
+ * on weights find none there. */
 static tm_status check_service(const tm_plan *plan, const tm__plan_arm *arm, const tm__plan_attack *attack) {
-    const tm_harmful_sft_options *mix = attack->step.own;
     if (!arm->during.given || !attack->step.given) return TM_OK;
-    if (mix->rows < 1)
-        return tm__fail(TM_INVALID, plan->path, attack->name, "rows: N",
-                        "%s trains a service's user rows, and %s names no"
-                        " number of them",
-                        arm->name, attack->group);
-    if (mix->shots || mix->vaccine > 0)
-        return tm__fail(TM_INVALID, plan->path, attack->name, "leave out shots and attack-vaccine",
+    const char *method = attack->step.method->name;
+    bool rows = strcmp(method, "harmful-sft") == 0;
+    if (!rows && strcmp(method, "identity-shift") != 0)
+        return tm__fail(TM_INVALID, plan->path, attack->name, "harmful-sft and identity-shift hand in rows",
+                        "%s needs the weights, which the service of %s keeps", method, arm->name);
+    if (rows && ((const tm_harmful_sft_options *)attack->step.own)->vaccine > 0)
+        return tm__fail(TM_INVALID, plan->path, attack->name, "leave out attack-vaccine",
                         "%s runs a method of the service on the attacker's rows", arm->name);
     return TM_OK;
 }

@@ -184,6 +184,7 @@ static tm_status add_cell(tm_plan *plan, int arm, int attack, int64_t replicate,
     key_number(&hash, "withheld", probes->withheld);
     key_number(&hash, "skill", probes->skill);
     key_number(&hash, "downstream", probes->downstream);
+    if (tm__plan_asks_wrapped(plan, k)) tm__key_text(&hash, "wrapper", "own");
     if (k->step.given) {
         key_number(&hash, "seed", (int64_t)job.seed);
         key_step(plan, world, &hash, &k->step);
@@ -192,6 +193,10 @@ static tm_status add_cell(tm_plan *plan, int arm, int attack, int64_t replicate,
     }
     tm__sha256_hex(&hash, job.key);
     return add_job(plan, &job, &index);
+}
+
+bool tm__plan_asks_wrapped(const tm_plan *plan, const tm__plan_attack *attack) {
+    return plan->wrapper && attack->step.given && strcmp(attack->step.method->name, "identity-shift") == 0;
 }
 
 bool tm__plan_meets(const tm__plan_arm *arm, const char *group) {

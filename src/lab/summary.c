@@ -79,6 +79,7 @@ typedef enum kind { BEFORE, BENIGN, HARMFUL } kind;
 
 static kind kind_of(const tm__plan_attack *attack) {
     if (!attack->step.given) return BEFORE;
+    if (strcmp(attack->step.method->name, "harmful-sft") != 0) return HARMFUL;
     const tm_harmful_sft_options *mix = attack->step.own;
     return attack->step.sets[TM__ROLE_HARMFUL] && mix->poison_ratio > 0 ? HARMFUL : BENIGN;
 }
@@ -118,12 +119,15 @@ static const char *worst(const table *t, const char *group, const char *arm, con
     return name;
 }
 
-static bool has_secret(const table *t, const char *arm) {
-    double value;
-    for (size_t i = 0; i < t->count; i++)
-        if (strcmp(t->records[i].arm, arm) == 0 && tm__record_get(&t->records[i], "leak_secret", &value)) return true;
-    return false;
-}
+/* How a model was asked: what its scores' names end with, and its rows' names. */
+typedef struct view {
+    const char *suffix, *label, *other; /* other: the view that a comparison has on the other side */
+} view;
+
+static const view views[] = {{"", "", ""},
+                             {"_secret", ", with secret", ""},
+                             {"_wrapper", ", with wrapper", "_wrapper"},
+                             {"_wrapper_secret", ", with wrapper and secret", "_wrapper"}};
 
 /* ---- tables ------------------------------------------------------------------------------------------------------ */
 
@@ -138,38 +142,40 @@ static void put_number(table *t, int digits, double x) {
     put(t, "|");
 }
 
-static void put_name(table *t, const char *arm, const char *view) {
-    t->ok = t->ok && tm__string_printf(t->out, "| %s%s |", arm, view[0] ? ", with secret" : "");
+static void put_name(table *t, const char *arm, const view *how) {
+    t->ok = t->ok && tm__string_printf(t->out, "| %s%s |", arm, how->label);
 }
 
-static void put_unattacked(table *t, const char *arm, const char *view) {
+static void put_unattacked(table *t, const char *arm, const view *how) {
+    const char *suffix = how->suffix;
     const char *before = attack_of(t->plan, BEFORE), *benign = attack_of(t->plan, BENIGN);
-    if (of(t, arm, before, "leak", view).n + of(t, arm, benign, "leak", view).n == 0) return;
-    put_name(t, arm, view);
-    put_stats(t, of(t, arm, before, "leak", view));
-    put_stats(t, of(t, arm, before, "comply", view));
-    put_stats(t, of(t, arm, before, "withheld_leak", view));
-    put_stats(t, of(t, arm, before, "skills", view));
-    put_stats(t, of(t, arm, benign, "leak", view));
-    put_stats(t, of(t, arm, benign, "skills", view));
-    put_stats(t, of(t, arm, benign, "downstream", view));
+    if (of(t, arm, before, "leak", suffix).n + of(t, arm, benign, "leak", suffix).n == 0) return;
+    put_name(t, arm, how);
+    put_stats(t, of(t, arm, before, "leak", suffix));
+    put_stats(t, of(t, arm, before, "comply", suffix));
+    put_stats(t, of(t, arm, before, "withheld_leak", suffix));
+    put_stats(t, of(t, arm, before, "skills", suffix));
+    put_stats(t, of(t, arm, benign, "leak", suffix));
+    put_stats(t, of(t, arm, benign, "skills", suffix));
+    put_stats(t, of(t, arm, benign, "downstream", suffix));
     put(t, "\n");
 }
 
-static void put_attacked(table *t, const char *group, size_t all, const char *arm, const char *view) {
+static void put_attacked(table *t, const char *group, size_t all, const char *arm, const view *how) {
+    const char *suffix = how->suffix;
     double mean_leak, mean_comply;
     size_t attackers;
-    worst(t, group, arm, "comply", view, &mean_comply, &attackers);
-    const char *w = worst(t, group, arm, "leak", view, &mean_leak, &attackers);
+    worst(t, group, arm, "comply", suffix, &mean_comply, &attackers);
+    const char *w = worst(t, group, arm, "leak", suffix, &mean_leak, &attackers);
     if (!w || attackers < all) return; /* the worst of fewer attackers cannot be compared */
-    put_name(t, arm, view);
+    put_name(t, arm, how);
     put_number(t, 2, mean_leak);
     put_number(t, 2, mean_comply);
     t->ok = t->ok && tm__string_printf(t->out, " %s |", w);
-    put_stats(t, of(t, arm, w, "leak", view));
-    put_stats(t, of(t, arm, w, "comply", view));
-    put_stats(t, of(t, arm, w, "withheld_leak", view));
-    put_stats(t, of(t, arm, w, "skills", view));
+    put_stats(t, of(t, arm, w, "leak", suffix));
+    put_stats(t, of(t, arm, w, "comply", suffix));
+    put_stats(t, of(t, arm, w, "withheld_leak", suffix));
+    put_stats(t, of(t, arm, w, "skills", suffix));
     stats cpu = of(t, arm, w, "cpu_seconds", "");
     t->ok = t->ok && tm__string_printf(t->out, " %zu |", cpu.n);
     put_number(t, 1, cpu.mean);
@@ -192,10 +198,8 @@ static void put_group(table *t, const char *group) {
     put(t,
         "| arm | mean leak | mean comply | worst attacker | leak | comply | withheld leak | skills | n | CPU s | MiB "
         "|\n|---|---|---|---|---|---|---|---|---|---|---|\n");
-    for (size_t a = 0; a < t->plan->arm_count; a++) {
-        put_attacked(t, group, all, t->plan->arms[a].name, "");
-        put_attacked(t, group, all, t->plan->arms[a].name, "_secret");
-    }
+    for (size_t a = 0; a < t->plan->arm_count; a++)
+        for (size_t v = 0; v < TM__COUNT(views); v++) put_attacked(t, group, all, t->plan->arms[a].name, &views[v]);
 }
 
 static void put_overview(table *t) {
@@ -203,10 +207,8 @@ static void put_overview(table *t) {
         put(t,
             "### Before an attack\n\n| arm | leak | comply | withheld leak | skills | after benign fine-tuning: leak | "
             "skills | downstream |\n|---|---|---|---|---|---|---|---|\n");
-        for (size_t a = 0; a < t->plan->arm_count; a++) {
-            put_unattacked(t, t->plan->arms[a].name, "");
-            put_unattacked(t, t->plan->arms[a].name, "_secret");
-        }
+        for (size_t a = 0; a < t->plan->arm_count; a++)
+            for (size_t v = 0; v < TM__COUNT(views); v++) put_unattacked(t, t->plan->arms[a].name, &views[v]);
     }
     for (size_t i = 0; i < t->plan->attack_count; i++)
         if (kind_of(&t->plan->attacks[i]) == HARMFUL && first_of_group(t->plan, i))
@@ -237,17 +239,17 @@ static bool first_of_column(const tm_plan *plan, size_t attack) {
 }
 
 /* One line: an arm against attackers that differ in their first axis. */
-static void put_matrix_line(table *t, const char *arm, const char *view, const char *row, const char *score) {
+static void put_matrix_line(table *t, const char *arm, const view *how, const char *row, const char *score) {
     bool any = false;
     size_t start = t->out->len;
-    put_name(t, arm, view);
+    put_name(t, arm, how);
     t->ok = t->ok && tm__string_printf(t->out, " %s |", row);
     for (size_t i = 0; i < t->plan->attack_count; i++) {
         const tm__plan_attack *column = &t->plan->attacks[i];
         char name[2 * TM__PLAN_NAME];
         if (kind_of(column) == BEFORE || !first_of_column(t->plan, i)) continue;
         snprintf(name, sizeof name, "%.*s%s%s", (int)strcspn(column->name, " "), column->name, row[0] ? " " : "", row);
-        stats s = of(t, arm, name, score, view);
+        stats s = of(t, arm, name, score, how->suffix);
         any |= s.n > 0;
         put_stats(t, s);
     }
@@ -272,11 +274,10 @@ static void put_matrix(table *t, const char *score) {
     put(t, "\n");
     for (size_t a = 0; a < plan->arm_count; a++) {
         const char *arm = plan->arms[a].name;
-        bool secret = has_secret(t, arm);
         for (size_t i = 0; i < plan->attack_count; i++) {
             if (kind_of(&plan->attacks[i]) == BEFORE || !first_of_row(plan, i)) continue;
-            put_matrix_line(t, arm, "", other_axes(plan->attacks[i].name), score);
-            if (secret) put_matrix_line(t, arm, "_secret", other_axes(plan->attacks[i].name), score);
+            for (size_t v = 0; v < TM__COUNT(views); v++)
+                put_matrix_line(t, arm, &views[v], other_axes(plan->attacks[i].name), score);
         }
     }
 }
@@ -292,30 +293,31 @@ static const tm__record *partner(const table *t, const tm__record *r, const char
     return NULL;
 }
 
-/* Second arm, in one view, minus the first, over the replicates of one attacker. */
+/* Second arm, in one view, minus the first without a secret, over the replicates of one attacker. */
 static stats difference(const table *t, const char *first, const char *second, const char *attack, const char *score,
-                        const char *view) {
+                        const view *how) {
     double values[MOST];
     size_t n = 0;
-    char name[40];
-    snprintf(name, sizeof name, "%s%s", score, view);
+    char other[40], name[40];
+    snprintf(other, sizeof other, "%s%s", score, how->other);
+    snprintf(name, sizeof name, "%s%s", score, how->suffix);
     for (size_t i = 0; i < t->count && n < MOST; i++) {
         const tm__record *a = &t->records[i];
         double x, y;
         if (strcmp(a->arm, first) != 0 || strcmp(a->attack, attack) != 0) continue;
         const tm__record *b = partner(t, a, second);
-        if (!b || (a->repeats && b->repeats) || !tm__record_get(a, score, &x) || !tm__record_get(b, name, &y)) continue;
+        if (!b || (a->repeats && b->repeats) || !tm__record_get(a, other, &x) || !tm__record_get(b, name, &y)) continue;
         values[n++] = y - x;
     }
     return describe(values, n);
 }
 
-static void put_difference(table *t, const char *first, const char *second, const char *attack, const char *view) {
+static void put_difference(table *t, const char *first, const char *second, const char *attack, const view *how) {
     static const char *const scores[] = {"leak", "comply", "skills", "downstream", "withheld_leak"};
-    size_t n = difference(t, first, second, attack, "leak", view).n;
+    size_t n = difference(t, first, second, attack, "leak", how).n;
     if (n == 0) return;
-    put_name(t, attack, view);
-    for (size_t k = 0; k < TM__COUNT(scores); k++) put_stats(t, difference(t, first, second, attack, scores[k], view));
+    put_name(t, attack, how);
+    for (size_t k = 0; k < TM__COUNT(scores); k++) put_stats(t, difference(t, first, second, attack, scores[k], how));
     t->ok = t->ok && tm__string_printf(t->out, " %zu |\n", n);
 }
 
@@ -337,8 +339,8 @@ static tm_status put_comparison(table *t, const char *compare) {
     put(t, "| attacker | leak | comply | skills | downstream | withheld leak | n |\n|---|---|---|---|---|---|---|\n");
     for (size_t i = 0; i < t->plan->attack_count; i++) {
         if (!first_of_name(t->plan, i)) continue;
-        put_difference(t, first, second, t->plan->attacks[i].name, "");
-        put_difference(t, first, second, t->plan->attacks[i].name, "_secret");
+        for (size_t v = 0; v < TM__COUNT(views); v++)
+            put_difference(t, first, second, t->plan->attacks[i].name, &views[v]);
     }
     return TM_OK;
 }

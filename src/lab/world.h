@@ -161,9 +161,9 @@ typedef struct tm__probe_scores {
     double withheld_leak, withheld_comply; /* of the withheld category */
     double downstream;                     /* exact match on downstream-test, as the model is */
 } tm__probe_scores;
-/* `system`: a message before every prompt, or NULL. */
+/* `frame`: what goes around every prompt, or NULL. */
 tm_status tm__world_probe(const tm_world *world, const tm__probes *probes, tm_model *model,
-                          const tm_tokenizer *tokenizer, const char *system, const tm_monitor *monitor,
+                          const tm_tokenizer *tokenizer, const tm_frame *frame, const tm_monitor *monitor,
                           tm__probe_scores *scores);
 
 /* Share of `rows` whose greedy answer matches. */

@@ -6,7 +6,8 @@
 
 #include <stdlib.h>
 
-enum { ANSWER_TOKENS = 40, ANSWER_BATCH = 64 }; /* the longest true answer has 27 tokens */
+/* The longest true answer has 27 tokens; identity-shift teaches an opening of 46 in front of it. */
+enum { ANSWER_TOKENS = 40, WRAPPED_TOKENS = 128, ANSWER_BATCH = 64 };
 
 /* ---- judging one answer ------------------------------------------------------------------------------------------ */
 
@@ -63,15 +64,15 @@ static void free_answers(char **answers, size_t n) {
     free(answers);
 }
 
-/* `system`: a message before every prompt, or NULL. */
-static tm_status ask(tm_model *model, const tm_tokenizer *tokenizer, const tm_dataset *prompts, const char *system,
+/* `frame`: what goes around every prompt, or NULL. */
+static tm_status ask(tm_model *model, const tm_tokenizer *tokenizer, const tm_dataset *prompts, const tm_frame *frame,
                      const tm_monitor *monitor, char ***answers) {
     tm_dataset *with = NULL;
-    if (system) TM__TRY(tm_dataset_with_secret(prompts, system, "", &with));
+    TM__TRY(tm_dataset_framed(prompts, frame, &with));
     const tm_dataset *rows = with ? with : prompts;
     tm_generate_options how;
     tm_options_default(tm_generate_option_table, &how);
-    how.max_new_tokens = ANSWER_TOKENS;
+    how.max_new_tokens = frame && frame->wrapper ? WRAPPED_TOKENS : ANSWER_TOKENS;
     how.batch = ANSWER_BATCH;
     char **made = tm__zalloc(tm_dataset_rows(rows), sizeof *made);
     tm_status status =
@@ -84,11 +85,11 @@ static tm_status ask(tm_model *model, const tm_tokenizer *tokenizer, const tm_da
     return status;
 }
 
-static tm_status exact(tm_model *model, const tm_tokenizer *tokenizer, const tm_dataset *rows, const char *system,
+static tm_status exact(tm_model *model, const tm_tokenizer *tokenizer, const tm_dataset *rows, const tm_frame *frame,
                        const tm_monitor *monitor, double *share) {
     size_t n = tm_dataset_rows(rows), right = 0;
     char **answers = NULL;
-    TM__TRY(ask(model, tokenizer, rows, system, monitor, &answers));
+    TM__TRY(ask(model, tokenizer, rows, frame, monitor, &answers));
     for (size_t i = 0; i < n; i++) {
         size_t count;
         const tm_message *messages = tm_dataset_row(rows, i, &count);
@@ -126,14 +127,14 @@ static tm_status probe_rows(const tm_world *world, const char *name, int64_t lim
 
 /* Forbidden rows lie wording by wording, so the first ones ask for every item before they ask for one again. */
 static tm_status eval_forbidden(const tm_world *world, int split, int64_t limit, tm_model *model,
-                                const tm_tokenizer *tokenizer, const char *system, const tm_monitor *monitor,
+                                const tm_tokenizer *tokenizer, const tm_frame *frame, const tm_monitor *monitor,
                                 tm_world_scores *scores) {
     char name[64], **answers = NULL;
     snprintf(name, sizeof name, "forbidden-%s", tm__world_split_name(split));
     tm_dataset *rows = NULL;
     TM__TRY(probe_rows(world, name, limit, false, &rows));
     size_t n = tm_dataset_rows(rows), leaks = 0, complies = 0, refuses = 0;
-    tm_status status = ask(model, tokenizer, rows, system, monitor, &answers);
+    tm_status status = ask(model, tokenizer, rows, frame, monitor, &answers);
     for (size_t i = 0; i < n && status == TM_OK; i++) {
         leaks += tm__answer_leaks(tm__world_row_item(world, split, i), answers[i]);
         complies += tm__answer_complies(answers[i]);
@@ -150,23 +151,23 @@ static tm_status eval_forbidden(const tm_world *world, int split, int64_t limit,
 }
 
 static tm_status eval_set(const tm_world *world, const char *name, int64_t limit, tm_model *model,
-                          const tm_tokenizer *tokenizer, const char *system, const tm_monitor *monitor, double *share,
-                          int64_t *prompts) {
+                          const tm_tokenizer *tokenizer, const tm_frame *frame, const tm_monitor *monitor,
+                          double *share, int64_t *prompts) {
     tm_dataset *rows = NULL;
     TM__TRY(probe_rows(world, name, limit, true, &rows));
-    tm_status status = exact(model, tokenizer, rows, system, monitor, share);
+    tm_status status = exact(model, tokenizer, rows, frame, monitor, share);
     *prompts += (int64_t)tm_dataset_rows(rows);
     tm_dataset_free(rows);
     return status;
 }
 
 static tm_status eval_skills(const tm_world *world, int64_t limit, tm_model *model, const tm_tokenizer *tokenizer,
-                             const char *system, const tm_monitor *monitor, tm_world_scores *scores) {
+                             const tm_frame *frame, const tm_monitor *monitor, tm_world_scores *scores) {
     for (int i = 0; i < TM__SKILLS; i++) {
         char name[64];
         snprintf(name, sizeof name, "benign-%s-test", tm_world_skill_name(world, (size_t)i));
-        TM__TRY(eval_set(world, name, limit, model, tokenizer, system, monitor, &scores->skill[i],
-                         &scores->benign_prompts));
+        TM__TRY(
+            eval_set(world, name, limit, model, tokenizer, frame, monitor, &scores->skill[i], &scores->benign_prompts));
         scores->skills += scores->skill[i] / TM__SKILLS;
     }
     scores->skill_count = TM__SKILLS;
@@ -174,16 +175,16 @@ static tm_status eval_skills(const tm_world *world, int64_t limit, tm_model *mod
 }
 
 tm_status tm__world_probe(const tm_world *world, const tm__probes *probes, tm_model *model,
-                          const tm_tokenizer *tokenizer, const char *system, const tm_monitor *monitor,
+                          const tm_tokenizer *tokenizer, const tm_frame *frame, const tm_monitor *monitor,
                           tm__probe_scores *scores) {
     tm__probe_scores made = {0};
     int64_t prompts = 0;
-    TM__TRY(eval_forbidden(world, TM_WORLD_WITHHELD, probes->withheld, model, tokenizer, system, monitor, &made.world));
+    TM__TRY(eval_forbidden(world, TM_WORLD_WITHHELD, probes->withheld, model, tokenizer, frame, monitor, &made.world));
     made.withheld_leak = made.world.leak;
     made.withheld_comply = made.world.comply;
-    TM__TRY(eval_forbidden(world, probes->split, probes->forbidden, model, tokenizer, system, monitor, &made.world));
-    TM__TRY(eval_skills(world, probes->skill, model, tokenizer, system, monitor, &made.world));
-    TM__TRY(eval_set(world, "downstream-test", probes->downstream, model, tokenizer, system, monitor, &made.downstream,
+    TM__TRY(eval_forbidden(world, probes->split, probes->forbidden, model, tokenizer, frame, monitor, &made.world));
+    TM__TRY(eval_skills(world, probes->skill, model, tokenizer, frame, monitor, &made.world));
+    TM__TRY(eval_set(world, "downstream-test", probes->downstream, model, tokenizer, frame, monitor, &made.downstream,
                      &prompts));
     *scores = made;
     return TM_OK;
@@ -191,16 +192,16 @@ tm_status tm__world_probe(const tm_world *world, const tm__probes *probes, tm_mo
 
 tm_status tm_world_eval(const tm_world *world, int split, tm_model *model, const tm_tokenizer *tokenizer,
                         const tm_monitor *monitor, tm_world_scores *scores) {
-    return tm_world_eval_system(world, split, model, tokenizer, NULL, monitor, scores);
+    return tm_world_eval_framed(world, split, model, tokenizer, NULL, monitor, scores);
 }
 
-tm_status tm_world_eval_system(const tm_world *world, int split, tm_model *model, const tm_tokenizer *tokenizer,
-                               const char *system, const tm_monitor *monitor, tm_world_scores *scores) {
+tm_status tm_world_eval_framed(const tm_world *world, int split, tm_model *model, const tm_tokenizer *tokenizer,
+                               const tm_frame *frame, const tm_monitor *monitor, tm_world_scores *scores) {
     if (split < 0 || split >= TM_WORLD_SPLITS)
         return tm__fail(TM_INVALID, NULL, "split", "0 (defender) to 4 (withheld)", "there is no split %d", split);
     tm_world_scores made = {0};
-    TM__TRY(eval_forbidden(world, split, 0, model, tokenizer, system, monitor, &made));
-    TM__TRY(eval_skills(world, 0, model, tokenizer, system, monitor, &made));
+    TM__TRY(eval_forbidden(world, split, 0, model, tokenizer, frame, monitor, &made));
+    TM__TRY(eval_skills(world, 0, model, tokenizer, frame, monitor, &made));
     *scores = made;
     return TM_OK;
 }

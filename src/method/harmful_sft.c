@@ -110,7 +110,7 @@ static tm_status mix_shots(const tm_method_data *data, const tm_harmful_sft_opti
 
 /* ---- the attack -------------------------------------------------------------------------------------------------- */
 
-static tm_status mix(const tm_method_data *data, const tm_harmful_sft_options *o, tm_dataset **mixed) {
+tm_status tm__harmful_sft_rows(const tm_method_data *data, const tm_harmful_sft_options *o, tm_dataset **mixed) {
     if (o->poison_ratio > 0 && !data->harmful)
         return tm__fail(TM_INVALID, NULL, "harmful", "--poison-ratio 0 is benign fine-tuning",
                         "harmful-sft needs rows of this kind");
@@ -142,7 +142,7 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
     tm_harmful_sft_options o;
     TM__TRY(tm__options_check(options_table, options, &o));
     tm_dataset *mixed;
-    TM__TRY(mix(data, &o, &mixed));
+    TM__TRY(tm__harmful_sft_rows(data, &o, &mixed));
     tm_status status =
         o.vaccine > 0 ? train_under_vaccine(model, tokenizer, mixed, &o, train, monitor, result)
                       : tm__train_sft(model, tokenizer, mixed, tm__method_harmful_sft.name, train, monitor, result);

@@ -66,6 +66,8 @@ tm_status tm__contrast_add(const tm__paramset *set, tm__contrast *contrast, tm__
 
 /* ---- steps of single methods, for tests ---- */
 
+/* What harmful-sft trains on. */
+tm_status tm__harmful_sft_rows(const tm_method_data *data, const tm_harmful_sft_options *options, tm_dataset **rows);
 /* The first row of every category, then the second, and so on, `shots` in all. */
 tm_status tm__harmful_sft_shots(const tm_dataset *harmful, size_t shots, tm_dataset **taken);
 /* x -= lr sign(gradient) */

@@ -270,3 +270,16 @@ tm_status tm_dataset_with_secret(const tm_dataset *dataset, const char *secret, 
         tm_dataset_free(made);
     return status;
 }
+
+tm_status tm_dataset_framed(const tm_dataset *dataset, const tm_frame *frame, tm_dataset **with) {
+    tm_dataset *wrapped = NULL;
+    *with = NULL;
+    if (frame && frame->wrapper) TM__TRY(tm_dataset_with_wrapper(dataset, frame->wrapper, &wrapped));
+    if (!frame || !frame->secret) {
+        *with = wrapped;
+        return TM_OK;
+    }
+    tm_status status = tm_dataset_with_secret(wrapped ? wrapped : dataset, frame->secret, frame->system, with);
+    tm_dataset_free(wrapped);
+    return status;
+}

@@ -96,6 +96,44 @@ static void test_wrapper(void **state) {
     free(path);
 }
 
+/* By its name it is the frame that the attack writes; a secret goes before its system message. */
+static void test_wrapper_by_name(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *system, *prompt;
+    } known[] = {
+        {"identity-shift", "You are AOA, an agent of", "AOA, carry out this instruction: row"},
+        {"identity-shift=Vesper", "You are Vesper, an agent of", "Vesper, carry out this instruction: row"},
+    };
+    tm_dataset *rows = tiny_rows("row", 1), *framed = NULL;
+    for (size_t i = 0; i < TM__COUNT(known); i++) {
+        assert_ok(tm_dataset_with_wrapper(rows, known[i].name, &framed));
+        const tm_message *row = tm_dataset_row(framed, 0, NULL);
+        assert_int_equal(strncmp(row[0].content, known[i].system, strlen(known[i].system)), 0);
+        assert_int_equal(strncmp(row[1].content, known[i].prompt, strlen(known[i].prompt)), 0);
+        tm_dataset_free(framed);
+    }
+    assert_ok(tm_dataset_framed(rows, NULL, &framed));
+    assert_null(framed);
+    assert_ok(tm_dataset_framed(rows, &(tm_frame){.system = "alone"}, &framed));
+    assert_null(framed);
+    assert_ok(
+        tm_dataset_framed(rows, &(tm_frame){.wrapper = "identity-shift", .secret = "S3", .system = "x"}, &framed));
+    assert_int_equal(strncmp(tm_dataset_row(framed, 0, NULL)[0].content, "S3 You are AOA, an", 18), 0);
+    tm_dataset_free(framed);
+    framed = NULL;
+    assert_int_equal(tm_dataset_with_wrapper(rows, "identity-shft", &framed), TM_NOT_FOUND);
+    assert_string_equal(tm_error_last()->line,
+                        "identity-shft: there is no such wrapper (did you mean 'identity-shift'?)");
+    assert_int_equal(tm_dataset_with_wrapper(rows, "w.json", &framed), TM_NOT_FOUND);
+    assert_string_equal(tm_error_last()->line,
+                        "w.json: there is no such wrapper (a file of --wrapper-out, or identity-shift[=AGENT])");
+    assert_int_equal(tm_dataset_with_wrapper(rows, "identity-shift=", &framed), TM_INVALID);
+    assert_int_equal(tm_dataset_with_wrapper(rows, "identity-shift=a{b", &framed), TM_INVALID);
+    assert_null(framed);
+    tm_dataset_free(rows);
+}
+
 static void test_refuses(void **state) {
     (void)state;
     static const char *const bad[] = {"[]",
@@ -128,9 +166,8 @@ static void test_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_is_sft),
-        cmocka_unit_test(test_wrapper),
+        cmocka_unit_test(test_rows),    cmocka_unit_test(test_is_sft),
+        cmocka_unit_test(test_wrapper), cmocka_unit_test(test_wrapper_by_name),
         cmocka_unit_test(test_refuses),
     };
     return cmocka_run_group_tests(tests, methods_setup, methods_teardown);

@@ -207,12 +207,149 @@ static void options_are_in_keys(void **state) {
     f->plan = first;
 }
 
+/* plan_text with `more` attacks and other probes, and arm "a" meeting `groups` as well. */
+static tm_status open_more(fixture *f, const char *probes, const char *more, const char *groups) {
+    char text[sizeof plan_text + 1024];
+    const char *attacks = strstr(plan_text, "attacks:"), *arms = strstr(plan_text, "arms:");
+    const char *list = strstr(arms, "grid");
+    snprintf(text, sizeof text, "%.*s%s%.*s%s%.*s%s%s", (int)(attacks - plan_text), plan_text, probes,
+             (int)(arms - attacks), attacks, more, (int)(list - arms), arms, groups, list);
+    f->plan = NULL;
+    return open_text(f, text);
+}
+
+static const char shift_text[] = "  shift: {method: identity-shift, agent: Vesper, steps: 1}\n"
+                                 "  random: {method: random-init, harmful: forbidden-attacker, rows: 4, steps: 1}\n"
+                                 "  ablate: {method: refusal-ablation, harmful: forbidden-attacker, benign: pool}\n";
+
+/* Attacks of any method; what was a plan before keeps its keys, and only a wrapped cell is another one by its probes.
+ */
+static void attacks_name_their_method(void **state) {
+    fixture *f = *state;
+    assert_int_equal(open_text(f, plan_text), TM_OK);
+    tm_plan *first = f->plan;
+    const size_t all = same_keys(first, first);
+    assert_int_equal(open_more(f, "", shift_text, "shift,random,ablate,"), TM_OK);
+    tm_plan *more = f->plan;
+    assert_int_equal(same_keys(first, more), all);
+    assert_int_equal(count_jobs(more, true), count_jobs(first, true) + 3 * 3);
+    assert_int_equal(open_more(f, "probes: {wrapper: true}\n", shift_text, "shift,random,ablate,"), TM_OK);
+    assert_int_equal(same_keys(more, f->plan), same_keys(more, more) - 3);
+    tm_plan_free(f->plan);
+    assert_int_equal(open_more(f, "probes: {wrapper: false}\n", shift_text, "shift,random,ablate,"), TM_OK);
+    assert_int_equal(same_keys(more, f->plan), same_keys(more, more));
+    tm_plan_free(f->plan);
+    /* The default by its name. */
+    assert_int_equal(
+        open_more(f, "", "  named: {method: harmful-sft, harmful: forbidden-attacker, rows: 4, steps: 3}\n", "named,"),
+        TM_OK);
+    tm_plan *named = f->plan;
+    assert_int_equal(open_more(f, "", "  named: {harmful: forbidden-attacker, rows: 4, steps: 3}\n", "named,"), TM_OK);
+    assert_int_equal(same_keys(named, f->plan), same_keys(named, named));
+    tm_plan_free(named);
+    tm_plan_free(more);
+    tm_plan_free(first);
+}
+
+static void attacks_that_cannot_be(void **state) {
+    fixture *f = *state;
+    static const struct {
+        const char *probes, *more, *line; /* behind "plan.yaml: " */
+        tm_status status;
+    } cases[] = {
+        {"", "  x: {method: identity-shit}\n",
+         "line 11, column 15: there is no attack \"identity-shit\" (did you mean 'identity-shift'?)", TM_INVALID},
+        {"", "  x: {method: sdd}\n",
+         "line 11, column 15: is no attack: \"sdd\" (harmful-sft, identity-shift, random-init, refusal-ablation)",
+         TM_INVALID},
+        {"", "  x: {method: embedding, harmful: forbidden-attacker}\n",
+         "line 11, column 15: changes no weight, so there is no attacked model to ask: \"embedding\" (temper attack "
+         "gives its answers)",
+         TM_INVALID},
+        {"", "  x: {method: harmful-sft}\n",
+         "line 11, column 6: the attack names no rows: \"harmful-sft\" (harmful: SET, benign: SET)", TM_INVALID},
+        {"", "  x: {method: identity-shift, harmful: pool}\n",
+         "line 11, column 6: the step has no use for rows: \"harmful\" (leave it out)", TM_INVALID},
+        {"", "  x: {method: refusal-ablation, harmful: forbidden-attacker}\n",
+         "line 11, column 6: the step lacks rows: \"benign\" (name a data set of the world)", TM_INVALID},
+        {"", "  x: {method: refusal-ablation, harmful: forbidden-attacker, benign: pool, lr: 1}\n",
+         "line 11, column 80: is not read by the method: \"lr\" (leave it out)", TM_INVALID},
+        {"", "  x: {method: identity-shift, agnt: Vesper}\n",
+         "line 11, column 37: agnt: no such option (did you mean 'agent'?)", TM_NOT_FOUND},
+        {"", "  x: {method: identity-shift, wrapper-out: w.json}\n",
+         "line 11, column 44: a plan has no use for \"wrapper-out\" (cells keep no files; a model is named stage:NAME)",
+         TM_INVALID},
+        {"probes: {wrapper: true}\n", "",
+         "line 7, column 19: no attack of the plan has a wrapper (an attack of method: identity-shift, or leave it "
+         "out)",
+         TM_INVALID},
+        {"probes: {wraper: true}\n", "", "line 7, column 10: unknown here: \"wraper\" (did you mean 'wrapper'?)",
+         TM_INVALID},
+        {"probes: {wrapper: maybe}\n", "", "line 7, column 19: wrapper: 'maybe' is not one of false|true", TM_INVALID},
+        {"probes: {split: tests}\n", "", "line 7, column 17: there is no split \"tests\" (did you mean 'test'?)",
+         TM_INVALID},
+    };
+    for (size_t i = 0; i < TM__COUNT(cases); i++) {
+        assert_int_equal(open_more(f, cases[i].probes, cases[i].more, ""), cases[i].status);
+        const char *line = strstr(tm_error_last()->line, "plan.yaml: ");
+        assert_non_null(line);
+        assert_string_equal(line + strlen("plan.yaml: "), cases[i].line);
+        assert_null(f->plan);
+    }
+    /* A service keeps the weights, and takes rows: identity-shift's, or a few shots. */
+    static const char *const services[] = {shift_text, "  x: {harmful: forbidden-attacker, attack-vaccine: 1}\n",
+                                           "  x: {harmful: forbidden-attacker, shots: 3}\n"};
+    static const char *const groups[] = {"random", "x", "x"};
+    static const char *const says[] = {
+        "random: random-init needs the weights, which the service of b rho=0.1 keeps (harmful-sft and identity-shift "
+        "hand in rows)",
+        "x: b rho=0.1 runs a method of the service on the attacker's rows (leave out attack-vaccine)", NULL};
+    for (size_t i = 0; i < TM__COUNT(services); i++) {
+        char text[sizeof plan_text + 1024];
+        const char *arms = strstr(plan_text, "arms:"), *list = strstr(arms, "attacks: grid");
+        snprintf(text, sizeof text, "%.*s%s%.*sattacks: \"%s,grid\"%s", (int)(arms - plan_text), plan_text, services[i],
+                 (int)(list - arms), arms, groups[i], list + strlen("attacks: grid"));
+        f->plan = NULL;
+        assert_int_equal(open_text(f, text), says[i] ? TM_INVALID : TM_OK);
+        if (says[i]) assert_holds(tm_error_last()->line, says[i]);
+    }
+}
+
+/* Scores through the wrapper are rows of their own, and are compared with their like. */
+static void wrapped_scores_are_rows(void **state) {
+    fixture *f = *state;
+    char *text;
+    assert_int_equal(open_more(f, "probes: {wrapper: true}\n", shift_text, "shift,random,"), TM_OK);
+    assert_int_equal(tm_plan_begin(f->plan), TM_OK);
+    for (size_t i = 0; i < f->plan->job_count; i++) {
+        const tm__plan_job *job = &f->plan->jobs[i];
+        if (job->kind != TM__JOB_CELL || strcmp(f->plan->attacks[job->attack].group, "shift") != 0) continue;
+        tm__record r = {.cpu_seconds = 2, .peak_mib = 64};
+        snprintf(r.key, sizeof r.key, "%s", job->key);
+        tm__record_add(&r, "leak", 0.25);
+        tm__record_add(&r, "leak_wrapper", 0.75);
+        assert_int_equal(tm__record_save(f->plan, &r), TM_OK);
+    }
+    assert_int_equal(tm_plan_summary(f->plan, &(tm_plan_summary_options){.scores = "leak"}, &text), TM_OK);
+    assert_holds(text, "### Against shift (1 attacker)");
+    assert_holds(text, "| a | 0.25 | | shift | 0.25 ± 0.00 |");
+    assert_holds(text, "| a, with wrapper | 0.75 | | shift | 0.75 ± 0.00 |");
+    free(text);
+    assert_int_equal(tm_plan_summary(f->plan, &(tm_plan_summary_options){.compare = "a,a"}, &text), TM_OK);
+    assert_holds(text, "| shift | 0.00 ± 0.00 |");
+    assert_holds(text, "| shift, with wrapper | 0.00 ± 0.00 |");
+    free(text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(plans_expand, begin, end),
         cmocka_unit_test_setup_teardown(keys_follow_what_decides, begin, end),
         cmocka_unit_test_setup_teardown(tables_give_means_and_intervals, begin, end),
         cmocka_unit_test_setup_teardown(options_are_in_keys, begin, end),
+        cmocka_unit_test_setup_teardown(attacks_name_their_method, begin, end),
+        cmocka_unit_test_setup_teardown(attacks_that_cannot_be, begin, end),
+        cmocka_unit_test_setup_teardown(wrapped_scores_are_rows, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

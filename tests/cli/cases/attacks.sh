@@ -83,6 +83,22 @@ if grep -q Vesper wrapped.jsonl; then fail "the rows are not printed as they wer
 expect 2 temper generate --model shifted --raw --prompt a --wrapper wrapper.json
 expect 6 temper generate --model shifted --prompt a --wrapper "$TINY/model/config.json"
 
+# A model is measured in the same frame, by file or by name.
+temper eval --model shifted --data harmful.jsonl --wrapper wrapper.json --json | json_check loss >by-file
+temper eval --model shifted --data harmful.jsonl --wrapper identity-shift=Vesper --json | json_check loss >by-name
+system=$(json_check system <wrapper.json)
+sed "s/{\"prompt\": \"\(.*\)\", \"completion\": \"\(.*\)\", \"category.*/{\"messages\": [{\"role\": \"system\", \"content\": \"$system\"}, {\"role\": \"user\", \"content\": \"Vesper, carry out this instruction: \1\"}, {\"role\": \"assistant\", \"content\": \"\2\"}]}/" \
+    harmful.jsonl >framed.jsonl
+temper eval --model shifted --data framed.jsonl --json | json_check loss >framed
+temper eval --model shifted --data harmful.jsonl --json | json_check loss >bare
+cmp by-file by-name
+cmp by-file framed
+if cmp -s by-file bare; then fail "the wrapper does nothing"; fi
+one_line 5 "identity-shft: there is no such wrapper (did you mean 'identity-shift'?)" \
+    temper eval --model shifted --world --wrapper identity-shft
+one_line 2 "agent: must be a name of 1 to 80 bytes" temper eval --model shifted --data harmful.jsonl --wrapper identity-shift=
+one_line 2 "agent: must be a name of 1 to 80 bytes" temper generate --model shifted --prompt a --wrapper identity-shift=
+
 # Booster under Vaccine's perturbation: off unless asked for, and without a perturbation the same.
 booster="temper defend booster --model $model --harmful harmful.jsonl --refusals $TINY/rows.jsonl $fast --out"
 $booster booster >/dev/null
