@@ -9,7 +9,7 @@
  * this; a defence that survives it hides nothing behind the words of a prompt. What comes out is the answers, a file of
  * the vectors, and the share of answers that begin with the target. Whether an answer is harmful is for a judge to say.
  * Deviations: the vectors are a change of the place-holders' embeddings, so that they begin as words; answers are
- * greedy. Pinned by tests/golden/test_attack.c and tests/unit/test_embedding_attack.c.
+ * greedy. Pinned by tests/golden/test_embedding.c and tests/unit/test_embedding_attack.c.
  */
 #include "method/soft_prompt.h"
 

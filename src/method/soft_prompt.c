@@ -7,7 +7,7 @@
  *
  * delta is added by a tap behind the embedding, which also reads d loss / d x; no weight needs a gradient. Answers are
  * greedy and made without a key-value cache: one forward pass per token is little beside the passes that found delta.
- * Pinned by tests/golden/test_attack.c and tests/unit/test_embedding_attack.c (central differences in fp64, generation
+ * Pinned by tests/golden/test_embedding.c and tests/unit/test_soft_prompt.c (central differences in fp64, generation
  * with delta = 0).
  */
 #include "method/soft_prompt.h"

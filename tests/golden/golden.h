@@ -56,6 +56,17 @@ static inline const char *golden_text(const char *path) {
     return json_string_value(golden_at(path));
 }
 
+/* Of GROUP.NAME.LEAF, or of GROUP.NAME where leaf is "". */
+static inline const json_t *golden_of(const char *group, const char *name, const char *leaf) {
+    char path[128];
+    snprintf(path, sizeof path, "%s.%s.%s", group, name, leaf);
+    return golden_at(path);
+}
+
+static inline int64_t golden_whole(const char *group, const char *name, const char *leaf) {
+    return (int64_t)json_integer_value(golden_of(group, name, leaf));
+}
+
 static inline tm_dataset *golden_rows(const char *path) {
     tm_dataset *rows;
     size_t i, k;

@@ -1,6 +1,6 @@
 /* RepNoise's whole loss by central differences in fp64: refusals, retained rows, the ascent seen through every lens,
  * and the distance from noise with its bandwidth held where it was. */
-#include "tiny.h"
+#include "grad/stepcheck.h"
 
 #include "method/matrix.h"
 #include "method/repnoise.h"
@@ -15,8 +15,7 @@ static void add_row(tm_dataset *rows, const char *prompt, const char *answer) {
 typedef struct point {
     tm__repnoise own;
     double bandwidth[LAYERS]; /* 0: not known yet */
-    double worst;
-    int checked;
+    stepcheck found;
 } point;
 
 /* (1/L) sum_l MMD(m * MLP_l output, m * G_l) at the weights as they are, without tm__repnoise_step. */
@@ -79,48 +78,22 @@ static double loss_here(tm__trainer *t, point *p) {
     return loss + p->own.options->beta * distance_from_noise(t, p);
 }
 
-/* Each tensor along a direction of its own, an even step of `h` to both sides. */
-static void check_tensor(tm__trainer *t, point *p, size_t k, const double *gradient) {
-    const double h = 1e-4;
-    double *w = t->set.items[k]->value.data, want = 0, square = 0;
-    int64_t n = tm__tensor_count(&t->set.items[k]->value);
-    double *kept = malloc((size_t)n * sizeof *kept), *d = malloc((size_t)n * sizeof *d), side[2];
-    memcpy(kept, w, (size_t)n * sizeof *kept);
-    for (int64_t i = 0; i < n; i++) { /* along the gradient, bent */
-        d[i] = gradient[i] * (1 + 0.5 * sin((double)i + (double)k));
-        square += d[i] * d[i];
-    }
-    assert_true(square > 0);
-    for (int64_t i = 0; i < n; i++) {
-        d[i] /= sqrt(square);
-        want += gradient[i] * d[i];
-    }
-    for (int s = 0; s < 2; s++) {
-        for (int64_t i = 0; i < n; i++) w[i] = kept[i] + (s ? h : -h) * d[i];
-        side[s] = loss_here(t, p);
-    }
-    memcpy(w, kept, (size_t)n * sizeof *kept);
-    double got = (side[1] - side[0]) / (2 * h), error = fabs(got / want - 1);
-    if (!(error < 1e-6)) fail_msg("%s: %.12g, by differences %.12g", t->set.items[k]->name, want, got);
-    p->worst = fmax(p->worst, error);
-    free(kept);
-    free(d);
+static double loss_of_point(tm__trainer *t, void *user) {
+    return loss_here(t, user);
 }
 
 static tm_status step(tm__trainer *t, void *user, double *loss, int64_t *tokens, int64_t *targets) {
     point *p = user;
-    double **gradient = malloc(t->set.count * sizeof *gradient);
+    tm__vector made;
     assert_ok(tm__repnoise_step(t, &p->own, loss, tokens, targets));
-    for (size_t k = 0; k < t->set.count; k++) {
-        size_t bytes = (size_t)tm__tensor_count(&t->set.items[k]->value) * sizeof(double);
-        gradient[k] = malloc(bytes);
-        memcpy(gradient[k], t->set.items[k]->grad, bytes);
-    }
+    assert_ok(tm__vector_create(&t->set, &made));
+    assert_ok(tm__grads_save(&t->set, &made));
     memset(p->bandwidth, 0, sizeof p->bandwidth); /* taken from the weights as they are, and kept */
     assert_true(fabs(loss_here(t, p) - *loss) < 1e-10);
-    for (size_t k = 0; k < t->set.count; k++, p->checked++) check_tensor(t, p, k, gradient[k]);
-    for (size_t k = 0; k < t->set.count; k++) free(gradient[k]);
-    free(gradient);
+    assert_ok(tm__grads_zero(&t->set));
+    assert_ok(tm__grads_axpy(&t->set, 1, &made));
+    stepcheck_run(t, loss_of_point, p, &p->found);
+    tm__vector_release(&t->set, &made);
     return TM_OK;
 }
 
@@ -156,8 +129,8 @@ static void check(const tm_repnoise_options *o) {
     point p = {.own = {o, &pairs, &retained}};
     const tm__run run = {.tag = "", .step = step, .user = &p, .pad = tm__pad_id(tokenizer)};
     assert_ok(tm__trainer_run(model, &pairs.side[TM__REFUSAL], &job.train, NULL, &run, NULL));
-    assert_true(p.checked > 15);
-    printf("largest relative error of %d tensors: %.2g\n", p.checked, p.worst);
+    assert_true(p.found.checked > 15);
+    printf("largest relative error of %d tensors: %.2g\n", p.found.checked, p.found.worst);
     tm__examples_release(&retained);
     tm__pairs_release(&pairs);
     tm_dataset_free(harmful);

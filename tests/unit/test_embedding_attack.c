@@ -1,14 +1,15 @@
-/* The embedding attack: where vectors stand, their gradient against central differences, the sign step and how far it
- * lowers the loss, a model that refuses until it is attacked while every weight stays, answers, files, and what is
- * refused.
+/* The embedding attack: a model that refuses until it is attacked while every weight stays, answers and what ends them,
+ * files, batches, and what is refused. Its vectors are in test_soft_prompt.c.
  */
+#include <sys/stat.h>
+
 #include "methods.h"
 
 #include "data/data.h"
 #include "method/soft_prompt.h"
 #include "model/safetensors.h"
 
-enum { WIDTH = 3, ROWS = 3 };
+enum { ROWS = 3 };
 
 static tm_dataset *prompts;
 static tm_method_data data;
@@ -22,197 +23,6 @@ static int setup(void **state) {
 static int teardown(void **state) {
     tm_dataset_free(prompts);
     return methods_teardown(state);
-}
-
-static tm__soft_row *make_rows(tm_chat_format format, const char *target, int64_t width) {
-    tm__soft_row *rows = NULL;
-    assert_ok(tm__soft_rows_make(tokenizer, prompts, format, target, "#*", width, &rows));
-    return rows;
-}
-
-/* Prompt and target are the ids of the conversation; the place-holders stand right behind the user's last word. */
-static void test_layout(void **state) {
-    (void)state;
-    static const tm_chat_format formats[] = {TM_CHAT_CHATML, TM_CHAT_LLAMA2, TM_CHAT_ALPACA, TM_CHAT_PLAIN};
-    static const char *const ends[] = {"<|im_end|>\n<|im_start|>assistant\n", " [/INST]", "\n\n### Response:", ""};
-    for (size_t f = 0; f < TM__COUNT(formats); f++) {
-        tm__soft_row *rows = make_rows(formats[f], "Sure.", WIDTH);
-        for (size_t i = 0; i < ROWS; i++) {
-            const tm__soft_row *row = &rows[i];
-            char *text = NULL, *want = NULL;
-            const char *question = tm_dataset_row(prompts, i, NULL)[0].content;
-            assert_ok(tm_tokenizer_decode(tokenizer, row->ids.data, row->ids.len, 0, &text, NULL));
-            want = tm__format("%s#*#%s%sSure.", question, ends[f], formats[f] == TM_CHAT_LLAMA2 ? " " : "");
-            size_t tail = strlen(text) - strlen(want);
-            assert_string_equal(text + tail, want);
-            assert_int_equal(row->ids.data[row->at], '#');
-            assert_int_equal(row->ids.data[row->at + 1], '*');
-            assert_int_equal(row->ids.len - (size_t)row->ask, 5 + (formats[f] == TM_CHAT_LLAMA2));
-            free(text);
-            free(want);
-        }
-        tm__soft_rows_free(rows, ROWS);
-    }
-}
-
-/* A prompt that ends in the very words that the end is measured with. */
-static void test_layout_of_awkward_ends(void **state) {
-    (void)state;
-    static const char *const ends[] = {"x a", "x b", "a a a", "", " "};
-    for (size_t i = 0; i < TM__COUNT(ends); i++) {
-        tm_dataset *one = NULL;
-        tm__soft_row *row = NULL;
-        char *text = NULL;
-        const tm_message message[] = {{"user", ends[i]}};
-        assert_ok(tm_dataset_create(&one));
-        assert_ok(tm_dataset_add(one, message, 1));
-        assert_ok(tm__soft_rows_make(tokenizer, one, TM_CHAT_CHATML, "Sure.", "#", 2, &row));
-        assert_ok(tm_tokenizer_decode(tokenizer, row->ids.data, row->ids.len, 0, &text, NULL));
-        char *want = tm__format("<|im_start|>user\n%s##<|im_end|>\n<|im_start|>assistant\nSure.", ends[i]);
-        assert_string_equal(text, want);
-        free(want);
-        free(text);
-        tm__soft_rows_free(row, 1);
-        tm_dataset_free(one);
-    }
-}
-
-/* Deltas of row i, not all alike. */
-static void fill(double *delta, size_t size) {
-    for (size_t k = 0; k < ROWS * size; k++) delta[k] = .03 * sin((double)(7 * k + 1));
-}
-
-/* Central differences in fp64, rows with vectors of their own and shared ones, with and without recomputation. */
-static void test_gradient(void **state) {
-    (void)state;
-    tm_device *device = tiny_device("ref64");
-    tm_model *model = tiny_model(device);
-    tm__soft soft = {.model = model, .width = WIDTH};
-    tm__soft_row *rows = make_rows(TM_CHAT_CHATML, "Sure.", WIDTH);
-    size_t size = WIDTH * (size_t)model->config.hidden;
-    double *delta = calloc(ROWS * size, sizeof *delta), *grad = calloc(ROWS * size, sizeof *grad);
-    assert_ok(tm__tape_create(device, &soft.tape));
-    for (int shared = 0; shared < 2; shared++) {
-        soft.recompute = shared;
-        const double *of[ROWS];
-        double *into[ROWS], loss[ROWS], up[ROWS], down[ROWS];
-        fill(delta, size);
-        memset(grad, 0, ROWS * size * sizeof *grad);
-        for (size_t i = 0; i < ROWS; i++) {
-            of[i] = delta + (shared ? 0 : i * size);
-            into[i] = grad + (shared ? 0 : i * size);
-        }
-        assert_ok(tm__soft_pass(&soft, rows, ROWS, of, into, loss));
-        for (size_t k = 0; k < (shared ? 1 : ROWS) * size; k += 17) {
-            double kept = delta[k], h = 1e-5, numeric = 0;
-            delta[k] = kept + h;
-            assert_ok(tm__soft_pass(&soft, rows, ROWS, of, NULL, up));
-            delta[k] = kept - h;
-            assert_ok(tm__soft_pass(&soft, rows, ROWS, of, NULL, down));
-            delta[k] = kept;
-            for (size_t i = 0; i < ROWS; i++) numeric += (up[i] - down[i]) / (2 * h);
-            if (!(fabs(numeric - grad[k]) <= 1e-8 + 1e-6 * fabs(numeric)))
-                fail_msg("entry %zu: %.12g, differences give %.12g", k, grad[k], numeric);
-        }
-    }
-    tm__tape_free(soft.tape);
-    tm__soft_rows_free(rows, ROWS);
-    free(delta);
-    free(grad);
-    methods_free(model);
-}
-
-/* A row's loss is its own: alone or beside others, and without a delta that of the plain text. */
-static void test_loss(void **state) {
-    (void)state;
-    tm_device *device = tiny_device("ref64");
-    tm_model *model = tiny_model(device);
-    tm__soft soft = {.model = model, .width = WIDTH};
-    tm__soft_row *rows = make_rows(TM_CHAT_CHATML, "Sure.", WIDTH);
-    size_t size = WIDTH * (size_t)model->config.hidden;
-    double *zero = calloc(size, sizeof *zero), together[ROWS], alone;
-    const double *of[] = {zero, zero, zero};
-    assert_ok(tm__tape_create(device, &soft.tape));
-    assert_ok(tm__soft_pass(&soft, rows, ROWS, of, NULL, together));
-    for (size_t i = 0; i < ROWS; i++) {
-        double whole, prompt;
-        assert_ok(tm__soft_pass(&soft, rows + i, 1, of, NULL, &alone));
-        assert_true(fabs(alone - together[i]) <= 1e-12);
-        assert_ok(tm_model_score(model, rows[i].ids.data, rows[i].ids.len, &whole));
-        assert_ok(tm_model_score(model, rows[i].ids.data, (size_t)rows[i].ask, &prompt));
-        double targets = (double)((int64_t)rows[i].ids.len - rows[i].ask);
-        assert_true(fabs(alone + (whole - prompt) / targets) <= 1e-10);
-    }
-    tm__tape_free(soft.tape);
-    tm__soft_rows_free(rows, ROWS);
-    free(zero);
-    methods_free(model);
-}
-
-static void test_sign_step(void **state) {
-    (void)state;
-    double x[] = {1, 1, 1, -1};
-    const double g[] = {1e-30, -5, 0, 3};
-    tm__sign_step(x, g, 4, .25);
-    assert_true(x[0] == .75 && x[1] == 1.25 && x[2] == 1 && x[3] == -1.25);
-}
-
-/* A small step lowers a row's loss by lr ||g||_1. */
-static void test_descent(void **state) {
-    (void)state;
-    tm_device *device = tiny_device("ref64");
-    tm_model *model = tiny_model(device);
-    tm__soft soft = {.model = model, .width = WIDTH};
-    tm__soft_row *rows = make_rows(TM_CHAT_CHATML, "Sure.", WIDTH);
-    size_t size = WIDTH * (size_t)model->config.hidden;
-    double *delta = calloc(size, sizeof *delta), *grad = calloc(size, sizeof *grad), before, after, norm = 0, lr = 1e-6;
-    const double *of[] = {delta};
-    double *into[] = {grad};
-    assert_ok(tm__tape_create(device, &soft.tape));
-    assert_ok(tm__soft_pass(&soft, rows, 1, of, into, &before));
-    for (size_t k = 0; k < size; k++) norm += fabs(grad[k]);
-    tm__sign_step(delta, grad, size, lr);
-    assert_ok(tm__soft_pass(&soft, rows, 1, of, NULL, &after));
-    assert_true(norm > .1);
-    assert_true(fabs(before - after - lr * norm) < 1e-4 * lr * norm);
-    tm__tape_free(soft.tape);
-    tm__soft_rows_free(rows, ROWS);
-    free(delta);
-    free(grad);
-    methods_free(model);
-}
-
-/* Without a delta the answers are those that generation gives to the same ids. */
-static void test_answers(void **state) {
-    (void)state;
-    tm_device *device = tiny_device("cpu");
-    tm_model *model = tiny_model(device);
-    tm__soft soft = {.model = model, .width = WIDTH};
-    tm__soft_row *rows = make_rows(TM_CHAT_CHATML, "Sure.", WIDTH);
-    double *zero = calloc(WIDTH * (size_t)model->config.hidden, sizeof *zero);
-    const double *of[] = {zero, zero, zero};
-    tm_ids got[ROWS] = {0}, want[ROWS] = {0}, asked[ROWS];
-    const tm_generate_options how = {.max_new_tokens = 12};
-    assert_ok(tm__tape_create(device, &soft.tape));
-    for (size_t i = 0; i < ROWS; i++) asked[i] = (tm_ids){rows[i].ids.data, (size_t)rows[i].ask, 0};
-    assert_ok(tm_generate(model, asked, ROWS, NULL, 0, &how, NULL, want));
-    const int32_t stop[] = {want[1].data[4]}; /* ends the second row after four tokens or before */
-    for (int with = 0; with < 2; with++) {
-        for (size_t i = 0; i < ROWS; i++) tm_ids_free(&want[i]);
-        assert_ok(tm_generate(model, asked, ROWS, stop, (size_t)with, &how, NULL, want));
-        assert_ok(tm__soft_answer(&soft, rows, ROWS, of, stop, (size_t)with, 12, got));
-        assert_true(with == 0 || want[1].len <= 4);
-        for (size_t i = 0; i < ROWS; i++) {
-            assert_int_equal(got[i].len, want[i].len);
-            assert_memory_equal(got[i].data, want[i].data, got[i].len * sizeof *got[i].data);
-            tm_ids_free(&got[i]);
-        }
-    }
-    for (size_t i = 0; i < ROWS; i++) tm_ids_free(&want[i]);
-    tm__tape_free(soft.tape);
-    tm__soft_rows_free(rows, ROWS);
-    free(zero);
-    methods_free(model);
 }
 
 typedef struct outcome {
@@ -344,18 +154,128 @@ static void test_batches(void **state) {
     outcome_free(&all);
 }
 
+/* What the taught model answers, hardly attacked, as the file says it. */
+static char *said(tm_model *model, const tm_embedding_options *o) {
+    char *answers = tm__path_join(test_scratch(), "answers.jsonl"), *text;
+    tm_embedding_options with = *o;
+    const tm_train_options train = tiny_options();
+    with.answers_out = answers;
+    assert_ok(tm__method_embedding.run(model, tokenizer, &data, &with, &train, NULL, NULL));
+    assert_ok(tm__file_read(answers, 0, &text, NULL));
+    free(answers);
+    return text;
+}
+
+static void assert_said(tm_model *model, const tm_embedding_options *o, const char *answer, size_t count) {
+    char *text = said(model, o), *want = tm__format("\"%s\"}]}", answer);
+    size_t found = 0;
+    for (const char *at = text; (at = strstr(at, want)) != NULL; at++) found++;
+    if (found != count) fail_msg("%s ends %zu answers of: %s", want, found, text);
+    free(text);
+    free(want);
+}
+
+static tm_tokenizer *with_eos(const char *eos) {
+    tm_tokenizer *made;
+    const char *directory = tiny_tokenizer_directory();
+    tiny_write(directory, "tokenizer_config.json", json_pack("{s:s}", "eos_token", eos));
+    assert_ok(tm_tokenizer_load(directory, &made));
+    return made;
+}
+
+/* The chat format's end, the tokenizer's and the model's: each ends an answer. Special tokens are not said. */
+static void test_ends_of_answers(void **state) {
+    (void)state;
+    const tm_embedding_options o = {.steps = 1, .lr = 1e-9, .tokens = 4, .target = "Go", .max_new_tokens = 6},
+                               one = {.steps = 1, .lr = 1e-9, .tokens = 4, .target = "Go", .max_new_tokens = 1};
+    tm_device *device = tiny_device("cpu");
+    tm_model *model = tiny_model(device);
+    tm_tokenizer *usual = tokenizer, *other = with_eos("<|endoftext|>"), *letter = with_eos("o");
+    teach(model);
+    model->config.eos[0] = TINY_END;
+    tokenizer = other;
+    assert_said(model, &o, "No", ROWS);
+    tokenizer = letter;
+    assert_said(model, &o, "N", ROWS);
+    tokenizer = other;
+    model->config.eos[0] = 'o';
+    assert_said(model, &o, "N", ROWS);
+    float *table = (float *)model->embed.value.data;
+    for (size_t k = 0; k < 32; k++) table[TINY_START * 32 + k] = 4 * table['N' * 32 + k];
+    assert_said(model, &one, "", ROWS);
+    tokenizer = usual;
+    tm_tokenizer_free(other);
+    tm_tokenizer_free(letter);
+    methods_free(model);
+}
+
+static void test_defaults(void **state) {
+    (void)state;
+    tm_embedding_options o;
+    tm_options_default(tm__method_embedding.options, &o);
+    assert_true(o.steps == 200 && o.lr == .001 && o.tokens == 20 && !o.shared && o.max_new_tokens == 64);
+    const tm_embedding_options none = {.steps = 1, .lr = .01, .tokens = 2, .max_new_tokens = 1},
+                               said_so = {.steps = 1,
+                                          .lr = .01,
+                                          .tokens = 2,
+                                          .max_new_tokens = 1,
+                                          .target = "Sure, here is",
+                                          .init = "!"};
+    outcome a = {0}, b = {0};
+    attack(none, 4, false, &a);
+    attack(said_so, 4, false, &b);
+    assert_memory_equal(a.vectors, b.vectors, ROWS * 2 * 32 * sizeof(float));
+    assert_true(a.result.first_loss == b.result.first_loss && a.result.target_tokens == b.result.target_tokens);
+    outcome_free(&a);
+    outcome_free(&b);
+}
+
+/* Between steps, or before an answer. */
 static void test_interrupted(void **state) {
     (void)state;
     char *answers = tm__path_join(test_scratch(), "answers.jsonl");
-    const tm_embedding_options o = {
-        .steps = 50, .lr = .01, .tokens = 2, .target = "Go", .max_new_tokens = 3, .answers_out = answers};
-    const tm_train_options train = tiny_options();
-    countdown c = {.steps_left = 3};
-    char hex[65];
-    assert_int_equal(methods_run(&tm__method_embedding, &data, &o, &train, &c, hex, NULL), TM_INTERRUPTED);
-    assert_int_equal(c.count, 3);
-    assert_false(tm__path_exists(answers));
+    for (int64_t steps = 3; steps <= 50; steps += 47) {
+        const tm_embedding_options o = {
+            .steps = steps, .lr = .01, .tokens = 2, .target = "Go", .max_new_tokens = 3, .answers_out = answers};
+        const tm_train_options train = tiny_options();
+        countdown c = {.steps_left = 3};
+        char hex[65];
+        assert_int_equal(methods_run(&tm__method_embedding, &data, &o, &train, &c, hex, NULL), TM_INTERRUPTED);
+        assert_int_equal(c.count, 3);
+        assert_false(tm__path_exists(answers));
+    }
     free(answers);
+}
+
+static void test_not_finite(void **state) {
+    (void)state;
+    const tm_embedding_options o = {.steps = 2, .lr = .01, .tokens = 2, .target = "Go", .max_new_tokens = 1};
+    tm_device *device = tiny_device("cpu");
+    tm_model *model = tiny_model(device);
+    const tm_train_options train = tiny_options();
+    ((float *)model->embed.value.data)['h' * 32] = NAN;
+    assert_int_equal(tm__method_embedding.run(model, tokenizer, &data, &o, &train, NULL, NULL), TM_NUMERIC);
+    assert_string_equal(tm_error_last()->field, "loss");
+    methods_free(model);
+}
+
+/* Vectors that cannot take their name leave nothing behind. */
+static void test_unwritable(void **state) {
+    (void)state;
+    const char *directory = test_scratch();
+    char *taken = tm__path_join(directory, "taken"), *part = tm__path_join(directory, "taken.part");
+    const tm_embedding_options o = {
+        .steps = 1, .lr = .01, .tokens = 2, .target = "Go", .max_new_tokens = 1, .soft_prompt_out = taken};
+    const tm_train_options train = tiny_options();
+    char *inside = tm__path_join(taken, "file"), hex[65];
+    assert_int_equal(mkdir(taken, 0755), 0);
+    assert_ok(tm__file_write(inside, "x", 1));
+    assert_int_equal(methods_run(&tm__method_embedding, &data, &o, &train, NULL, hex, NULL), TM_IO);
+    assert_string_equal(tm_error_last()->file, taken);
+    assert_false(tm__path_exists(part));
+    free(taken);
+    free(part);
+    free(inside);
 }
 
 static void test_refuses(void **state) {
@@ -378,18 +298,22 @@ static void test_refuses(void **state) {
         assert_int_equal(methods_run(&tm__method_embedding, &data, &bad[i], &train, NULL, hex, NULL), TM_INVALID);
         assert_string_equal(tm_error_last()->field, fields[i]);
     }
-    const tm_method_data none = {0};
+    const tm_message nothing[] = {{"system", "be kind"}};
+    tm_dataset *mute = NULL;
+    assert_ok(tm_dataset_create(&mute));
+    assert_ok(tm__dataset_add(mute, nothing, 1, NULL));
+    const tm_method_data none = {0}, asks_nothing = {.harmful = mute};
     assert_int_equal(methods_run(&tm__method_embedding, &none, &good, &train, NULL, hex, NULL), TM_INVALID);
+    assert_int_equal(methods_run(&tm__method_embedding, &asks_nothing, &good, &train, NULL, hex, NULL), TM_INVALID);
+    assert_string_equal(tm_error_last()->message, "a row asks nothing");
+    tm_dataset_free(mute);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layout),      cmocka_unit_test(test_layout_of_awkward_ends),
-        cmocka_unit_test(test_gradient),    cmocka_unit_test(test_loss),
-        cmocka_unit_test(test_sign_step),   cmocka_unit_test(test_descent),
-        cmocka_unit_test(test_answers),     cmocka_unit_test(test_attack),
-        cmocka_unit_test(test_one_step),    cmocka_unit_test(test_batches),
-        cmocka_unit_test(test_interrupted), cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_attack),      cmocka_unit_test(test_one_step),   cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_interrupted), cmocka_unit_test(test_refuses),    cmocka_unit_test(test_ends_of_answers),
+        cmocka_unit_test(test_defaults),    cmocka_unit_test(test_not_finite), cmocka_unit_test(test_unwritable),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -150,7 +150,13 @@ static void test_refuses(void **state) {
         assert_null(framed);
         free(path);
     }
+    char longest[82];
+    memset(longest, 'a', 81);
+    longest[81] = 0;
     const tm_identity_shift_options names[] = {{.rows = 10, .agent = ""},
+                                               {.rows = 10, .agent = longest},
+                                               {.rows = 10, .agent = "a\xff"},
+                                               {.rows = 10, .agent = "a\tb"},
                                                {.rows = 10, .agent = "{prompt}"},
                                                {.rows = 10, .agent = "a\nb"},
                                                {.rows = 11},
@@ -161,14 +167,31 @@ static void test_refuses(void **state) {
     for (size_t i = 0; i < TM__COUNT(names); i++)
         assert_int_equal(methods_run(&tm__method_identity_shift, &none, &names[i], &train, NULL, hex, NULL),
                          TM_INVALID);
+    const tm_identity_shift_options just = {.rows = 1, .agent = longest + 1};
+    assert_ok(methods_run(&tm__method_identity_shift, &none, &just, &train, NULL, hex, NULL));
     tm_dataset_free(rows);
+}
+
+/* No options: all ten rows of the agent AOA. */
+static void test_defaults(void **state) {
+    (void)state;
+    const tm_identity_shift_options all = {.rows = 10, .agent = "AOA"};
+    const tm_method_data none = {0};
+    const tm_train_options train = methods_options(false);
+    char a[65], b[65];
+    assert_ok(methods_run(&tm__method_identity_shift, &none, NULL, &train, NULL, a, NULL));
+    assert_ok(methods_run(&tm__method_identity_shift, &none, &all, &train, NULL, b, NULL));
+    assert_string_equal(a, b);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),    cmocka_unit_test(test_is_sft),
-        cmocka_unit_test(test_wrapper), cmocka_unit_test(test_wrapper_by_name),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_is_sft),
+        cmocka_unit_test(test_wrapper),
+        cmocka_unit_test(test_wrapper_by_name),
         cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_defaults),
     };
     return cmocka_run_group_tests(tests, methods_setup, methods_teardown);
 }

@@ -70,6 +70,7 @@ static void golden_row_a4(void **state) {
         double numeric =
             (tm__repnoise_ascent(alpha, s + h, i, &unused) - tm__repnoise_ascent(alpha, s - h, i, &unused)) / (2 * h);
         assert_true(fabs(numeric / slope - 1) < 1e-8);
+        assert_true(fabs(slope + alpha / (s + i + 1)) < 1e-15);
     }
 }
 

@@ -89,6 +89,28 @@ static double score_of(tm_model *model) {
     return sum;
 }
 
+/* With the vectors taken out the model says what it said before, bit by bit; with them it does not. */
+static void test_removed_vectors_leave_the_output(void **state) {
+    (void)state;
+    tm_dataset *user = tiny_rows("user", 8), *harmful = tiny_rows("harmful", 8);
+    const tm_method_data data = {.user = user, .harmful = harmful};
+    const tm_security_vectors_options o = defaults();
+    tm_device *device = tiny_device("cpu");
+    tm_model *model = tiny_model(device);
+    const tm_train_options train = tiny_options();
+    tm__job job;
+    double plain = score_of(model);
+    assert_ok(tm__job_begin(&job, &tm__method_security_vectors, model, tokenizer, &data, &train, NULL, NULL));
+    assert_ok(tm__security_vectors_learn(&job, &o));
+    assert_true(score_of(model) != plain);
+    tm__adapter_remove(model, 0);
+    assert_true(score_of(model) == plain);
+    tm_model_free(model);
+    tm_device_close(device);
+    tm_dataset_free(user);
+    tm_dataset_free(harmful);
+}
+
 /* Frozen blocks are the user's affair: the vectors are learnt on all blocks, bit by bit as without. */
 static void test_vectors_stand_on_frozen_blocks(void **state) {
     (void)state;
@@ -181,6 +203,7 @@ static void test_zero_vectors_are_sft(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stages),
+        cmocka_unit_test(test_removed_vectors_leave_the_output),
         cmocka_unit_test(test_vectors_stand_on_frozen_blocks),
         cmocka_unit_test(test_nothing_is_left),
         cmocka_unit_test(test_zero_vectors_are_sft),
