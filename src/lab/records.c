@@ -134,14 +134,14 @@ const char *const tm__csv_last[TM__CSV_LAST] = {"cpu_seconds", "peak_mib"};
 
 enum { COLUMNS = 256 };
 
-typedef struct import {
+typedef struct csv {
     const tm_plan *plan;
     const char *path;
     size_t line, count;     /* columns */
     char *columns[COLUMNS]; /* their names */
-} import;
+} csv;
 
-static tm_status wrong_line(const import *in, const char *hint, const char *what, const char *name) {
+static tm_status wrong_line(const csv *in, const char *hint, const char *what, const char *name) {
     char place[32];
     snprintf(place, sizeof place, "line %zu", in->line);
     return tm__fail(TM_FORMAT, in->path, place, hint, "%s%s%s", what, name ? " " : "", name ? name : "");
@@ -166,7 +166,7 @@ static size_t split_line(char *line, char *fields[COLUMNS]) {
 }
 
 /* The names of the columns, which stand in the first line. */
-static tm_status import_header(import *in, char *line) {
+static tm_status import_header(csv *in, char *line) {
     static const char hint[] = "temper run PLAN --csv FILE writes one: key, arm, group, attack, world, seed, the "
                                "scores, cpu_seconds, peak_mib";
     in->count = split_line(line, in->columns);
@@ -185,7 +185,7 @@ static tm_status import_header(import *in, char *line) {
     return TM_OK;
 }
 
-static tm_status import_number(const import *in, size_t column, const char *field, double *value) {
+static tm_status import_number(const csv *in, size_t column, const char *field, double *value) {
     char *end;
     *value = strtod(field, &end);
     if (end != field && !*end && isfinite(*value)) return TM_OK;
@@ -209,7 +209,7 @@ static tm_status import_record(const tm_plan *plan, const tm__record *record) {
     return tm__record_save(plan, record);
 }
 
-static tm_status import_line(const import *in, char *line) {
+static tm_status import_line(const csv *in, char *line) {
     char *fields[COLUMNS];
     tm__record record = {0};
     double value, cost[TM__CSV_LAST];
@@ -235,7 +235,7 @@ static tm_status import_line(const import *in, char *line) {
 tm_status tm_plan_import(const tm_plan *plan, const char *path) {
     char *text = NULL;
     size_t len;
-import in = {.plan = plan, .path = path, .line = 1 };
+    csv in = {.plan = plan, .path = path, .line = 1};
     TM__TRY(tm__file_read(path, (size_t)1 << 30, &text, &len));
     tm_status status = *text ? TM_OK : wrong_line(&in, NULL, "the table is empty", NULL);
     for (char *line = text; *line && status == TM_OK; in.line++) {
