@@ -4,13 +4,14 @@ PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 
-.PHONY: help packages configure build demo test test-sanitize fuzz format install clean
+.PHONY: help packages configure build demo test test-sanitize parity fuzz format install clean
 
 help:
 	@echo 'make demo            build, then the whole story in a few minutes: train, align, attack, defend'
 	@echo 'make test            build, then every test'
 	@echo 'make build           build/temper, the command line, and build/libtemper.a'
 	@echo 'make test-sanitize   the tests again under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make parity          compare with the reference programs, live (needs PYTHON=python3 with them)'
 	@echo 'make fuzz            fuzz the readers with libFuzzer, FUZZ_SECONDS=60 for each (needs clang)'
 	@echo 'make install         install below PREFIX=/usr/local'
 	@echo 'make format          clang-format every source file'
@@ -41,6 +42,14 @@ test-sanitize: packages
 	cmake --build build-sanitize -j $(JOBS)
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  ctest --test-dir build-sanitize --output-on-failure -j $(JOBS) -LE slow
+
+# Each script compares one part with the Python reference; exit code 77 says that the reference or an input is absent.
+PYTHON ?= python3
+parity: build
+	@failed=0; for script in tools/parity/*.py; do \
+	  echo "== $$script"; $(PYTHON) $$script build; code=$$?; \
+	  if [ $$code -eq 77 ]; then echo "SKIP: $$script"; elif [ $$code -ne 0 ]; then failed=1; fi; \
+	done; exit $$failed
 
 fuzz:
 	@tools/install-packages clang libomp-dev

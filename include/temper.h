@@ -185,12 +185,10 @@ TM_API int tm_device_threads(const tm_device *device);
 /* ------------------------------------------------------------------------------------------------ tokenizer */
 
 typedef struct tm_tokenizer tm_tokenizer;
-
 typedef struct tm_ids {
     int32_t *data;
     size_t len, cap;
 } tm_ids; /* starts as {0}; release with tm_ids_free */
-
 typedef struct tm_offset {
     size_t start, end; /* bytes; end exclusive */
 } tm_offset;
@@ -200,10 +198,10 @@ typedef struct tm_offsets {
 } tm_offsets; /* starts as {0}; release with tm_offsets_free */
 
 enum {
-    TM_ENCODE_BOS_EOS = 1,      /* what the tokenizer's post-processor or config adds around a text */
-    TM_ENCODE_PARSE_SPECIAL = 2 /* recognise special tokens written in the text; never for untrusted content */
+    TM_ENCODE_BOS_EOS = 1,       /* what the tokenizer's post-processor or config adds around a text */
+    TM_ENCODE_PARSE_SPECIAL = 2, /* recognise special tokens written in the text; never for untrusted content */
+    TM_DECODE_SKIP_SPECIAL = 1
 };
-enum { TM_DECODE_SKIP_SPECIAL = 1 };
 
 /* `path`: a model directory (tokenizer.json first, then tokenizer.model), or one of these files. */
 TM_API tm_status tm_tokenizer_load(const char *path, tm_tokenizer **tokenizer);
@@ -211,15 +209,17 @@ TM_API void tm_tokenizer_free(tm_tokenizer *tokenizer);
 /* Appends to `ids`. Text may hold any bytes; invalid UTF-8 is encoded as U+FFFD (as the reference libraries do). */
 TM_API tm_status tm_tokenizer_encode(const tm_tokenizer *tokenizer, const char *text, size_t len, unsigned flags,
                                      tm_ids *ids);
-/* The same ids, and for each the bytes of the text that it stands for, as the offsets of Hugging Face's `tokenizers`
- * (which count characters; these count bytes): whole characters, so several tokens of one character have the same
- * range; where the tokenizer's post-processor trims offsets, blanks at the ends of a token are left out; tokens that
- * stand for nothing in the text (bos, eos) have {0, 0}. Appends to `ids` and to `offsets`. */
+/* Also the bytes of each id: whole characters, trimmed as `tokenizers` does it; {0, 0} for what a template adds. */
 TM_API tm_status tm_tokenizer_encode_offsets(const tm_tokenizer *tokenizer, const char *text, size_t len,
                                              unsigned flags, tm_ids *ids, tm_offsets *offsets);
 /* `*text` is NUL-terminated, `*len` (may be NULL) its length; ids outside the vocabulary are an error. */
 TM_API tm_status tm_tokenizer_decode(const tm_tokenizer *tokenizer, const int32_t *ids, size_t n, unsigned flags,
                                      char **text, size_t *len);
+/* Decoding id by id (-1: the end): whole characters each time, or nothing; text lasts until the next call. */
+typedef struct tm_stream tm_stream;
+TM_API tm_status tm_stream_open(const tm_tokenizer *tokenizer, unsigned flags, tm_stream **stream); /* TM_DECODE_ */
+TM_API tm_status tm_stream_put(tm_stream *stream, int32_t id, const char **text, size_t *len);
+TM_API void tm_stream_close(tm_stream *stream);
 TM_API int32_t tm_tokenizer_vocab_size(const tm_tokenizer *tokenizer); /* highest id + 1, added tokens included */
 TM_API int32_t tm_tokenizer_id(const tm_tokenizer *tokenizer, const char *piece); /* -1: none */
 TM_API const char *tm_tokenizer_piece(const tm_tokenizer *tokenizer, int32_t id); /* as in the vocabulary; NULL: none */
@@ -229,7 +229,6 @@ TM_API int32_t tm_tokenizer_pad(const tm_tokenizer *tokenizer);                 
 TM_API const char *tm_tokenizer_kind(const tm_tokenizer *tokenizer); /* "byte-level BPE", "SentencePiece BPE" */
 /* Copies the tokenizer's files (tokenizer.json, tokenizer.model, configs, chat template) as they are into directory. */
 TM_API tm_status tm_tokenizer_copy_files(const char *from_directory, const char *to_directory);
-
 TM_API void tm_offsets_free(tm_offsets *offsets);
 TM_API void tm_ids_free(tm_ids *ids);
 TM_API tm_status tm_ids_push(tm_ids *ids, int32_t id);

@@ -1,7 +1,9 @@
 # Programs beside the product; they may use internal headers. Built into <build>/tools.
-add_executable(llama2c_to_hf tools/llama2c_to_hf.c)
-target_link_libraries(llama2c_to_hf PRIVATE temper temper_flags)
-set_target_properties(llama2c_to_hf PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tools)
+foreach(tool llama2c_to_hf tokenizer_batch)
+  add_executable(${tool} tools/${tool}.c)
+  target_link_libraries(${tool} PRIVATE temper temper_flags)
+  set_target_properties(${tool} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tools)
+endforeach()
 
 # tests/parity/test_llama2c.c runs the converter; its target exists only once tests.cmake has been read.
 function(temper_tool_tests)

@@ -6,7 +6,6 @@
 #include "tokenizer/tokenizer.h"
 
 #include <stdlib.h>
-#include <utf8proc.h>
 
 tm_status tm__added_put(tm_tokenizer *tok, const char *file, const char *text, size_t len, int32_t id,
                         const tm__added *flags) {
@@ -15,7 +14,7 @@ tm_status tm__added_put(tm_tokenizer *tok, const char *file, const char *text, s
     if (known >= 0 && known != id)
         return tm__fail(TM_FORMAT, file, "added_tokens", NULL, "token \"%.*s\" has id %d here and %d in the vocabulary",
                         (int)TM__MIN(len, (size_t)40), text, (int)id, (int)known);
-    if (known < 0) TM__TRY(tm__vocab_add(&tok->vocab, file, text, len, id, 0));
+    if (known < 0) TM__TRY(tm__vocab_add(&tok->vocab, file, text, len, id, TM__PIECE_OUTSIDE));
     size_t at = 0;
     while (at < tok->added_len && tok->added[at].id != id) at++;
     if (at == tok->added_len) {
@@ -32,11 +31,17 @@ tm_status tm__added_put(tm_tokenizer *tok, const char *file, const char *text, s
 
 static tm_status add_to_tries(tm_tokenizer *tok, tm__scratch *scratch, size_t index) {
     const tm__added *added = &tok->added[index];
-    const tm__piece *piece = &tok->vocab.pieces[added->id];
+    tm__piece *piece = &tok->vocab.pieces[added->id];
     tm__trie *trie = added->normalized ? &tok->added_set.normalized : &tok->added_set.raw;
     tm__view view = {.text = piece->text, .len = piece->len};
     int32_t other;
-    if (added->normalized && !(piece->flags & TM__PIECE_USER)) TM__TRY(tm__normalize(tok, scratch, false, true, &view));
+    if (added->normalized && !(piece->flags & TM__PIECE_USER)) {
+        TM__TRY(tm__normalize(tok, scratch, false, true, &view));
+        piece->shown = tm__arena_strdup(&tok->vocab.strings, view.text, view.len);
+        if (!piece->shown) return tm__fail_memory();
+        piece->shown_len = (uint32_t)view.len;
+        tok->shows_normalized |= view.len != piece->len || memcmp(view.text, piece->text, view.len) != 0;
+    }
     /* of tokens that are normalized to the same text the first counts */
     if (view.len == 0 || tm__trie_longest(trie, view.text, view.len, &other) == view.len) return TM_OK;
     return tm__trie_add(trie, view.text, view.len, (int32_t)index) ? TM_OK : tm__fail_memory();
@@ -56,13 +61,6 @@ tm_status tm__added_build(tm_tokenizer *tok) {
 
 /* ---- search ------------------------------------------------------------------------------------------------------ */
 
-/* \w of the reference: alphabetic, marks, decimal digits, connectors, joiners. */
-static bool is_word(uint32_t code) {
-    if (code == 0x200c || code == 0x200d) return true;
-    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)code);
-    return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) || category == UTF8PROC_CATEGORY_PC;
-}
-
 /* The character that ends at `end` > 0; its start. */
 static size_t character_before(const char *text, size_t end, uint32_t *code) {
     size_t start = end - 1;
@@ -75,9 +73,9 @@ static bool stands_alone(const char *text, size_t len, size_t start, size_t end)
     uint32_t code;
     if (start > 0) {
         character_before(text, start, &code);
-        if (is_word(code)) return false;
+        if (tm__is_word(code)) return false;
     }
-    return end == len || !tm__utf8_decode(text + end, len - end, &code) || !is_word(code);
+    return end == len || !tm__utf8_decode(text + end, len - end, &code) || !tm__is_word(code);
 }
 
 /* Blanks before `start`, but not before `floor`, and after `end` go with the token. */

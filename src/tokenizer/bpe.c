@@ -93,7 +93,10 @@ static bool crosses_space(const tm__piece *piece) {
 
 static bool breaks_at_space(const tm_tokenizer *tok) {
     const tm__bpe *bpe = &tok->bpe;
-    if (bpe->byte_level || bpe->whole_words || !tm__map_get(&bpe->characters, space_mark, 3, NULL)) return false;
+    if (bpe->unknown < 0) return false; /* what vanishes moves the offsets of the whole word */
+    if (bpe->byte_level || bpe->whole_words || bpe->prefix_len || bpe->suffix_len ||
+        !tm__map_get(&bpe->characters, space_mark, 3, NULL))
+        return false;
     for (size_t i = 0; i < bpe->cap; i++) {
         const tm__merge *merge = &bpe->merges[i];
         if (merge->pair != FREE_SLOT && crosses_space(&tok->vocab.pieces[merge->id])) return false;
@@ -112,15 +115,17 @@ static bool put_character(tm__bpe *bpe, const char *text, size_t len, int32_t sy
 /* Byte-level: by the raw byte. Otherwise: by the character. */
 static bool put_symbol(tm__bpe *bpe, const tm__piece *piece, int32_t id) {
     uint32_t code;
-    if (piece->flags & (TM__PIECE_SPECIAL | TM__PIECE_BYTE | TM__PIECE_UNKNOWN)) return true;
+    if (piece->flags & (TM__PIECE_BYTE | TM__PIECE_UNKNOWN | TM__PIECE_OUTSIDE)) return true;
+    /* a special token of one character cannot be kept out of text */
+    bool single = piece->len && (uint32_t)tm__utf8_decode(piece->text, piece->len, &code) == piece->len;
+    if (piece->flags & TM__PIECE_SPECIAL && !single) return true;
     if (bpe->byte_level) {
         if (piece->raw == piece->text) return true;
         if (piece->raw_len == 1) bpe->ascii[(uint8_t)piece->raw[0]] = id;
         return !bpe->whole_words || tm__map_put(&bpe->words, piece->raw, piece->raw_len, id);
     }
     if (bpe->whole_words && !tm__map_put(&bpe->words, piece->text, piece->len, id)) return false;
-    if (piece->len && (uint32_t)tm__utf8_decode(piece->text, piece->len, &code) == piece->len)
-        return put_character(bpe, piece->text, piece->len, id);
+    if (single) return put_character(bpe, piece->text, piece->len, id);
     return true;
 }
 
@@ -164,20 +169,44 @@ static bool push_bytes(const tm__bpe *bpe, const char *text, size_t len, word_sy
     return true;
 }
 
+/* The symbol of a character with the word's affixes; `text`: as it is looked up. */
+static int32_t find_affixed(const tm_tokenizer *tok, const char *word, size_t len, size_t at, size_t width,
+                            tm__string *text) {
+    const tm__bpe *bpe = &tok->bpe;
+    text->len = 0;
+    bool ok = (at == 0 || tm__string_append(text, bpe->prefix, bpe->prefix_len)) &&
+              tm__string_append(text, word + at, width) &&
+              (at + width < len || tm__string_append(text, bpe->suffix, bpe->suffix_len));
+    if (!ok) return -2;
+    int32_t id = tm__vocab_id(&tok->vocab, text->data, text->len);
+    bool kept_out = id >= 0 && tok->vocab.pieces[id].flags & (TM__PIECE_SPECIAL | TM__PIECE_OUTSIDE);
+    return kept_out && text->len > width ? -1 : id;
+}
+
 /* One symbol per byte or character. Unknown ones: bytes, else the unknown token (a run of them is one if fused), else
  * nothing, as the reference does: an unknown token waits for the next known symbol even if bytes come before that, and
  * what became nothing moves the offsets behind it. */
-static void first_symbols(const tm__bpe *bpe, const char *word, size_t len, word_symbols *out) {
+static bool first_symbols(const tm_tokenizer *tok, tm__scratch *scratch, const char *word, size_t len,
+                          word_symbols *out) {
+    const tm__bpe *bpe = &tok->bpe;
+    bool affixed = bpe->prefix_len || bpe->suffix_len;
     size_t width, pending = 0;
     for (size_t i = 0; i < len; i += width) {
         uint8_t lead = (uint8_t)word[i];
         int32_t symbol = -1;
         width = 1;
-        if (bpe->byte_level || lead < 0x80) {
+        if (!bpe->byte_level && lead >= 0x80) width = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+        const char *text = word + i;
+        size_t text_len = width;
+        if (affixed) {
+            symbol = find_affixed(tok, word, len, i, width, &scratch->affixed);
+            if (symbol == -2) return false;
+            text = scratch->affixed.data;
+            text_len = scratch->affixed.len;
+        } else if (width == 1) {
             symbol = bpe->ascii[lead];
-        } else {
-            width = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-            if (!tm__map_get(&bpe->characters, word + i, width, &symbol)) symbol = -1;
+        } else if (!tm__map_get(&bpe->characters, text, width, &symbol)) {
+            symbol = -1;
         }
         if (symbol >= 0) {
             if (pending) push_symbol(out, bpe->unknown, pending);
@@ -185,7 +214,7 @@ static void first_symbols(const tm__bpe *bpe, const char *word, size_t len, word
             push_symbol(out, symbol, width);
             continue;
         }
-        if (bpe->byte_fallback && push_bytes(bpe, word + i, width, out)) continue;
+        if (bpe->byte_fallback && push_bytes(bpe, text, text_len, out)) continue;
         if (bpe->unknown < 0) continue;
         if (pending && !bpe->fuse_unknown) {
             push_symbol(out, bpe->unknown, pending);
@@ -194,6 +223,7 @@ static void first_symbols(const tm__bpe *bpe, const char *word, size_t len, word
         pending += width;
     }
     if (pending) push_symbol(out, bpe->unknown, pending);
+    return true;
 }
 
 static inline void rank_pair(const tm__bpe *bpe, tm__symbol *left, const tm__symbol *right) {
@@ -313,14 +343,15 @@ static tm_status encode_word(const tm_tokenizer *tok, tm__scratch *scratch, cons
     const tm__bpe *bpe = &tok->bpe;
     int32_t whole;
     /* a symbol per byte, and as many again for late_fallback */
-    if (!tm__grow((void **)&scratch->symbols, &scratch->symbols_cap, 2 * len, sizeof *scratch->symbols))
+    size_t room = (2 + bpe->prefix_len) * len + bpe->suffix_len; /* affixes may become bytes */
+    if (!tm__grow((void **)&scratch->symbols, &scratch->symbols_cap, room, sizeof *scratch->symbols))
         return tm__fail_memory();
     *out = (word_symbols){.data = scratch->symbols};
     if (bpe->whole_words && tm__map_get(&bpe->words, word, len, &whole)) {
         push_symbol(out, whole, len);
         return TM_OK;
     }
-    first_symbols(bpe, word, len, out);
+    if (!first_symbols(tok, scratch, word, len, out)) return tm__fail_memory();
     if (out->len <= SHORT_WORD)
         out->len = merge_short(bpe, out->data, out->len);
     else if (!merge_long(bpe, scratch, &out->len))

@@ -100,9 +100,80 @@ static tm_status decode_replace(const tm__step *step, struct pcre2_real_match_da
     return ok ? TM_OK : tm__fail_memory();
 }
 
+/* All pieces as bytes of GPT-2's alphabet; a piece with another character as it is. One text comes out. */
+static bool decode_byte_level(const piece_list *in, piece_list *out) {
+    tm__string raw = {0};
+    bool ok = tm__string_append(&raw, "", 0);
+    for (size_t i = 0; i < in->spans.len && ok; i++) {
+        const char *text = in->bytes.data + in->spans.data[i].start;
+        size_t len = in->spans.data[i].len, before = raw.len;
+        uint32_t code;
+        int byte = 0;
+        for (size_t k = 0; k < len && byte >= 0 && ok;) {
+            k += (size_t)tm__utf8_decode(text + k, len - k, &code);
+            byte = tm__byte_of_code(code);
+            ok = byte < 0 || tm__string_append(&raw, &(char){(char)byte}, 1);
+        }
+        if (byte >= 0) continue;
+        raw.len = before;
+        ok = ok && tm__string_append(&raw, text, len);
+    }
+    size_t start = out->bytes.len;
+    ok = ok && tm__utf8_clean(raw.data, raw.len, false, &out->bytes) && list_end(out, start);
+    tm__string_free(&raw);
+    return ok;
+}
+
+/* `from` to `to` wherever it stands. */
+static bool append_replaced(const char *text, size_t len, const char *from, size_t from_len, const char *to,
+                            tm__string *out) {
+    const char *end = text + len, *hit;
+    while ((hit = memmem(text, (size_t)(end - text), from, from_len))) {
+        if (!tm__string_append(out, text, (size_t)(hit - text)) || !tm__string_append(out, to, strlen(to)))
+            return false;
+        text = hit + from_len;
+    }
+    return tm__string_append(out, text, (size_t)(end - text));
+}
+
+/* Blanks that English writes without, in the reference's order. */
+static bool clean_up(tm__string *text, tm__string *spare) {
+    static const char *const pairs[][2] = {{" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+                                           {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+                                           {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    for (size_t i = 0; i < TM__COUNT(pairs); i++) {
+        spare->len = 0;
+        if (!append_replaced(text->data, text->len, pairs[i][0], strlen(pairs[i][0]), pairs[i][1], spare)) return false;
+        tm__string swap = *text;
+        *text = *spare;
+        *spare = swap;
+    }
+    return true;
+}
+
+/* A piece that goes on loses its prefix, another one but the first gets a blank. */
+static bool decode_wordpiece(const tm__step *step, const char *text, size_t len, bool first, piece_list *out) {
+    size_t width = step->content_len;
+    tm__string word = {0}, spare = {0};
+    bool goes_on = !first && len >= width && memcmp(text, step->content, width) == 0;
+    if (goes_on) text += width, len -= width;
+    bool ok = tm__string_append(&word, " ", !first && !goes_on) && tm__string_append(&word, text, len);
+    ok = ok && (!step->split || clean_up(&word, &spare)) && list_add(out, word.data, word.len);
+    tm__string_free(&word);
+    tm__string_free(&spare);
+    return ok;
+}
+
+static bool decode_suffix(const tm__step *step, const char *text, size_t len, bool last, piece_list *out) {
+    size_t start = out->bytes.len;
+    return append_replaced(text, len, step->content, step->content_len, last ? "" : " ", &out->bytes) &&
+           list_end(out, start);
+}
+
 static tm_status run_decoder(const tm__step *step, struct pcre2_real_match_data_8 *data, const piece_list *in,
                              piece_list *out) {
     bool ok = true;
+    if (step->kind == TM__DECODE_BYTE_LEVEL) return decode_byte_level(in, out) ? TM_OK : tm__fail_memory();
     if (step->kind == TM__DECODE_BYTE_FALLBACK) return decode_bytes(in, out) ? TM_OK : tm__fail_memory();
     if (step->kind == TM__DECODE_FUSE)
         return list_add(out, in->bytes.data ? in->bytes.data : "", in->bytes.len) ? TM_OK : tm__fail_memory();
@@ -113,6 +184,10 @@ static tm_status run_decoder(const tm__step *step, struct pcre2_real_match_data_
             TM__TRY(decode_replace(step, data, text, len, out));
         else if (step->kind == TM__DECODE_STRIP)
             ok = decode_strip(step, text, len, out);
+        else if (step->kind == TM__DECODE_WORDPIECE)
+            ok = decode_wordpiece(step, text, len, i == 0, out);
+        else if (step->kind == TM__DECODE_SUFFIX)
+            ok = decode_suffix(step, text, len, i + 1 == in->spans.len, out);
         else
             ok = decode_metaspace(step, text, len, i == 0, out);
     }
@@ -189,7 +264,7 @@ static tm_status pipeline(const tm_tokenizer *tok, const int32_t *ids, size_t n,
     tm_status status = data ? TM_OK : tm__fail_memory();
     for (size_t i = 0; i < n && status == TM_OK; i++) {
         const tm__piece *piece = visible(tok, ids[i], flags);
-        if (piece && !list_add(&lists[0], piece->text, piece->len)) status = tm__fail_memory();
+        if (piece && !list_add(&lists[0], piece->shown, piece->shown_len)) status = tm__fail_memory();
     }
     size_t at = 0;
     for (size_t i = 0; i < tok->decoders.len && status == TM_OK; i++, at = !at) {
@@ -222,7 +297,7 @@ tm_status tm_tokenizer_decode(const tm_tokenizer *tokenizer, const int32_t *ids,
     tm__step_kind first = tokenizer->decoders.len ? tokenizer->decoders.data[0].kind : TM__DECODE_FUSE;
     if (!tm__string_append(&out, "", 0))
         status = tm__fail_memory();
-    else if (first == TM__DECODE_BYTE_LEVEL)
+    else if (first == TM__DECODE_BYTE_LEVEL && tokenizer->decoders.len == 1 && !tokenizer->shows_normalized)
         status = byte_level(tokenizer, ids, n, flags, &out) ? TM_OK : tm__fail_memory();
     else if (first == TM__DECODE_SENTENCEPIECE)
         status = sentencepiece(tokenizer, ids, n, flags, &out) ? TM_OK : tm__fail_memory();

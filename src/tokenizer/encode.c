@@ -9,6 +9,7 @@ static const size_t max_text = INT32_MAX / 16;
 void tm__encode_scratch_free(tm__scratch *scratch) {
     if (!scratch) return;
     tm__text_free(&scratch->clean);
+    tm__string_free(&scratch->affixed);
     for (int i = 0; i < 2; i++) {
         tm__text_free(&scratch->normal[i]);
         tm__text_free(&scratch->split[i]);
@@ -128,6 +129,17 @@ typedef struct text_job {
     tm__sink sink;
 } text_job;
 
+static tm_status encode_word(text_job *job) {
+    switch (job->tok->model) {
+    case TM__MODEL_BPE:
+        return tm__bpe_encode(job->tok, job->scratch, &job->sink);
+    case TM__MODEL_UNIGRAM:
+        return tm__unigram_encode(job->tok, job->scratch, &job->sink);
+    default:
+        return tm__words_encode(job->tok, &job->sink);
+    }
+}
+
 /* Text between added tokens, normalized; `first` if it begins the input. */
 static tm_status encode_words(text_job *job, tm__view view, bool first) {
     const tm_tokenizer *tok = job->tok;
@@ -138,8 +150,7 @@ static tm_status encode_words(text_job *job, tm__view view, bool first) {
     const tm__spans *words = &job->scratch->spans[0];
     for (size_t i = 0; i < words->len; i++) {
         job->sink.word = tm__view_slice(&view, words->data[i].start, words->data[i].len);
-        TM__TRY(tok->model == TM__MODEL_UNIGRAM ? tm__unigram_encode(tok, job->scratch, &job->sink)
-                                                : tm__bpe_encode(tok, job->scratch, &job->sink));
+        TM__TRY(encode_word(job));
     }
     return TM_OK;
 }

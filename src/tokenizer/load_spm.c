@@ -169,34 +169,13 @@ static tm_status read_trainer(tm_tokenizer *tok, wire in, uint64_t *model) {
     return TM_OK;
 }
 
-/* The map: size of the double array in bytes, the array, the replacements. Copied: the file's bytes are unaligned. */
-static tm_status read_charsmap(tm_tokenizer *tok, const wire *in, const field *map) {
-    static const char name[] = "normalizer_spec.precompiled_charsmap";
-    wire head = inside(in, map);
-    uint64_t bytes = 0;
-    if (map->len == 0) return TM_OK;
-    TM__TRY(read_fixed(&head, 4, &bytes));
-    size_t left = (size_t)(head.end - head.at);
-    if (bytes % 4 || bytes > left) return tm__fail(TM_FORMAT, in->file, name, NULL, "size does not fit");
-    const char *text = (const char *)head.at + bytes;
-    size_t len = left - (size_t)bytes;
-    if (!tm__utf8_valid(text, len) || (len && text[len - 1] != 0))
-        return tm__fail(TM_FORMAT, in->file, name, NULL, "replacements are not UTF-8 texts");
-    char *copy = tm__arena_alloc(&tok->vocab.strings, left + 1, 1);
-    if (!copy) return tm__fail_memory();
-    memcpy(copy, head.at, left);
-    tok->spm.trie = (const uint32_t *)(const void *)copy;
-    tok->spm.trie_len = (size_t)bytes / 4;
-    tok->spm.replacements = copy + bytes;
-    tok->spm.replacements_len = len;
-    return TM_OK;
-}
-
 static tm_status read_normalizer(tm_tokenizer *tok, wire in) {
     while (in.at < in.end) {
         field part;
         TM__TRY(read_field(&in, &part));
-        if (part.number == 2 && part.type == 2) TM__TRY(read_charsmap(tok, &in, &part));
+        if (part.number == 2 && part.type == 2)
+            TM__TRY(tm__charsmap_load(&tok->spm.map, tok, part.data, part.len, in.file,
+                                      "normalizer_spec.precompiled_charsmap"));
         if (part.type != 0) continue;
         if (part.number == 3) tok->spm.dummy_prefix = part.value;
         if (part.number == 4) tok->spm.remove_extra = part.value;

@@ -18,7 +18,7 @@ static int digit_of(char c) {
 }
 
 /* Decodes in place of `out` (3/4 of len); false: no base64. */
-static bool decode_base64(const char *text, size_t len, char *out, size_t *out_len) {
+bool tm__base64_decode(const char *text, size_t len, char *out, size_t *out_len) {
     uint32_t bits = 0;
     int have = 0;
     size_t n = 0, padding = 0;
@@ -56,7 +56,7 @@ static tm_status read_line(tm_tokenizer *tok, const char *file, const char *line
     size_t raw_len = 0, at = 0;
     snprintf(name, sizeof name, "line %zu", number);
     while (at < len && line[at] != ' ') at++;
-    if (at / 4 * 3 > sizeof raw || !decode_base64(line, at, raw, &raw_len) || raw_len == 0)
+    if (at / 4 * 3 > sizeof raw || !tm__base64_decode(line, at, raw, &raw_len) || raw_len == 0)
         return tm__fail(TM_FORMAT, file, name, NULL, "must begin with a token in base64");
     int64_t rank = at + 1 < len ? 0 : -1;
     for (size_t i = at + 1; i < len && rank >= 0 && rank < TM__VOCAB_MAX; i++)

@@ -5,12 +5,6 @@
 
 static const char replacement_character[] = "\xef\xbf\xbd";
 
-bool tm__is_space(uint32_t code) {
-    return (code >= 9 && code <= 13) || code == 0x20 || code == 0x85 || code == 0xa0 || code == 0x1680 ||
-           (code >= 0x2000 && code <= 0x200a) || code == 0x2028 || code == 0x2029 || code == 0x202f || code == 0x205f ||
-           code == 0x3000;
-}
-
 /* Length of the longest beginning of a valid sequence at text, at least 1 (Unicode 3.9, "maximal subpart"). */
 static size_t invalid_part(const char *text, size_t len) {
     const uint8_t *s = (const uint8_t *)text;
@@ -69,6 +63,47 @@ static bool lowercase(tm__edit *edit) {
         if (code == 0x130 && !tm__edit_character(edit, 0x307, 1)) return false;
     }
     return tm__edit_keep(edit, len - edit->at);
+}
+
+static bool map_characters(const tm__step *step, tm__edit *edit) {
+    const char *text = edit->in.text;
+    size_t len = edit->in.len;
+    for (size_t i = 0, width; i < len; i += width) {
+        uint32_t code;
+        width = (size_t)tm__utf8_decode(text + i, len - i, &code);
+        uint32_t mapped = step->map_character(code);
+        if (mapped == code) continue;
+        if (!tm__edit_keep(edit, i - edit->at)) return false;
+        if (mapped == TM__DROP)
+            tm__edit_drop(edit, width);
+        else if (!tm__edit_character(edit, mapped, 0))
+            return false;
+    }
+    return tm__edit_keep(edit, len - edit->at);
+}
+
+/* A blank before and after every ideograph; both belong to it. */
+static bool space_ideographs(tm__edit *edit) {
+    const char *text = edit->in.text;
+    size_t len = edit->in.len;
+    for (size_t i = 0, width; i < len; i += width) {
+        uint32_t code;
+        width = (size_t)tm__utf8_decode(text + i, len - i, &code);
+        if (!tm__is_ideograph(code)) continue;
+        if (!tm__edit_keep(edit, i - edit->at) || !tm__edit_prepend(edit, " ", 1) || !tm__edit_keep(edit, width) ||
+            !tm__edit_insert(edit, " ", 1))
+            return false;
+    }
+    return tm__edit_keep(edit, len - edit->at);
+}
+
+bool tm__edit_spell_bytes(tm__edit *edit, size_t len) {
+    char letter[4];
+    for (; len > 0; len--) {
+        int width = tm__utf8_encode(tm__code_of_byte((uint8_t)edit->in.text[edit->at]), letter);
+        if (!tm__edit_replace(edit, 1, letter, (size_t)width)) return false;
+    }
+    return true;
 }
 
 /* No published normalizer makes a text 20 times as long; a few replacements in a row could fill any memory. */
@@ -138,6 +173,18 @@ static tm_status run_step(const tm_tokenizer *tok, const tm__step *step, tm__scr
     case TM__NORM_PREPEND:
         ok = (edit->in.len == 0 || !prefix || tm__edit_prepend(edit, step->content, step->content_len)) &&
              tm__edit_keep(edit, edit->in.len);
+        break;
+    case TM__NORM_MAP:
+        ok = map_characters(step, edit);
+        break;
+    case TM__NORM_CHINESE:
+        ok = space_ideographs(edit);
+        break;
+    case TM__NORM_CHARSMAP:
+        ok = tm__charsmap_edit(step->map, edit);
+        break;
+    case TM__NORM_BYTE_LEVEL:
+        ok = tm__edit_spell_bytes(edit, edit->in.len);
         break;
     default:
         assert(step->kind == TM__NORM_SENTENCEPIECE);

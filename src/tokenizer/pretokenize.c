@@ -6,8 +6,6 @@
  */
 #include "tokenizer/tokenizer.h"
 
-#include <utf8proc.h>
-
 const char tm__pattern_gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 const char tm__pattern_qwen2[] =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+"
@@ -102,19 +100,15 @@ static tm_status cut_by_regex(const tm__step *step, tm__scratch *scratch, const 
     return TM_OK;
 }
 
-static bool is_numeric(uint32_t code) {
-    if (code < 0x80) return code >= '0' && code <= '9';
-    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)code);
-    return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL || category == UTF8PROC_CATEGORY_NO;
-}
-
-/* Every digit (Digits), or every `mark` (Metaspace), is a match of its own. */
-static bool cut_by_character(const char *text, tm__span word, const char *mark, size_t mark_len, cutter *cut) {
+/* Every character of a class, or every mark of Metaspace, is a match of its own. */
+static bool cut_by_character(const tm__step *step, const char *text, tm__span word, cutter *cut) {
+    bool metaspace = step->kind == TM__SPLIT_METASPACE;
     uint32_t code;
     size_t previous = word.start, end = word.start + word.len, width;
     for (size_t i = word.start; i < end; i += width) {
         width = (size_t)tm__utf8_decode(text + i, end - i, &code);
-        bool match = mark ? width == mark_len && memcmp(text + i, mark, width) == 0 : is_numeric(code);
+        bool match = metaspace ? width == step->content_len && memcmp(text + i, step->content, width) == 0
+                               : step->is_match(code);
         if (!match) continue;
         if (previous < i && !cut_at(cut, previous, i, false)) return false;
         if (!cut_at(cut, i, i + width, true)) return false;
@@ -129,9 +123,8 @@ static tm_status cut_words(const tm__step *step, tm__scratch *scratch, const cha
         cutter cut = {.out = out, .first = out->len, .behavior = step->behavior, .invert = step->invert};
         if (step->regex.code) {
             TM__TRY(cut_by_regex(step, scratch, text, in->data[i], &cut));
-        } else {
-            const char *mark = step->kind == TM__SPLIT_METASPACE ? step->content : NULL;
-            if (!cut_by_character(text, in->data[i], mark, step->content_len, &cut)) return tm__fail_memory();
+        } else if (!cut_by_character(step, text, in->data[i], &cut)) {
+            return tm__fail_memory();
         }
         if (!cut_end(&cut)) return tm__fail_memory();
     }
@@ -188,16 +181,12 @@ static tm_status rewrite_words(const tm__step *step, tm__spans *words, bool trac
 /* Bytes as letters of GPT-2's alphabet. */
 static tm_status spell_bytes(tm__spans *words, bool track, tm__text *to, tm__view *view) {
     tm__edit edit;
-    char letter[4];
     if (!tm__edit_begin(&edit, view, track, SIZE_MAX, to)) return tm__fail_memory();
     for (size_t i = 0; i < words->len; i++) {
         tm__span *word = &words->data[i];
         size_t start = to->bytes.len;
         tm__edit_drop(&edit, word->start - edit.at);
-        for (size_t k = 0; k < word->len; k++) {
-            int width = tm__utf8_encode(tm__code_of_byte((uint8_t)view->text[edit.at]), letter);
-            if (!tm__edit_replace(&edit, 1, letter, (size_t)width)) return tm__edit_failure(&edit);
-        }
+        if (!tm__edit_spell_bytes(&edit, word->len)) return tm__edit_failure(&edit);
         *word = (tm__span){.start = start, .len = to->bytes.len - start};
     }
     *view = tm__edit_view(&edit);

@@ -1,8 +1,9 @@
 /* regex.c: the patterns of pre-tokenizers and normalizers, run by PCRE2.
  *
  * The files are written for Oniguruma (Ruby syntax, Unicode). PCRE2 with UTF and UCP means the same except for three
- * classes, which are rewritten on the way in: \s would take U+180E too, \S the converse, and \w would leave out marks
- * and connectors. ^ and $ match at every line, as in Ruby. Code is compiled just in time where PCRE2 can.
+ * classes, which are rewritten on the way in: \s would take U+180E too, \S the converse, and \w would leave out marks,
+ * connectors, circled letters and the numbers of Latin-1. ^ and $ match at every line, as in Ruby. Code is compiled
+ * just in time where PCRE2 can.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "tokenizer/tokenizer.h"
@@ -11,7 +12,8 @@
 #include <stdlib.h>
 
 #define SPACES "\\t-\\r\\x{85}\\p{Z}"
-#define WORDS "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}"
+#define CIRCLED "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+#define WORDS "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" CIRCLED
 
 static void *allocate(size_t size, void *user) {
     (void)user;

@@ -1,40 +1,7 @@
-/* spm_normalize.c: SentencePiece's normalizer, step for step as its normalizer.cc does it.
- *
- * The precompiled character map is a Darts double array whose values are offsets into a list of NUL-terminated
- * replacements; at each position the longest match is replaced. A unit of the array holds a label (bits 0-7), whether a
- * leaf hangs off it (bit 8) and the offset to its children (bits 10-30, times 256 if bit 9 is set); a leaf's value is
- * its lower 31 bits. Every index is checked: the array comes from a file.
- */
+/* spm_normalize.c: SentencePiece's normalizer, step for step as its normalizer.cc does it; the map is charsmap.c's. */
 #include "tokenizer/tokenizer.h"
 
 static const char space_mark[] = "\xe2\x96\x81";
-
-static uint32_t offset_of(uint32_t unit) {
-    return (unit >> 10) << ((unit & 1u << 9) >> 6);
-}
-
-/* Longest entry of the character map that text begins with; its replacement. 0: none. */
-static size_t map_longest(const tm__spm *spm, const char *text, size_t len, const char **replacement) {
-    size_t longest = 0, at;
-    uint32_t unit;
-    if (!spm->trie || spm->trie_len == 0) return 0;
-    at = offset_of(spm->trie[0]);
-    for (size_t i = 0; i < len; i++) {
-        uint8_t byte = (uint8_t)text[i];
-        at ^= byte;
-        if (at >= spm->trie_len) break;
-        unit = spm->trie[at];
-        if ((unit & (1u << 31 | 0xff)) != byte) break;
-        at ^= offset_of(unit);
-        if (!(unit >> 8 & 1)) continue;
-        if (at >= spm->trie_len) break;
-        uint32_t value = spm->trie[at] & 0x7fffffffu;
-        if (value >= spm->replacements_len) break;
-        longest = i + 1;
-        *replacement = spm->replacements + value;
-    }
-    return longest;
-}
 
 /* Bytes of text consumed; what they become in *out. Never leaves a character cut in two: keys are whole characters. */
 static size_t next_part(const tm__spm *spm, const char *text, size_t len, const char **out, size_t *out_len) {
@@ -43,7 +10,7 @@ static size_t next_part(const tm__spm *spm, const char *text, size_t len, const 
     size_t user = spm->user.nodes ? tm__trie_longest(&spm->user, text, len, &value) : 0;
     *out = text;
     if (user) return *out_len = user;
-    size_t mapped = map_longest(spm, text, len, out);
+    size_t mapped = tm__charsmap_find(&spm->map, false, text, len, out);
     if (mapped) {
         *out_len = strlen(*out);
         return mapped;

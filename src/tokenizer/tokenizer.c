@@ -42,10 +42,11 @@ static tm_status load_file(tm_tokenizer *tok, const tm__token_config *config, co
 
 /* The tables that encoding needs, once all pieces and flags are known. */
 static tm_status prepare(tm_tokenizer *tok) {
-    if (tok->bpe.byte_level) TM__TRY(tm__vocab_decode_bytes(&tok->vocab));
+    bool bytes = tok->decoders.len && tok->decoders.data[0].kind == TM__DECODE_BYTE_LEVEL;
+    if (tok->bpe.byte_level || bytes) TM__TRY(tm__vocab_decode_bytes(&tok->vocab));
     if (tok->model == TM__MODEL_BPE)
         TM__TRY(tm__bpe_prepare(tok));
-    else if (!tm__unigram_prepare(tok))
+    else if (tok->model == TM__MODEL_UNIGRAM ? !tm__unigram_prepare(tok) : !tm__words_prepare(tok))
         return tm__fail_memory();
     return tm__added_build(tok);
 }
@@ -87,7 +88,7 @@ static tm_tokenizer *new_tokenizer(void) {
     tm_tokenizer *tok = tm__zalloc(1, sizeof *tok);
     if (!tok) return NULL;
     tm__bpe_init(&tok->bpe);
-    tok->bos = tok->eos = tok->pad = -1;
+    tok->bos = tok->eos = tok->pad = tok->words.unknown = tok->unigram.unknown = -1;
     return tok;
 }
 
@@ -122,6 +123,8 @@ void tm_tokenizer_free(tm_tokenizer *tokenizer) {
     tm__map_free(&tokenizer->vocab.ids);
     tm__bpe_free(&tokenizer->bpe);
     tm__unigram_free(&tokenizer->unigram);
+    tm__trie_free(&tokenizer->words.first);
+    tm__trie_free(&tokenizer->words.rest);
     tm__trie_free(&tokenizer->spm.user);
     tm__steps_free(&tokenizer->normalizers);
     tm__steps_free(&tokenizer->splitters);

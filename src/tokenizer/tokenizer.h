@@ -29,13 +29,14 @@ enum {
     TM__PIECE_BYTE = 4,    /* "<0x0A>" of a SentencePiece file */
     TM__PIECE_UNUSED = 8,
     TM__PIECE_USER = 16, /* user-defined symbol of a SentencePiece file */
-    TM__PIECE_UNKNOWN = 32
+    TM__PIECE_UNKNOWN = 32,
+    TM__PIECE_OUTSIDE = 64 /* an added token that the model's own vocabulary does not hold */
 };
 
 /* text NULL: a hole. `raw` is what the piece stands for in bytes: text, unless the vocabulary is byte-level. */
 typedef struct tm__piece {
-    const char *text, *raw;
-    uint32_t len, raw_len;
+    const char *text, *raw, *shown; /* shown: in decoded text; an added token that is normalized shows so */
+    uint32_t len, raw_len, shown_len;
     double score; /* SentencePiece's are float */
     uint32_t flags;
 } tm__piece;
@@ -58,6 +59,7 @@ int32_t tm__vocab_id(const tm__vocab *vocab, const char *text, size_t len); /* -
 tm_status tm__vocab_decode_bytes(tm__vocab *vocab);
 /* The character that stands for a byte in GPT-2's byte alphabet. */
 uint32_t tm__code_of_byte(int byte);
+int tm__byte_of_code(uint32_t code); /* -1: stands for none */
 /* "<0x0A>" -> 10; -1 for other texts. */
 int tm__byte_of_piece(const char *text, size_t len);
 
@@ -127,6 +129,8 @@ bool tm__edit_prepend(tm__edit *edit, const char *bytes, size_t len); /* belongs
 bool tm__edit_replace(tm__edit *edit, size_t width, const char *bytes, size_t len); /* the next `width` bytes */
 /* One character; change: 1 inserted, 0 instead of the next one, -n likewise and n more after that one go. */
 bool tm__edit_character(tm__edit *edit, uint32_t code, int change);
+/* normalize.c: the next `len` bytes as letters of GPT-2's byte alphabet. */
+bool tm__edit_spell_bytes(tm__edit *edit, size_t len);
 tm__view tm__edit_view(const tm__edit *edit); /* the result */
 tm_status tm__edit_failure(const tm__edit *edit);
 
@@ -164,9 +168,13 @@ typedef enum tm__step_kind {
     TM__NORM_REPLACE, /* regex -> content */
     TM__NORM_PREPEND, /* content */
     TM__NORM_STRIP,   /* start, stop as flags */
+    TM__NORM_MAP,     /* map_character */
+    TM__NORM_CHINESE, /* blanks around ideographs */
+    TM__NORM_CHARSMAP,
+    TM__NORM_BYTE_LEVEL,
     TM__NORM_SENTENCEPIECE,
     TM__SPLIT_REGEX,
-    TM__SPLIT_DIGITS,
+    TM__SPLIT_CLASS, /* is_match */
     TM__SPLIT_METASPACE,
     TM__SPLIT_BYTE_LEVEL,
     TM__DECODE_BYTE_LEVEL,
@@ -175,6 +183,8 @@ typedef enum tm__step_kind {
     TM__DECODE_STRIP,   /* content, start, stop as counts */
     TM__DECODE_REPLACE, /* regex -> content */
     TM__DECODE_METASPACE,
+    TM__DECODE_WORDPIECE, /* content; split: clean up */
+    TM__DECODE_SUFFIX,    /* content */
     TM__DECODE_SENTENCEPIECE,
 } tm__step_kind;
 
@@ -199,7 +209,10 @@ typedef struct tm__step {
     tm__behavior behavior;
     bool invert;
     tm__prepend prepend; /* Metaspace; ByteLevel's add_prefix_space is ALWAYS or NEVER */
-    bool split;          /* Metaspace splits before its character; Digits: each digit by itself */
+    bool split;          /* Metaspace splits before its character; ByteLevel spells bytes as letters */
+    bool (*is_match)(uint32_t code);
+    uint32_t (*map_character)(uint32_t code); /* TM__DROP: goes */
+    struct tm__charsmap *map;
 } tm__step;
 
 typedef struct tm__steps {
@@ -210,14 +223,43 @@ typedef struct tm__steps {
 tm__step *tm__steps_add(tm__steps *steps, tm__step_kind kind); /* NULL: out of memory */
 void tm__steps_free(tm__steps *steps);
 
+/* ---- classes of characters (classes.c) --------------------------------------------------------------------------- */
+
+#define TM__DROP UINT32_MAX
+
+bool tm__is_space(uint32_t code); /* Unicode White_Space */
+bool tm__is_numeric(uint32_t code);
+bool tm__is_punctuation(uint32_t code);
+bool tm__is_ideograph(uint32_t code); /* BERT's "Chinese characters" */
+bool tm__is_word(uint32_t code);      /* \w */
+uint32_t tm__bert_clean(uint32_t code);
+uint32_t tm__nmt_clean(uint32_t code);
+uint32_t tm__drop_marks(uint32_t code);
+uint32_t tm__drop_nonspacing(uint32_t code);
+
+/* ---- SentencePiece's precompiled character map (charsmap.c) ------------------------------------------------------ */
+
+typedef struct tm__charsmap {
+    const uint32_t *trie; /* double array; NULL: identity */
+    size_t trie_len;      /* units */
+    const char *replacements;
+    size_t replacements_len;
+} tm__charsmap;
+
+/* Copies into the tokenizer's arena. */
+tm_status tm__charsmap_load(tm__charsmap *map, tm_tokenizer *tok, const char *data, size_t len, const char *file,
+                            const char *field);
+/* Longest (or shortest) entry that text begins with, and its replacement. 0: none. */
+size_t tm__charsmap_find(const tm__charsmap *map, bool shortest, const char *text, size_t len,
+                         const char **replacement);
+/* The normalizer of `tokenizers`, which looks up whole grapheme clusters. */
+bool tm__charsmap_edit(const tm__charsmap *map, tm__edit *edit);
+
 /* ---- SentencePiece's normalizer (spm_normalize.c) ---------------------------------------------------------------- */
 
 typedef struct tm__spm {
     bool dummy_prefix, remove_extra, escape, suffix;
-    const uint32_t *trie; /* double array of the precompiled character map; NULL: identity */
-    size_t trie_len;      /* units */
-    const char *replacements;
-    size_t replacements_len;
+    tm__charsmap map;
     const char *unknown; /* how an unknown piece is written */
     tm__trie user;       /* user-defined symbols are kept as they are */
 } tm__spm;
@@ -241,7 +283,9 @@ typedef struct tm__bpe {
     int32_t bytes[256]; /* byte-fallback pieces; -1: none */
     int32_t unknown;    /* -1: unknown characters vanish */
     bool byte_level, byte_fallback, fuse_unknown, whole_words;
-    bool late_fallback;  /* SentencePiece: characters become bytes after the merges, unknown pieces fuse */
+    bool late_fallback;          /* SentencePiece: characters become bytes after the merges, unknown pieces fuse */
+    const char *prefix, *suffix; /* of a word's symbols: before all but the first, after the last */
+    size_t prefix_len, suffix_len;
     bool break_at_space; /* no merge crosses from another character to U+2581, so that words may be merged apart */
     const char **pseudo; /* late_fallback: characters that occur in pieces but are none; symbols from vocab.size on */
     size_t pseudo_len, pseudo_cap;
@@ -255,8 +299,19 @@ typedef struct tm__unigram {
     bool byte_fallback;
 } tm__unigram;
 
+/* WordPiece and WordLevel (words.c). */
+typedef struct tm__words {
+    tm__trie first, rest; /* pieces that begin a word; those that go on, without their prefix */
+    const char *prefix;
+    size_t prefix_len, longest; /* characters; longer words are unknown */
+    int32_t unknown;
+} tm__words;
+
 struct tm__scratch;
 struct tm__sink;
+
+bool tm__words_prepare(tm_tokenizer *tok); /* false: out of memory */
+tm_status tm__words_encode(const tm_tokenizer *tok, struct tm__sink *sink);
 
 void tm__bpe_init(tm__bpe *bpe);
 void tm__bpe_free(tm__bpe *bpe);
@@ -304,7 +359,12 @@ typedef struct tm__trim {
 
 /* ---- the tokenizer ----------------------------------------------------------------------------------------------- */
 
-typedef enum tm__model_kind { TM__MODEL_BPE, TM__MODEL_UNIGRAM } tm__model_kind;
+typedef enum tm__model_kind {
+    TM__MODEL_BPE,
+    TM__MODEL_UNIGRAM,
+    TM__MODEL_WORDPIECE,
+    TM__MODEL_WORDLEVEL
+} tm__model_kind;
 
 struct tm_tokenizer {
     const char *kind;
@@ -313,12 +373,14 @@ struct tm_tokenizer {
     tm__model_kind model;
     tm__bpe bpe;
     tm__unigram unigram;
+    tm__words words;
     bool sentencepiece; /* from a SentencePiece file: invalid UTF-8 counts byte by byte */
     tm__spm spm;
     tm__steps normalizers, splitters, decoders;
     tm__added *added;
     size_t added_len, added_cap;
     tm__added_set added_set;
+    bool shows_normalized; /* some piece's `shown` is not its text */
     tm_ids prefix, suffix; /* of the template */
     tm__trim trim;
     bool track; /* a step asks where a word began in the original text */
@@ -368,6 +430,7 @@ typedef struct tm__form_unit {
 
 typedef struct tm__scratch {
     tm__text clean, normal[2], split[2];
+    tm__string affixed;
     tm__spans spans[2];
     struct pcre2_real_match_data_8 *match_data;
     tm__symbol *symbols;
@@ -408,8 +471,6 @@ tm_status tm__pretokenize(const tm_tokenizer *tok, tm__scratch *scratch, bool tr
 bool tm__utf8_clean(const char *text, size_t len, bool per_byte, tm__string *out);
 /* The same, with sources. */
 bool tm__utf8_clean_edit(tm__edit *edit, bool per_byte);
-bool tm__is_space(uint32_t code); /* Unicode White_Space */
-
 /* ---- loaders ----------------------------------------------------------------------------------------------------- */
 
 struct json_t;
@@ -421,6 +482,7 @@ tm_status tm__load_byte_level(tm_tokenizer *tok, const char *file, const char *p
 tm_status tm__load_spm(tm_tokenizer *tok, const char *path, const char *data, size_t len); /* load_spm.c */
 tm_status tm__load_llama2c(tm_tokenizer *tok, const char *path, const char *data, size_t len);
 tm_status tm__load_tiktoken(tm_tokenizer *tok, const char *path, const char *data, size_t len); /* load_tiktoken.c */
+bool tm__base64_decode(const char *text, size_t len, char *out, size_t *out_len);               /* out: 3/4 of len */
 /* Registers an added token: a new piece, or new flags for a piece that is there. */
 tm_status tm__added_put(tm_tokenizer *tok, const char *file, const char *text, size_t len, int32_t id,
                         const tm__added *flags);

@@ -24,12 +24,17 @@ static double sum(const tm_tokenizer *tok, double a, double b) {
 bool tm__unigram_prepare(tm_tokenizer *tok) {
     tm__unigram *unigram = &tok->unigram;
     double least = DBL_MAX;
+    for (int byte = 0; byte < 256; byte++) unigram->bytes[byte] = -1;
     for (int32_t id = 0; id < tok->vocab.size; id++) {
         const tm__piece *piece = &tok->vocab.pieces[id];
         if (!piece->text) continue;
-        if (piece->flags & TM__PIECE_BYTE) unigram->bytes[tm__byte_of_piece(piece->text, piece->len)] = id;
+        if (tok->sentencepiece ? piece->flags & TM__PIECE_BYTE : tm__byte_of_piece(piece->text, piece->len) >= 0)
+            unigram->bytes[tm__byte_of_piece(piece->text, piece->len)] = id;
+        if (piece->flags & TM__PIECE_OUTSIDE) continue;
+        /* `tokenizers` counts every piece of its list */
+        if (!tok->sentencepiece) least = TM__MIN(least, piece->score);
         bool outside = piece->flags & (TM__PIECE_SPECIAL | TM__PIECE_BYTE | TM__PIECE_UNKNOWN | TM__PIECE_UNUSED);
-        if (outside || (piece->flags & TM__PIECE_ADDED && !(piece->flags & TM__PIECE_USER))) continue;
+        if (outside) continue;
         if (!tm__trie_add(&unigram->trie, piece->text, piece->len, id)) return false;
         if (!(piece->flags & TM__PIECE_USER)) least = TM__MIN(least, piece->score);
     }
@@ -69,6 +74,8 @@ static void extend(const tm_tokenizer *tok, tm__lattice_node *best, const char *
 static tm_status put_unknown(const tm_tokenizer *tok, tm__sink *sink, size_t start, size_t end) {
     const tm__unigram *unigram = &tok->unigram;
     const char *text = sink->word.text;
+    if (unigram->unknown < 0)
+        return tm__fail(TM_INVALID, NULL, "text", NULL, "a character is no piece, and there is no unknown one");
     bool bytes = unigram->byte_fallback;
     for (size_t i = start; i < end && bytes; i++) bytes = unigram->bytes[(uint8_t)text[i]] >= 0;
     if (!bytes) return tm__sink_put(sink, unigram->unknown, start, end);

@@ -17,7 +17,7 @@ uint32_t tm__code_of_byte(int byte) {
 }
 
 /* The 68 others are 0x00-0x20, 0x7f-0xa0 and 0xad. */
-static int byte_of_code(uint32_t code) {
+int tm__byte_of_code(uint32_t code) {
     if (code < 256) return printable((int)code) ? (int)code : -1;
     uint32_t index = code - 256;
     if (index <= 0x20) return (int)index;
@@ -65,8 +65,13 @@ tm_status tm__vocab_add(tm__vocab *vocab, const char *file, const char *text, si
     }
     char *copy = tm__arena_strdup(&vocab->strings, text, len);
     if (!copy || !tm__map_put(&vocab->ids, text, len, id)) return tm__fail_memory();
-    vocab->pieces[id] =
-        (tm__piece){.text = copy, .raw = copy, .len = (uint32_t)len, .raw_len = (uint32_t)len, .flags = flags};
+    vocab->pieces[id] = (tm__piece){.text = copy,
+                                    .raw = copy,
+                                    .shown = copy,
+                                    .len = (uint32_t)len,
+                                    .raw_len = (uint32_t)len,
+                                    .shown_len = (uint32_t)len,
+                                    .flags = flags};
     vocab->size = TM__MAX(vocab->size, id + 1);
     vocab->count++;
     return TM_OK;
@@ -83,13 +88,13 @@ tm_status tm__vocab_check(const tm__vocab *vocab, const char *file) {
 tm_status tm__vocab_decode_bytes(tm__vocab *vocab) {
     for (int32_t id = 0; id < vocab->size; id++) {
         tm__piece *piece = &vocab->pieces[id];
-        if (!piece->text || piece->flags & TM__PIECE_ADDED) continue;
+        if (!piece->text) continue;
         char *raw = tm__arena_alloc(&vocab->strings, piece->len + 1, 1);
         if (!raw) return tm__fail_memory();
         uint32_t code, len = 0;
         for (uint32_t i = 0; i < piece->len; len++) {
             i += (uint32_t)tm__utf8_decode(piece->text + i, piece->len - i, &code);
-            int byte = byte_of_code(code);
+            int byte = tm__byte_of_code(code);
             if (byte < 0) break;
             raw[len] = (char)byte;
             if (i == piece->len) {

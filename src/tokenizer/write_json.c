@@ -185,7 +185,7 @@ static bool put_merges(const tm_tokenizer *tok, tm__string *out) {
 }
 
 tm_status tm__tokenizer_write_json(const tm_tokenizer *tok, const char *path) {
-    if (!tok->sentencepiece || tok->model != TM__MODEL_BPE || tok->spm.trie || tok->spm.suffix || !tok->spm.escape)
+    if (!tok->sentencepiece || tok->model != TM__MODEL_BPE || tok->spm.map.trie || tok->spm.suffix || !tok->spm.escape)
         return tm__fail(TM_UNSUPPORTED, path, NULL, NULL, "only plain SentencePiece BPE can be written as JSON, not %s",
                         tok->kind);
     tm__string out = {0};

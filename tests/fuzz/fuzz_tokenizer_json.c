@@ -16,7 +16,8 @@ static void check_untrusted(const tm_tokenizer *tok, const tm_ids *ids) {
     for (size_t i = 0; i < ids->len; i++) {
         FUZZ_CHECK(ids->data[i] >= 0 && ids->data[i] < tm_tokenizer_vocab_size(tok));
         bool special = tok->vocab.pieces[ids->data[i]].flags & TM__PIECE_SPECIAL;
-        FUZZ_CHECK(!special || ids->data[i] == tok->bpe.unknown);
+        FUZZ_CHECK(!special || ids->data[i] == tok->bpe.unknown || ids->data[i] == tok->unigram.unknown ||
+                   ids->data[i] == tok->words.unknown);
     }
 }
 
