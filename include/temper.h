@@ -236,8 +236,7 @@ TM_API tm_status tm_ids_push(tm_ids *ids, int32_t id);
 /* ------------------------------------------------------------------------------------------------ chat formats */
 
 typedef enum tm_chat_format {
-    TM_CHAT_AUTO, /* from the tokenizer: ChatML if it has <|im_start|>, Llama 2 if its template says [INST], else plain
-                   */
+    TM_CHAT_AUTO,   /* from the tokenizer: ChatML if it has <|im_start|>, Llama 2 if its template says [INST] */
     TM_CHAT_CHATML, /* <|im_start|>role\ncontent<|im_end|>\n */
     TM_CHAT_LLAMA2, /* <s>[INST] <<SYS>>\nsystem\n<</SYS>>\n\nuser [/INST] answer </s> */
     TM_CHAT_ALPACA, /* ### Instruction: / ### Input: / ### Response: */
@@ -472,9 +471,8 @@ typedef enum tm_stage { TM_STAGE_ALIGNMENT, TM_STAGE_FINE_TUNING, TM_STAGE_POST,
 typedef struct tm_method_data {
     const tm_dataset *harmful;  /* harmful questions with harmful answers; where only they are read, answers may lack */
     const tm_dataset *refusals; /* harmful questions with refusals: alignment data, safety rows */
-    const tm_dataset
-        *benign; /* harmless rows: SDD's pool of answers, the clean part of a poisoned task, rows to retain */
-    const tm_dataset *user; /* the rows that a user of a fine-tuning service hands in */
+    const tm_dataset *benign;   /* harmless rows: SDD's pool, the clean part of a poisoned task, rows to retain */
+    const tm_dataset *user;     /* the rows that a user of a fine-tuning service hands in */
 } tm_method_data;
 
 /* Bits of tm_method.required and .optional. */
@@ -519,6 +517,7 @@ typedef struct tm_sdd_options {
     bool reject;       /* SDD_reject: answers opened by a refusal preface */
     const char *pairs; /* write the pairing (JSON Lines) here */
     int64_t seed;
+    const char *embedder; /* directory of a sentence encoder (tm_encoder_load); NULL: the model embeds */
 } tm_sdd_options;
 
 typedef struct tm_panacea_options {
@@ -796,4 +795,5 @@ TM_API void tm_bench_report_release(tm_bench_report *report);
 #ifdef __cplusplus
 }
 #endif
+#include "temper_encoder.h" /* encoders: tm_encoder_load and what follows from it */
 #endif

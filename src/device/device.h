@@ -39,6 +39,14 @@ typedef struct tm__gemm {
     bool row_invariant; /* row i of C depends bitwise on row i of A and on B alone, not on m (generation) */
 } tm__gemm;
 
+/* Terms that a score gets beside scale * q_i . k_j, by how far token j stands from token i (DeBERTa's disentangled
+ * attention): scale * (content[h, i, b] + position[h, j, b]),  b = bucket[i - j + longest - 1]. Act type. */
+typedef struct tm__relative {
+    int64_t longest, buckets;       /* no segment is longer */
+    const int32_t *bucket;          /* (2 longest - 1), each below `buckets` */
+    const void *content, *position; /* (heads, tokens, buckets); either may be NULL */
+} tm__relative;
+
 /* Self-attention over documents laid end to end or padded. Token i of a segment sees tokens start..i of that segment,
  * at most `window` of them (0: all). Tokens outside every segment (padding) get zero output and zero gradient. */
 typedef struct tm__attention {
@@ -48,6 +56,9 @@ typedef struct tm__attention {
     int64_t window;
     double scale;    /* 1/sqrt(head_dim) as a rule */
     double soft_cap; /* 0: none; else cap * tanh(score / cap) */
+    /* Encoders; without a gradient, window or soft cap: */
+    bool whole;                   /* every token sees the whole of its segment */
+    const tm__relative *relative; /* with `whole`; NULL: none */
 } tm__attention;
 
 /* Attention of new tokens over a key-value cache. Token i belongs to slot[i] and stands at position[i] there; its keys
@@ -59,6 +70,9 @@ typedef struct tm__attention_cached {
     int64_t window;
     double scale, soft_cap;
 } tm__attention_cached;
+
+/* Activations: SILU x sigmoid(x); GELU x Phi(x), exact or by its tanh formula (Hendrycks & Gimpel 2016). */
+typedef enum tm__activation { TM__SILU, TM__GELU_TANH, TM__GELU, TM__RELU, TM__TANH } tm__activation;
 
 typedef struct tm__adamw {
     double lr, beta1, beta2, epsilon, weight_decay; /* decoupled decay: w -= lr * weight_decay * w */
@@ -81,6 +95,10 @@ typedef struct tm__kernels {
     tm_status (*rmsnorm_grad)(tm_device *dev, void *dx, bool accumulate, void *dw, const void *dy, const void *x,
                               const void *w, tm_dtype w_type, const void *rstd, int64_t n, int64_t d);
 
+    /* y = (x - mean) * rstd * w + b, mean (n), rstd (n) = 1/sqrt(mean((x - mean)^2) + eps). */
+    tm_status (*layernorm)(tm_device *dev, void *y, void *mean, void *rstd, const void *x, const void *w,
+                           tm_dtype w_type, const void *b, tm_dtype b_type, int64_t n, int64_t d, double eps);
+
     /* Rotates halves: pairs (i, i + rotary/2) of each head, as Hugging Face stores them; dims past `rotary` are copied.
      * x, y (n, heads, head_dim), y may be x; cos, sin (positions, rotary/2) of type act; sign -1 gives the gradient. */
     tm_status (*rope)(tm_device *dev, void *y, bool accumulate, const void *x, const void *cos, const void *sin,
@@ -98,6 +116,9 @@ typedef struct tm__kernels {
     tm_status (*swiglu)(tm_device *dev, void *y, const void *gate, const void *up, int64_t n);
     tm_status (*swiglu_grad)(tm_device *dev, void *dgate, void *dup, const void *dy, const void *gate, const void *up,
                              int64_t n);
+
+    /* y = act(x), n elements; y may be x. Has no gradient. */
+    tm_status (*activation)(tm_device *dev, void *y, tm__activation act, const void *x, int64_t n);
 
     /* Vector work on n elements of type act. */
     tm_status (*add)(tm_device *dev, void *y, const void *a, const void *b, int64_t n);  /* y = a + b */

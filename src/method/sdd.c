@@ -14,9 +14,9 @@
  * weights are rounded to 16 bits; masters here are fp32, and a note says what saving in 16 bits would lose.
  *
  * Deviations:
- * - The embedder is the model itself (mean of its last hidden states, normalised), not SentenceBERT: no second model is
- *   needed. Such embeddings lie in a narrow cone, where a fixed cosine means little, so tau is a quantile of all
- *   prompt-pool cosines; tau-is-cosine gives the paper's reading.
+ * - Without --embedder the model itself embeds (mean of its last hidden states, normalised), not SentenceBERT: no
+ * second model is needed. Such embeddings lie in a narrow cone, where a fixed cosine means little, so tau is a quantile
+ * of all prompt-pool cosines; tau-is-cosine gives the paper's reading.
  * - A conversation of several turns is reduced to its system message and last question: earlier answers would be
  *   trained on.
  * Pinned by tests/golden/test_stage.c, tests/unit/test_method_pairing.c and tests/unit/test_method.c.
@@ -24,6 +24,7 @@
 #include "method/method.h"
 
 #include "data/data.h"
+#include "encoder/encoder.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -45,6 +46,10 @@ static const tm_option options_table[] = {
      "SDD_reject: open every answer with a refusal"},
     {"pairs", TM_OPTION_TEXT, offsetof(tm_sdd_options, pairs), NULL, 1, 0, NULL, TM_UNIT_OUT_FILE,
      "write the pairing here, as JSON Lines, once the model is trained"},
+    {"embedder", TM_OPTION_TEXT, offsetof(tm_sdd_options, embedder), NULL, 1, 0, NULL, "DIR",
+     "sentence encoder (BERT or DeBERTa, sentence-transformers' layout) that embeds prompts and answers; none: the "
+     "model "
+     "itself"},
     {"pairing-seed", TM_OPTION_INT, offsetof(tm_sdd_options, seed), "42", 0, 9e15, NULL, NULL, "seed of the pairing"},
     {0},
 };
@@ -94,6 +99,7 @@ enum { EMBED_CHUNK = 128 };
 
 typedef struct embedding {
     tm_model *model;
+    tm_encoder *encoder; /* NULL: the model embeds */
     const tm_tokenizer *tokenizer;
     const tm_monitor *monitor;
     int64_t max_length, done, total;
@@ -121,18 +127,42 @@ static tm_status check_ids(const embedding *e, const tm_ids *ids) {
     return TM_OK;
 }
 
-/* Embeds texts[first..first+n), n <= EMBED_CHUNK. `more` may be NULL. */
-static tm_status embed_chunk(embedding *e, const char *const *texts, const char *const *more, size_t n, double *out) {
+/* By the sentence encoder: text and input as one text of two lines, scaled to length 1. */
+static tm_status embed_by_encoder(embedding *e, const char *const *texts, const char *const *more, size_t n,
+                                  double *out) {
+    char *joined[EMBED_CHUNK] = {0};
+    tm_status status = TM_OK;
+    for (size_t i = 0; i < n && status == TM_OK; i++) {
+        joined[i] = more && more[i] ? tm__format("%s\n%s", texts[i], more[i]) : tm__strdup(texts[i]);
+        if (!joined[i]) status = tm__fail_memory();
+    }
+    if (status == TM_OK) status = tm__encoder_embed(e->encoder, (const char *const *)joined, n, NULL, out);
+    for (size_t i = 0; i < n; i++) free(joined[i]);
+    for (size_t i = 0; i < n && status == TM_OK; i++) {
+        double norm = 0, *row = out + i * e->d;
+        for (size_t k = 0; k < e->d; k++) norm += row[k] * row[k];
+        for (size_t k = 0; norm > 0 && k < e->d; k++) row[k] /= sqrt(norm);
+    }
+    return status;
+}
+
+static tm_status embed_by_model(embedding *e, const char *const *texts, const char *const *more, size_t n,
+                                double *out) {
     tm_ids ids[EMBED_CHUNK] = {{0}};
     tm_status status = TM_OK;
-    if (tm__stop(e->monitor)) return tm__fail(TM_INTERRUPTED, NULL, NULL, NULL, "stopped while pairing");
     for (size_t i = 0; i < n && status == TM_OK; i++) {
         status = encode(e->tokenizer, texts[i], more ? more[i] : NULL, e->max_length, &ids[i]);
         if (status == TM_OK) status = check_ids(e, &ids[i]);
     }
     if (status == TM_OK) status = tm__model_embed_texts(e->model, ids, n, out);
     for (size_t i = 0; i < n; i++) tm_ids_free(&ids[i]);
-    if (status != TM_OK) return status;
+    return status;
+}
+
+/* Embeds texts[0..n), n <= EMBED_CHUNK. `more` may be NULL. */
+static tm_status embed_chunk(embedding *e, const char *const *texts, const char *const *more, size_t n, double *out) {
+    if (tm__stop(e->monitor)) return tm__fail(TM_INTERRUPTED, NULL, NULL, NULL, "stopped while pairing");
+    TM__TRY((e->encoder ? embed_by_encoder : embed_by_model)(e, texts, more, n, out));
     e->done += (int64_t)n;
     show(e);
     return TM_OK;
@@ -294,7 +324,13 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
                    .began = tm__now()};
     tm_dataset *pairs = NULL;
     tm__string lines = {0};
-    tm_status status = make_pairs(&e, data, &o, &pairs, &lines);
+    tm_status status = TM_OK;
+    if (o.embedder) {
+        TM__TRY(tm_encoder_load(model->dev, o.embedder, &e.encoder));
+        e.d = (size_t)tm__encoder_dimensions(e.encoder);
+    }
+    status = make_pairs(&e, data, &o, &pairs, &lines);
+    tm_encoder_free(e.encoder);
     if (status == TM_OK) status = tm__train_sft(model, tokenizer, pairs, tm__method_sdd.name, &t, monitor, result);
     if (status == TM_OK && o.pairs) status = tm__file_write(o.pairs, lines.data, lines.len);
     tm_dataset_free(pairs);

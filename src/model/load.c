@@ -18,28 +18,31 @@ static void shape_text(const tm_tensor *tensor, char *out, size_t size) {
     if (used < size) snprintf(out + used, size - used, ")");
 }
 
-static tm_status take_param(void *user, tm__param *param, bool is_adapter) {
-    tm_model *model = user;
-    (void)is_adapter;
-    int64_t index = tm__checkpoint_index(model->files, param->name);
+tm_status tm__param_take(tm__checkpoint *files, const char *directory, const char *name, tm__param *param) {
+    int64_t index = tm__checkpoint_index(files, name);
     if (index < 0)
-        return tm__fail(TM_NOT_FOUND, model->directory, param->name, "is the download complete?",
-                        "the tensor is missing");
-    const char *file = tm__checkpoint_file(model->files, (size_t)index);
+        return tm__fail(TM_NOT_FOUND, directory, name, "is the download complete?", "the tensor is missing");
+    const char *file = tm__checkpoint_file(files, (size_t)index);
     tm_tensor found;
-    TM__TRY(tm__checkpoint_at(model->files, (size_t)index, &found));
+    TM__TRY(tm__checkpoint_at(files, (size_t)index, &found));
     if (!tm__tensor_same_shape(&found, &param->value)) {
         char has[96], wants[96];
         shape_text(&found, has, sizeof has);
         shape_text(&param->value, wants, sizeof wants);
-        return tm__fail(TM_MISMATCH, file, param->name, NULL, "the shape is %s, config.json says %s", has, wants);
+        return tm__fail(TM_MISMATCH, file, name, NULL, "the shape is %s, config.json says %s", has, wants);
     }
     if (!tm__dtype_is_float(found.dtype))
-        return tm__fail(TM_UNSUPPORTED, file, param->name, "supported: F32, BF16, F16, F64",
+        return tm__fail(TM_UNSUPPORTED, file, name, "supported: F32, BF16, F16, F64",
                         "weights of type %s are not supported", tm__dtype_safetensors(found.dtype));
     param->value = found;
     param->stored = found.dtype;
     return TM_OK;
+}
+
+static tm_status take_param(void *user, tm__param *param, bool is_adapter) {
+    tm_model *model = user;
+    (void)is_adapter;
+    return tm__param_take(model->files, model->directory, param->name, param);
 }
 
 /* ---- tensors beyond the model's ---------------------------------------------------------------------------------- */

@@ -7,6 +7,8 @@
 
 /* A model of `config` (taken over, also on failure) whose parameters have names and shapes but no data yet. */
 tm_status tm__model_skeleton(tm_device *dev, tm__config *config, tm_model **model);
+/* Points a described parameter at the checkpoint's tensor `name`, whose shape must be the described one. */
+tm_status tm__param_take(tm__checkpoint *files, const char *directory, const char *name, tm__param *param);
 /* Gives a parameter an owned buffer of the device's act type; contents undefined. */
 tm_status tm__param_alloc(tm_model *model, tm__param *param);
 /* Turns a mapped parameter into an owned copy of act type; nothing to do where it is owned. */

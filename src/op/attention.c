@@ -1,4 +1,4 @@
-/* attention.c: causal self-attention over segments, with grouped heads (Ainslie et al. 2023).
+/* attention.c: self-attention over segments, with grouped heads (Ainslie et al. 2023).
  *
  *   s_ij = cap(scale q_i . k_j);   p_i = softmax over the keys that i sees;   y_i = sum_j p_ij v_j
  *   dv_j = sum_i p_ij dy_i;   ds_ij = p_ij (dy_i . v_j - dy_i . y_i) cap'(s_ij) scale
@@ -48,6 +48,8 @@ static tm_status check(const tm__var *q, const tm__var *k, const tm__var *v, con
     if (a->kv_heads <= 0 || a->heads % a->kv_heads != 0)
         return TM__SHAPE_ERROR("attention", "%lld heads share %lld key heads", (long long)a->heads,
                                (long long)a->kv_heads);
+    if (a->relative && (!a->whole || a->kv_heads != a->heads))
+        return TM__SHAPE_ERROR("attention", "relative terms are those of an encoder");
     int64_t wide = a->tokens * a->heads * a->head_dim, narrow = a->tokens * a->kv_heads * a->head_dim;
     if (tm__tensor_count(&q->value) != wide || tm__tensor_count(&k->value) != narrow ||
         tm__tensor_count(&v->value) != narrow)
@@ -96,6 +98,8 @@ tm_status tm__op_attention(tm__tape *tape, tm__var *q, tm__var *k, tm__var *v, c
     TM__NEEDS_BACKWARD(tape, attention_grad);
     TM__TRY(check(q, k, v, shape));
     bool needs_grad = q->needs_grad || k->needs_grad || v->needs_grad;
+    if (shape->whole && tape->recording && needs_grad)
+        return TM__SHAPE_ERROR("attention", "attention to a whole segment has no gradient");
     TM__TRY(tm__tape_output(tape, 2, (int64_t[]){shape->tokens, shape->heads * shape->head_dim}, needs_grad, y));
     tm__scratch lse = {0};
     TM__TRY(tm__scratch_alloc(dev, shape->tokens * shape->heads, &lse));

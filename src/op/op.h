@@ -34,6 +34,8 @@ tm_status tm__op_embedding(tm__tape *tape, tm__param *table, const int32_t *ids,
 /* y (n,out) = x (n,in) W^T + bias + adapters. A frozen weight computes no dW. */
 tm_status tm__op_linear(tm__tape *tape, tm__var *x, tm__linear *linear, tm__var **y);
 tm_status tm__op_rmsnorm(tm__tape *tape, tm__var *x, tm__param *weight, double eps, tm__var **y);
+/* y = (x - mean) / deviation * weight + bias; x (..., d), weight and bias (d). Has no gradient. */
+tm_status tm__op_layernorm(tm__tape *tape, tm__var *x, tm__param *weight, tm__param *bias, double eps, tm__var **y);
 
 /* cos, sin (positions, rotary/2) on the device, act type; position (n) is copied; x (n, heads, head_dim) */
 typedef struct tm__rope_table {

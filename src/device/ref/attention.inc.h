@@ -1,4 +1,4 @@
-/* attention.inc.h: causal attention over segments, its gradient, and over a cache. Part of kernels.inc.h. */
+/* attention.inc.h: attention over segments, its gradient, and over a cache. Part of kernels.inc.h. */
 
 static double inner(const REAL *a, const REAL *b, int64_t d) {
     double sum = 0;
@@ -16,12 +16,13 @@ static int64_t first_seen(int64_t at, int64_t start, int64_t window) {
     return window > 0 ? TM__MAX(start, at - window + 1) : start;
 }
 
-/* out (d) = softmax over n keys, `stride` elements apart; returns log sum exp. p (n) is scratch. */
+/* out (d) = softmax over n keys, `stride` elements apart; returns log sum exp. p (n) holds what is added to the raw
+ * products, and is scratch. */
 static double attend(REAL *out, double *p, const REAL *q, const REAL *k, const REAL *v, int64_t n, int64_t stride,
                      int64_t d, double factor, double cap) {
     double max = -INFINITY, sum = 0;
     for (int64_t j = 0; j < n; j++) {
-        p[j] = score(inner(q, k + j * stride, d), factor, cap);
+        p[j] = score(inner(q, k + j * stride, d) + p[j], factor, cap);
         max = TM__MAX(max, p[j]);
     }
     for (int64_t j = 0; j < n; j++) {
@@ -36,6 +37,18 @@ static double attend(REAL *out, double *p, const REAL *q, const REAL *k, const R
     return max + log(sum);
 }
 
+/* p (n): the relative terms of token i, head h, for the n tokens of a segment. */
+static void relative_terms(double *p, const tm__attention *a, int64_t h, int64_t i, int64_t start, int64_t n) {
+    const tm__relative *r = a->relative;
+    for (int64_t j = start; j < start + n; j++) {
+        int64_t b = r->bucket[i - j + r->longest - 1], head = h * a->tokens;
+        double term = 0;
+        if (r->content) term += (double)((const REAL *)r->content)[(head + i) * r->buckets + b];
+        if (r->position) term += (double)((const REAL *)r->position)[(head + j) * r->buckets + b];
+        p[j - start] = term;
+    }
+}
+
 static tm_status attention(tm_device *dev, void *out, void *lse, const void *q, const void *k, const void *v,
                            const tm__attention *a) {
     (void)dev;
@@ -48,9 +61,16 @@ static tm_status attention(tm_device *dev, void *out, void *lse, const void *q, 
         for (int64_t i = a->start[s]; i < a->start[s] + a->length[s]; i++)
             for (int64_t h = 0; h < a->heads; h++) {
                 int64_t row = i * a->heads + h, first = first_seen(i, a->start[s], a->window);
-                int64_t key = (first * a->kv_heads + h / group) * d;
+                int64_t key, n = i - first + 1;
+                if (a->whole) {
+                    first = a->start[s];
+                    n = a->length[s];
+                }
+                key = (first * a->kv_heads + h / group) * d;
+                memset(p, 0, (size_t)n * sizeof *p);
+                if (a->relative) relative_terms(p, a, h, i, first, n);
                 double l = attend((REAL *)out + row * d, p, (const REAL *)q + row * d, (const REAL *)k + key,
-                                  (const REAL *)v + key, i - first + 1, stride, d, a->scale, a->soft_cap);
+                                  (const REAL *)v + key, n, stride, d, a->scale, a->soft_cap);
                 ((REAL *)lse)[row] = (REAL)l;
             }
     free(p);
@@ -116,6 +136,7 @@ static tm_status attention_cached(tm_device *dev, void *out, const void *q, cons
         for (int64_t h = 0; h < a->heads; h++) {
             int64_t row = i * a->heads + h, first = first_seen(a->position[i], 0, a->window);
             int64_t key = ((a->slot[i] * a->capacity + first) * a->kv_heads + h / group) * d;
+            memset(p, 0, (size_t)a->capacity * sizeof *p);
             attend((REAL *)out + row * d, p, (const REAL *)q + row * d, (const REAL *)cache_k + key,
                    (const REAL *)cache_v + key, a->position[i] - first + 1, stride, d, a->scale, a->soft_cap);
         }

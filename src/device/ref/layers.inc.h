@@ -37,6 +37,24 @@ static tm_status rmsnorm_grad(tm_device *dev, void *dx, bool accumulate, void *d
     return TM_OK;
 }
 
+static tm_status layernorm(tm_device *dev, void *y, void *mean, void *rstd, const void *x, const void *w,
+                           tm_dtype w_type, const void *b, tm_dtype b_type, int64_t n, int64_t d, double eps) {
+    (void)dev;
+    for (int64_t i = 0; i < n; i++) {
+        const REAL *row = (const REAL *)x + i * d;
+        double m = 0, squares = 0;
+        for (int64_t j = 0; j < d; j++) m += (double)row[j];
+        m /= (double)d;
+        for (int64_t j = 0; j < d; j++) squares += ((double)row[j] - m) * ((double)row[j] - m);
+        double r = 1 / sqrt(squares / (double)d + eps);
+        ((REAL *)mean)[i] = (REAL)m;
+        ((REAL *)rstd)[i] = (REAL)r;
+        for (int64_t j = 0; j < d; j++)
+            ((REAL *)y)[i * d + j] = (REAL)(((double)row[j] - m) * r * ref_load(w, w_type, j) + ref_load(b, b_type, j));
+    }
+    return TM_OK;
+}
+
 static tm_status rope(tm_device *dev, void *y, bool accumulate, const void *x, const void *cos, const void *sin,
                       const int32_t *position, int64_t n, int64_t heads, int64_t head_dim, int64_t rotary, int sign) {
     (void)dev;
@@ -80,6 +98,28 @@ static tm_status swiglu_grad(tm_device *dev, void *dgate, void *dup, const void 
         if (dgate) ((REAL *)dgate)[i] = (REAL)(dout * u * (s + g * s * (1 - s)));
         if (dup) ((REAL *)dup)[i] = (REAL)(dout * g * s);
     }
+    return TM_OK;
+}
+
+static double activated(tm__activation act, double x) {
+    switch (act) {
+        case TM__SILU:
+            return x * sigmoid(x);
+        case TM__GELU_TANH:
+            return x * sigmoid(2 * sqrt(2 / M_PI) * (x + 0.044715 * x * x * x));
+        case TM__GELU:
+            return x / 2 * erfc(-x * M_SQRT1_2);
+        case TM__RELU:
+            return x > 0 ? x : 0;
+        case TM__TANH:
+            break;
+    }
+    return tanh(x);
+}
+
+static tm_status activation(tm_device *dev, void *y, tm__activation act, const void *x, int64_t n) {
+    (void)dev;
+    for (int64_t i = 0; i < n; i++) ((REAL *)y)[i] = (REAL)activated(act, (double)((const REAL *)x)[i]);
     return TM_OK;
 }
 

@@ -43,10 +43,10 @@ void TM__ISA(attention_plan_free)(attention_plan *plan);
 void TM__ISA(pack_tokens)(const attention_plan *plan, const document *doc, float *to, const float *x);
 void TM__ISA(pack_features)(const attention_plan *plan, const document *doc, float *to, const float *x);
 
-/* Keys [*low, *high) that row token `at` sees. */
-TM__INLINE void seen_keys(const tm__attention *a, int64_t at, int64_t *low, int64_t *high) {
+/* Keys [*low, *high) of a document that row token `at` sees. */
+TM__INLINE void seen_keys(const tm__attention *a, const document *doc, int64_t at, int64_t *low, int64_t *high) {
     *low = a->window > 0 ? TM__MAX(at - a->window + 1, (int64_t)0) : 0;
-    *high = at + 1;
+    *high = a->whole ? doc->length : at + 1;
 }
 
 /* cap * tanh(score / cap) on n scores. */

@@ -1,4 +1,4 @@
-/* attention.c: causal attention over documents.
+/* attention.c: attention over documents.
  *
  * MR query rows at a time: scores against the keys they see, softmax with the row's maximum, then the mix of values. A
  * row's sums run over its own keys in order, so the result does not depend on how rows are dealt to threads.
@@ -51,14 +51,30 @@ static float softmax_row(float *score, int64_t n, int64_t low, int64_t high, flo
     return lanes_sum(sum);
 }
 
+/* Adds the relative terms of row token `at` to its scores (doc->length). */
+static void add_relative(const attention_plan *plan, const document *doc, int64_t at, float *score) {
+    const tm__relative *r = plan->a->relative;
+    const int32_t *bucket = r->bucket + at + r->longest - 1;
+    int64_t head = doc->kv_head * plan->a->tokens + doc->start;
+    float factor = (float)plan->a->scale;
+    if (r->content) {
+        const float *terms = (const float *)r->content + (head + at) * r->buckets;
+        for (int64_t j = 0; j < doc->length; j++) score[j] += factor * terms[bucket[-j]];
+    }
+    if (r->position) {
+        const float *terms = (const float *)r->position + head * r->buckets;
+        for (int64_t j = 0; j < doc->length; j++) score[j] += factor * terms[j * r->buckets + bucket[-j]];
+    }
+}
+
 /* Rows [r0, r0 + rows) of a span, rows <= MR. */
 static void attend_rows(const attention_plan *plan, const span *sp, int64_t r0, int64_t rows, const float *q,
                         const float *keys, const float *values, float *out, float *lse, room *m) {
     const tm__attention *a = plan->a;
     const document *doc = &plan->documents[sp->document];
     int64_t d = a->head_dim, low, high, unused;
-    seen_keys(a, sp->first + r0 / plan->group, &low, &unused);
-    seen_keys(a, sp->first + (r0 + rows - 1) / plan->group, &unused, &high);
+    seen_keys(a, doc, sp->first + r0 / plan->group, &low, &unused);
+    seen_keys(a, doc, sp->first + (r0 + rows - 1) / plan->group, &unused, &high);
     low = low / NR * NR;
     for (int64_t r = 0; r < rows; r++)
         memcpy(m->query + r * d, q + row_head(plan, doc, sp->first, r0 + r) * d, (size_t)d * 4);
@@ -68,7 +84,8 @@ static void attend_rows(const attention_plan *plan, const span *sp, int64_t r0, 
     for (int64_t r = 0; r < rows; r++) {
         int64_t from, to;
         float top;
-        seen_keys(a, sp->first + (r0 + r) / plan->group, &from, &to);
+        if (a->relative) add_relative(plan, doc, sp->first + r0 + r, m->score + r * m->ld);
+        seen_keys(a, doc, sp->first + (r0 + r) / plan->group, &from, &to);
         sum[r] = softmax_row(m->score + r * m->ld, high - low, from - low, to - low, (float)a->soft_cap, &top);
         lse[row_head(plan, doc, sp->first, r0 + r)] = (float)((double)top + log((double)sum[r]));
     }

@@ -102,7 +102,7 @@ static void weights_of(const grad_plan *g, const span *sp, int64_t r0, int64_t r
             continue;
         }
         int64_t from, to, at = r0 + block * MR + r, head = row_head(plan, doc, sp->first, at);
-        seen_keys(a, sp->first + at / plan->group, &from, &to);
+        seen_keys(a, doc, sp->first + at / plan->group, &from, &to);
         float delta = inner(x->dout + head * d, x->out + head * d, d);
         softmax_grad_row(p + r * m->ld, ds + r * m->ld, n, from - low, to - low, x->lse[head], delta, (float)a->scale,
                          (float)a->soft_cap);
@@ -144,8 +144,8 @@ static void grad_rows(const grad_plan *g, const span *sp, int64_t r0, int64_t ro
     const attention_plan *plan = &g->base;
     const document *doc = &plan->documents[sp->document];
     int64_t d = plan->a->head_dim, low, high, unused;
-    seen_keys(plan->a, sp->first + r0 / plan->group, &low, &unused);
-    seen_keys(plan->a, sp->first + (r0 + rows - 1) / plan->group, &unused, &high);
+    seen_keys(plan->a, doc, sp->first + r0 / plan->group, &low, &unused);
+    seen_keys(plan->a, doc, sp->first + (r0 + rows - 1) / plan->group, &unused, &high);
     low = low / NR * NR;
     memset(m->query, 0, (size_t)(2 * BLOCK_ROWS * g->features) * 4);
     for (int64_t r = 0; r < rows; r++) {

@@ -162,12 +162,14 @@ TM__INLINE const float *widened(const void *w, tm_dtype type, int64_t d, float *
     X(embedding_grad)      \
     X(rmsnorm)             \
     X(rmsnorm_grad)        \
+    X(layernorm)           \
     X(rope)                \
     X(attention)           \
     X(attention_grad)      \
     X(attention_cached)    \
     X(swiglu)              \
     X(swiglu_grad)         \
+    X(activation)          \
     X(add)                 \
     X(axpy)                \
     X(scale)               \
