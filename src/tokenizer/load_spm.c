@@ -412,6 +412,7 @@ tm_status tm__load_llama2c(tm_tokenizer *tok, const char *path, const char *data
             piece_len > (size_t)(in.end - in.at))
             return tm__fail(TM_FORMAT, path, name, NULL, "length does not fit");
         if (!isfinite(as_float(bits))) return tm__fail(TM_FORMAT, path, name, NULL, "score is not finite");
+        if (memchr(in.at, 0, (size_t)piece_len)) return tm__fail(TM_FORMAT, path, name, NULL, "holds a NUL");
         TM__TRY(restore_piece(tok, &in, (const char *)in.at, (size_t)piece_len, as_float(bits)));
         in.at += piece_len;
     }
