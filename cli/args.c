@@ -49,8 +49,9 @@ void cli_args_hide(cli_args *args, const char *names) {
 
 void cli_args_repeat(cli_args *args, const char *name, cli_list *list) {
     *list = (cli_list){0};
-    args->list_name = name;
-    args->list = list;
+    if (args->list_count == CLI_LISTS) abort();
+    args->list_names[args->list_count] = name;
+    args->lists[args->list_count++] = list;
 }
 
 /* ---- the nearest name -------------------------------------------------------------------------------------------- */
@@ -132,7 +133,8 @@ static int set(cli_args *args, const char *name, const char *value) {
         }
         mark_given(args, option);
     }
-    if (args->list_name && strcmp(args->list_name, name) == 0) args->list->items[args->list->count++] = value;
+    for (size_t i = 0; i < args->list_count; i++)
+        if (strcmp(args->list_names[i], name) == 0) args->lists[i]->items[args->lists[i]->count++] = value;
     return 0;
 }
 
@@ -194,9 +196,11 @@ static bool asks_help(const char *word) {
 bool cli_args_parse(cli_args *args, int argc, char **argv, int *code) {
     size_t room = (size_t)(argc > 0 ? argc : 0) + 1;
     args->words = calloc(room, sizeof *args->words);
-    if (args->list) args->list->items = calloc(room, sizeof *args->list->items);
-    *code = 0;
-    if (!args->words || (args->list && !args->list->items)) *code = cli_no_memory();
+    *code = args->words ? 0 : cli_no_memory();
+    for (size_t i = 0; i < args->list_count; i++) {
+        args->lists[i]->items = calloc(room, sizeof *args->lists[i]->items);
+        if (!args->lists[i]->items && *code == 0) *code = cli_no_memory();
+    }
     bool options = true;
     for (int at = 0; *code == 0 && at < argc;) {
         const char *word = argv[at];
@@ -224,8 +228,8 @@ bool cli_args_parse(cli_args *args, int argc, char **argv, int *code) {
 void cli_args_end(cli_args *args) {
     free(args->words);
     args->words = NULL;
-    if (args->list) {
-        free(args->list->items);
-        *args->list = (cli_list){0};
+    for (size_t i = 0; i < args->list_count; i++) {
+        free(args->lists[i]->items);
+        *args->lists[i] = (cli_list){0};
     }
 }

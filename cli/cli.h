@@ -24,8 +24,8 @@ typedef struct cli_command {
     int (*run)(int argc, char **argv); /* arguments after the command's name */
 } cli_command;
 
-extern const cli_command cli_demo, cli_finetune, cli_defend, cli_attack, cli_eval, cli_generate, cli_inspect,
-    cli_tokenize, cli_embed, cli_classify, cli_methods, cli_run, cli_bench, cli_help;
+extern const cli_command cli_demo, cli_finetune, cli_defend, cli_attack, cli_eval, cli_generate, cli_inspect, cli_merge,
+    cli_init, cli_tokenize, cli_embed, cli_classify, cli_methods, cli_run, cli_bench, cli_help;
 extern const char *cli_program; /* how the program was called: what to write in a command to try */
 /* NULL past the end. */
 const cli_command *cli_command_at(size_t index);
@@ -48,7 +48,7 @@ typedef struct cli_group {
     const char *hidden; /* options that help leaves out, separated by blanks; NULL: none */
 } cli_group;
 
-enum { CLI_GROUPS = 8, CLI_PICKED = 24, CLI_GIVEN = 96 };
+enum { CLI_GROUPS = 8, CLI_PICKED = 24, CLI_GIVEN = 96, CLI_LISTS = 2 };
 
 /* One command's option tables and what was given for them. Starts with cli_args_begin, ends with cli_args_end. */
 typedef struct cli_args {
@@ -61,8 +61,9 @@ typedef struct cli_args {
     size_t picked_count;
     const tm_option *given[CLI_GIVEN];
     size_t given_count;
-    const char *list_name; /* the option that may be repeated, or NULL */
-    cli_list *list;
+    const char *list_names[CLI_LISTS]; /* options that may be repeated */
+    cli_list *lists[CLI_LISTS];
+    size_t list_count;
     const char **words; /* arguments that are no options */
     size_t word_count, max_words;
 } cli_args;
@@ -150,33 +151,58 @@ const char *cli_thousands(int64_t value);
 
 /* ---- models (model.c) -------------------------------------------------------------------------------------------- */
 
+/* ---- adapters (adapters.c) ---- */
+
+typedef struct cli_adapter {
+    char *directory;
+    double weight;
+} cli_adapter;
+typedef struct cli_adapters {
+    cli_adapter *items;
+    size_t count;
+} cli_adapters;
+/* From what --adapter was given: DIR or DIR=WEIGHT. 0, or an exit code; then nothing is held. */
+int cli_adapters_read(const cli_list *given, cli_adapters *adapters);
+void cli_adapters_free(cli_adapters *adapters);
+/* Refuses several adapters, and weights, with the reason. */
+int cli_check_one_adapter(const cli_adapters *adapters, const char *why);
+
 /* Where results of training go: shared by finetune, defend and attack. */
 typedef struct cli_save {
     const char *out;
-    bool overwrite, merge;
+    bool overwrite, merge, dry;
     int dtype; /* tm_save_dtype */
 } cli_save;
-extern const tm_option cli_save_table[]; /* --out --overwrite --merge --save-dtype */
+extern const tm_option cli_save_table[]; /* --out --overwrite --merge --save-dtype --dry-run */
 
 typedef struct cli_model {
     tm_device *device;
     tm_model *model;
     tm_tokenizer *tokenizer;
 } cli_model;
-/* Opens the device, loads model and tokenizer. On failure nothing is held. `adapter` may be NULL. */
-tm_status cli_model_open(cli_model *model, const tm_device_options *where, const char *directory, const char *adapter);
+/* Opens the device, loads model and tokenizer. On failure nothing is held. `adapters` may be NULL. `rehearse`: on a
+ * device that only counts memory. */
+tm_status cli_model_open(cli_model *model, const tm_device_options *where, const char *directory,
+                         const cli_adapters *adapters, bool rehearse);
 void cli_model_close(cli_model *model);
 /* Saves the model, or with `adapter` its last adapter (--merge: the model with it), and prints what happened. Returns
  * the exit code. */
 int cli_model_finish(cli_model *model, const char *directory, bool adapter, const cli_save *save,
                      const tm_provenance *provenance, const tm_train_result *result, const cli_output *output);
+/* Instead of cli_model_finish after a rehearsal: what the run would do and hold in memory. `method` NULL: fine-tuning.
+ * `adapter` as there. Returns the exit code. */
+int cli_model_rehearsed(cli_model *model, const char *directory, const char *method, bool adapter, const cli_save *save,
+                        const tm_train_options *train, const tm_train_result *result, const cli_output *output);
 /* `saved` says what was written to save->out; NULL: no model was. */
 void cli_print_result(const char *directory, const char *saved, const cli_save *save, const tm_train_result *result,
                       bool as_json);
 /* What to tell when tm_train or a method failed; with how to go on after an interruption. Returns the exit code. */
 int cli_train_failed(tm_status status, const tm_train_options *train);
+/* Takes out of the options what would read or write a resumable checkpoint. */
+void cli_train_rehearsed(tm_train_options *train);
 /* --adapter, --continue-adapter, --merge and --lora-rank must fit each other. 0, or an exit code. */
-int cli_check_adapter(const char *adapter, bool continued, const tm_train_options *train, const cli_save *save);
+int cli_check_adapter(const cli_adapters *adapters, bool continued, const tm_train_options *train,
+                      const cli_save *save);
 
 /* ---- whose rows (history.c) -------------------------------------------------------------------------------------- */
 
@@ -187,17 +213,21 @@ typedef struct cli_rows {
 } cli_rows;
 
 typedef struct cli_history {
-    const char *model, *adapter; /* directories; adapter NULL: none */
-    const char *allowed;         /* --allow-overlap, or NULL */
-    bool continued;              /* --continue-adapter */
-    bool forgets;                /* the weights are discarded: what earlier stages saw does not matter */
-    const char *kind, *method;   /* of the new stage */
-    const tm_option *own_table;  /* the method's options */
-    const void *own;             /* NULL: none */
+    const char *model;
+    const cli_adapters *adapters;
+    const char *allowed;        /* --allow-overlap, or NULL */
+    bool continued;             /* --continue-adapter */
+    bool forgets;               /* the weights are discarded: what earlier stages saw does not matter */
+    const char *kind, *method;  /* of the new stage */
+    const tm_option *own_table; /* the method's options */
+    const void *own;            /* NULL: none */
     const tm_train_options *train;
     const cli_rows *rows;
     size_t count;
 } cli_history;
+/* The model's past and those of its adapters behind it. *extends (may be NULL): the model's is the beginning of theirs.
+ */
+tm_status cli_history_load(const char *model, const cli_adapters *adapters, tm_provenance **past, bool *extends);
 /* Refuses prompts that two parties share, here or with an earlier stage of the model; else what will be written beside
  * the result. Returns the exit code. */
 int cli_history_begin(const cli_history *history, tm_provenance **provenance);

@@ -20,8 +20,8 @@ static const tm_option table[] = {
     {.name = "adapter",
      .type = TM_OPTION_TEXT,
      .offset = offsetof(eval_options, adapter),
-     .unit = "DIR",
-     .help = "a PEFT LoRA adapter of --model"},
+     .unit = "DIR[=W]",
+     .help = "a PEFT LoRA adapter of --model, times W; may be given several times"},
     {.name = "data",
      .type = TM_OPTION_TEXT,
      .offset = offsetof(eval_options, data),
@@ -168,6 +168,8 @@ static int run(int argc, char **argv) {
     cli_output output;
     cli_args args;
     cli_model model;
+    cli_list given;
+    cli_adapters adapters = {0};
     int code;
     cli_args_begin(&args, &cli_eval, 0);
     cli_args_group(&args, "Input", table, &in);
@@ -176,6 +178,7 @@ static int run(int argc, char **argv) {
     cli_args_reword(&args, "full-sequence", "measure prompts too, not answers alone");
     cli_args_group(&args, "Device", tm_device_option_table, &where);
     cli_args_group(&args, "Output", cli_quiet_table, &output);
+    cli_args_repeat(&args, "adapter", &given);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
     bool world = cli_args_given(&args, "world");
     if (code == 0) code = cli_check_required("--model", in.model);
@@ -183,8 +186,9 @@ static int run(int argc, char **argv) {
         code = cli_error(TM_INVALID, "--system", NULL, "stands behind a secret: give --secret too");
     if (code == 0 && world == (in.data != NULL))
         code = cli_error(TM_INVALID, "--data", NULL, "give either --data FILE or --world");
+    if (code == 0) code = cli_adapters_read(&given, &adapters);
     if (code == 0) {
-        tm_status status = cli_model_open(&model, &where, in.model, in.adapter);
+        tm_status status = cli_model_open(&model, &where, in.model, &adapters, false);
         if (status != TM_OK) {
             code = cli_fail(status);
         } else {
@@ -192,6 +196,7 @@ static int run(int argc, char **argv) {
             cli_model_close(&model);
         }
     }
+    cli_adapters_free(&adapters);
     cli_args_end(&args);
     return code;
 }

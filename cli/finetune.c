@@ -4,6 +4,7 @@
 typedef struct finetune_options {
     const char *model, *data, *adapter, *allowed;
     bool continued, alignment;
+    cli_adapters adapters;
 } finetune_options;
 
 static const tm_option table[] = {
@@ -20,8 +21,9 @@ static const tm_option table[] = {
     {.name = "adapter",
      .type = TM_OPTION_TEXT,
      .offset = offsetof(finetune_options, adapter),
-     .unit = "DIR",
-     .help = "a PEFT LoRA adapter that is merged into --model before training begins"},
+     .unit = "DIR[=W]",
+     .help = "a PEFT LoRA adapter, times W, that is merged into --model before training begins; may be given several "
+             "times"},
     {.name = "continue-adapter",
      .type = TM_OPTION_FLAG,
      .offset = offsetof(finetune_options, continued),
@@ -46,15 +48,19 @@ static int train_model(const finetune_options *in, const tm_device_options *wher
     tm_train_result result = {0};
     bool adapter = train->lora.rank > 0 || in->continued;
     int code;
-    tm_status status = cli_model_open(&model, where, in->model, in->adapter);
-    if (status == TM_OK && in->adapter)
+    tm_status status = cli_model_open(&model, where, in->model, &in->adapters, save->dry);
+    if (status == TM_OK && in->adapters.count)
         status = in->continued ? tm_model_continue_adapter(model.model) : tm_model_merge(model.model);
     if (status != TM_OK) {
         code = cli_fail(status);
     } else {
         status = tm_train(model.model, model.tokenizer, data, train, monitor, &result);
-        code = status == TM_OK ? cli_model_finish(&model, in->model, adapter, save, provenance, &result, output)
-                               : cli_train_failed(status, train);
+        if (status != TM_OK)
+            code = cli_train_failed(status, train);
+        else if (save->dry)
+            code = cli_model_rehearsed(&model, in->model, NULL, adapter, save, train, &result, output);
+        else
+            code = cli_model_finish(&model, in->model, adapter, save, provenance, &result, output);
     }
     cli_model_close(&model);
     return code;
@@ -68,7 +74,7 @@ static int train_and_save(const finetune_options *in, const tm_device_options *w
     if (status != TM_OK) return cli_fail(status);
     const cli_rows rows[] = {{"data", in->data, data, in->alignment ? TM_PARTY_DEFENDER : TM_PARTY_USER}};
     const cli_history history = {.model = in->model,
-                                 .adapter = in->adapter,
+                                 .adapters = &in->adapters,
                                  .allowed = in->allowed,
                                  .continued = in->continued,
                                  .kind = in->alignment ? "alignment" : "fine-tuning",
@@ -90,6 +96,7 @@ static int run(int argc, char **argv) {
     tm_device_options where;
     cli_output output;
     cli_args args;
+    cli_list given;
     int code;
     cli_args_begin(&args, &cli_finetune, 0);
     cli_args_group(&args, "Input", table, &in);
@@ -97,13 +104,18 @@ static int run(int argc, char **argv) {
     cli_args_group(&args, "Training", tm_train_option_table, &train);
     cli_args_group(&args, "Device", tm_device_option_table, &where);
     cli_args_group(&args, "Output", cli_quiet_table, &output);
+    cli_args_repeat(&args, "adapter", &given);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
+    in.adapters = (cli_adapters){0};
+    if (save.dry) cli_train_rehearsed(&train);
     if (code == 0) code = cli_check_required("--model", in.model);
     if (code == 0) code = cli_check_required("--data", in.data);
     if (code == 0) code = cli_check_output("--out", save.out, true, save.overwrite);
     if (code == 0) code = cli_check_resume(train.resume_dir, save.out);
-    if (code == 0) code = cli_check_adapter(in.adapter, in.continued, &train, &save);
+    if (code == 0) code = cli_adapters_read(&given, &in.adapters);
+    if (code == 0) code = cli_check_adapter(&in.adapters, in.continued, &train, &save);
     if (code == 0) code = train_and_save(&in, &where, &train, &save, &output);
+    cli_adapters_free(&in.adapters);
     cli_args_end(&args);
     return code;
 }

@@ -16,7 +16,7 @@ typedef struct generate_options {
 
 static const tm_option table[] = {
     TEXT("model", model, "DIR", "checkpoint directory"),
-    TEXT("adapter", adapter, "DIR", "a PEFT LoRA adapter of --model"),
+    TEXT("adapter", adapter, "DIR[=W]", "a PEFT LoRA adapter of --model, times W; may be given several times"),
     TEXT("prompt", prompt, "TEXT", "what to answer; may be given several times"),
     TEXT("data", data, "FILE", "answer every row of this file (up to its last user turn); prints JSON Lines"),
     TEXT("system", system, "TEXT", "a system message before every conversation that has none"),
@@ -46,6 +46,7 @@ typedef struct run_state {
     tm_chat_format chat;
     const cli_output *output;
     const cli_list *prompts;
+    const cli_adapters *adapters;
     tm_dataset *rows;
     char **answers; /* one per row */
     size_t count;
@@ -231,7 +232,8 @@ static int generate(run_state *state, const tm_device_options *where) {
     state->count = status == TM_OK ? tm_dataset_rows(state->rows) : 0;
     if (status == TM_OK) {
         state->answers = calloc(state->count, sizeof *state->answers);
-        status = state->answers ? cli_model_open(&model, where, state->in->model, state->in->adapter) : TM_NO_MEMORY;
+        status =
+            state->answers ? cli_model_open(&model, where, state->in->model, state->adapters, false) : TM_NO_MEMORY;
     }
     if (status == TM_OK)
         status = state->in->raw
@@ -293,7 +295,8 @@ static int run(int argc, char **argv) {
     tm_device_options where;
     cli_output output;
     cli_args args;
-    cli_list prompts;
+    cli_list prompts, given;
+    cli_adapters adapters = {0};
     char *text = NULL;
     int code;
     cli_args_begin(&args, &cli_generate, 0);
@@ -304,15 +307,22 @@ static int run(int argc, char **argv) {
     cli_args_group(&args, "Output", out_table, &in);
     cli_args_group(&args, "Messages", cli_quiet_table, &output);
     cli_args_repeat(&args, "prompt", &prompts);
+    cli_args_repeat(&args, "adapter", &given);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
     code = check(&in, &prompts);
     if (code == 0 && !in.data && prompts.count == 0) code = prompt_from_input(&prompts, &text);
+    if (code == 0) code = cli_adapters_read(&given, &adapters);
     if (code == 0) {
-        run_state state = {
-            .in = &in, .how = &how, .chat = (tm_chat_format)chat.chat, .output = &output, .prompts = &prompts};
+        run_state state = {.in = &in,
+                           .how = &how,
+                           .chat = (tm_chat_format)chat.chat,
+                           .output = &output,
+                           .prompts = &prompts,
+                           .adapters = &adapters};
         code = generate(&state, &where);
     }
     free(text);
+    cli_adapters_free(&adapters);
     cli_args_end(&args);
     return code;
 }

@@ -61,16 +61,25 @@ static int check_within(const cli_rows *rows, size_t count, const char *allowed)
     return 0;
 }
 
-/* The model's past and the adapter's behind it. */
-static tm_status load_past(const cli_history *in, tm_provenance **past, bool *extends) {
-    tm_provenance *adapter = NULL;
-    *extends = true;
-    tm_status status = tm_provenance_load(in->model, past);
-    if (status == TM_OK && in->adapter) status = tm_provenance_load(in->adapter, &adapter);
-    if (status == TM_OK && adapter && tm_provenance_stages(adapter) > 0)
-        status = tm_provenance_join(*past, adapter, extends);
-    tm_provenance_free(adapter);
-    return status;
+tm_status cli_history_load(const char *model, const cli_adapters *adapters, tm_provenance **past, bool *extends) {
+    tm_provenance *made = NULL;
+    bool all = true;
+    tm_status status = tm_provenance_load(model, &made);
+    for (size_t i = 0; i < adapters->count && status == TM_OK; i++) {
+        tm_provenance *adapter = NULL;
+        bool one = true;
+        status = tm_provenance_load(adapters->items[i].directory, &adapter);
+        if (status == TM_OK && tm_provenance_stages(adapter) > 0) status = tm_provenance_join(made, adapter, &one);
+        tm_provenance_free(adapter);
+        all = all && one;
+    }
+    if (status != TM_OK) {
+        tm_provenance_free(made);
+        return status;
+    }
+    *past = made;
+    if (extends) *extends = all;
+    return TM_OK;
 }
 
 static tm_status add_stage(const cli_history *in, tm_provenance *past) {
@@ -91,7 +100,7 @@ int cli_history_begin(const cli_history *in, tm_provenance **provenance) {
     int code = in->allowed ? check_list(in->allowed) : 0;
     if (code == 0) code = check_within(in->rows, in->count, in->allowed);
     if (code) return code;
-    tm_status status = load_past(in, &past, &extends);
+    tm_status status = cli_history_load(in->model, in->adapters, &past, &extends);
     for (size_t i = 0; i < in->count && status == TM_OK && !in->forgets; i++)
         if (in->rows[i].rows && !listed(in->allowed, in->rows[i].role))
             status = tm_provenance_check(past, in->rows[i].role, in->rows[i].party, in->rows[i].rows);
@@ -99,7 +108,8 @@ int cli_history_begin(const cli_history *in, tm_provenance **provenance) {
     if (status != TM_OK)
         code = cli_fail(status);
     else if (!extends && in->continued)
-        code = cli_error(TM_MISMATCH, in->adapter, "leave --continue-adapter out to merge it all the same",
+        code = cli_error(TM_MISMATCH, in->adapters->items[0].directory,
+                         "leave --continue-adapter out to merge it all the same",
                          "was made for another model: its history does not begin with that of %.200s", in->model);
     if (code)
         tm_provenance_free(past);

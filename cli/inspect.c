@@ -9,6 +9,7 @@
 typedef struct inspect_options {
     const char *model, *adapter;
     bool tensors, norms, hash, json;
+    cli_adapters adapters;
 } inspect_options;
 
 static const tm_option table[] = {
@@ -20,8 +21,8 @@ static const tm_option table[] = {
     {.name = "adapter",
      .type = TM_OPTION_TEXT,
      .offset = offsetof(inspect_options, adapter),
-     .unit = "DIR",
-     .help = "a PEFT LoRA adapter of --model, shown with it"},
+     .unit = "DIR[=W]",
+     .help = "a PEFT LoRA adapter of --model, times W, shown with it; may be given several times"},
     {.name = "tensors",
      .type = TM_OPTION_FLAG,
      .offset = offsetof(inspect_options, tensors),
@@ -100,10 +101,8 @@ static void json_summary(cli_json *json, const inspect_options *in, const tm_mod
 
 /* The model's past, and the adapter's behind it: one line a stage, or a list of texts. */
 static tm_status print_history(const inspect_options *in, cli_json *json) {
-    tm_provenance *past = NULL, *more = NULL;
-    tm_status status = tm_provenance_load(in->model, &past);
-    if (status == TM_OK && in->adapter) status = tm_provenance_load(in->adapter, &more);
-    if (status == TM_OK && more) status = tm_provenance_join(past, more, NULL);
+    tm_provenance *past = NULL;
+    tm_status status = cli_history_load(in->model, &in->adapters, &past, NULL);
     size_t count = status == TM_OK ? tm_provenance_stages(past) : 0;
     if (json && count) cli_json_open(json, "history", '[');
     for (size_t i = 0; i < count && status == TM_OK; i++) {
@@ -118,7 +117,6 @@ static tm_status print_history(const inspect_options *in, cli_json *json) {
     }
     if (json && count) cli_json_close(json, ']');
     tm_provenance_free(past);
-    tm_provenance_free(more);
     return status;
 }
 
@@ -166,7 +164,9 @@ static int inspect(const inspect_options *in, const tm_device_options *where) {
     tm_device *device = NULL;
     tm_model *model = NULL;
     tm_status status = tm_device_open(where, &device);
-    if (status == TM_OK) status = tm_model_load(device, in->model, in->adapter, &model);
+    if (status == TM_OK) status = tm_model_load(device, in->model, NULL, &model);
+    for (size_t i = 0; i < in->adapters.count && status == TM_OK; i++)
+        status = tm_model_add_adapter(model, in->adapters.items[i].directory, in->adapters.items[i].weight);
     if (status == TM_OK) status = print_model(in, model);
     int code = status == TM_OK ? 0 : cli_fail(status);
     tm_model_free(model);
@@ -178,16 +178,21 @@ static int run(int argc, char **argv) {
     inspect_options in;
     tm_device_options where;
     cli_args args;
+    cli_list given;
     int code;
     cli_args_begin(&args, &cli_inspect, 1);
     cli_args_group(&args, "Options", table, &in);
     cli_args_group(&args, "Device", tm_device_option_table, &where);
+    cli_args_repeat(&args, "adapter", &given);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
+    in.adapters = (cli_adapters){0};
     if (args.word_count && in.model)
         code = cli_error(TM_INVALID, "DIR", NULL, "'%.80s' and --model name two models", args.words[0]);
     if (args.word_count) in.model = args.words[0];
     if (code == 0) code = cli_check_required("--model", in.model);
+    if (code == 0) code = cli_adapters_read(&given, &in.adapters);
     if (code == 0) code = inspect(&in, &where);
+    cli_adapters_free(&in.adapters);
     cli_args_end(&args);
     return code;
 }

@@ -8,6 +8,7 @@
 typedef struct method_options {
     const char *model, *harmful, *refusals, *benign, *user, *adapter, *allowed;
     bool continued;
+    cli_adapters adapters;
 } method_options;
 
 static const tm_option table[] = {
@@ -39,9 +40,9 @@ static const tm_option table[] = {
     {.name = "adapter",
      .type = TM_OPTION_TEXT,
      .offset = offsetof(method_options, adapter),
-     .unit = "DIR",
-     .help = "a PEFT LoRA adapter of --model; merged into it before the method begins, except by methods that edit "
-             "the adapter itself and write it back (antidote, safe-lora)"},
+     .unit = "DIR[=W]",
+     .help = "a PEFT LoRA adapter of --model, times W; merged into it before the method begins, except by methods that "
+             "edit the adapter itself and write it back (antidote, safe-lora); may be given several times"},
     {.name = "continue-adapter",
      .type = TM_OPTION_FLAG,
      .offset = offsetof(method_options, continued),
@@ -121,7 +122,7 @@ static int check_history(const job *work, const method_sets *sets, tm_provenance
         {"data", in->user, sets->user, TM_PARTY_USER},
     };
     const cli_history history = {.model = in->model,
-                                 .adapter = in->adapter,
+                                 .adapters = &in->adapters,
                                  .allowed = in->allowed,
                                  .continued = in->continued,
                                  .forgets = work->method->discards_weights,
@@ -136,13 +137,16 @@ static int check_history(const job *work, const method_sets *sets, tm_provenance
 }
 
 static int finish(const job *work, cli_model *model, const tm_provenance *provenance, const tm_train_result *result) {
+    bool adapter =
+        work->method->edits_adapter ? work->in.adapters.count > 0 : work->train.lora.rank > 0 || work->in.continued;
+    if (work->save.dry)
+        return cli_model_rehearsed(model, work->in.model, work->method->name, adapter, &work->save, &work->train,
+                                   result, &work->output);
     if (work->method->keeps_model) {
         cli_monitor_end();
         cli_print_result(work->in.model, NULL, &work->save, result, work->output.json); /* its files are written */
         return 0;
     }
-    bool adapter =
-        work->method->edits_adapter ? work->in.adapter != NULL : work->train.lora.rank > 0 || work->in.continued;
     return cli_model_finish(model, work->in.model, adapter, &work->save, provenance, result, &work->output);
 }
 
@@ -153,8 +157,8 @@ static int run_method(const job *work, const method_sets *sets, const tm_provena
     cli_model model = {0};
     tm_train_result result = {0};
     int code;
-    tm_status status = cli_model_open(&model, &work->where, work->in.model, work->in.adapter);
-    if (status == TM_OK && work->in.adapter && !work->method->edits_adapter)
+    tm_status status = cli_model_open(&model, &work->where, work->in.model, &work->in.adapters, work->save.dry);
+    if (status == TM_OK && work->in.adapters.count && !work->method->edits_adapter)
         status = work->in.continued ? tm_model_continue_adapter(model.model) : tm_model_merge(model.model);
     if (status != TM_OK) {
         code = cli_fail(status);
@@ -188,10 +192,10 @@ static int check_adapter(const job *work) {
         return cli_error(TM_INVALID, "--continue-adapter", "leave it out", "%s does not train a given adapter",
                          work->method->name);
     if (!work->method->edits_adapter)
-        return cli_check_adapter(work->in.adapter, work->in.continued, &work->train, &work->save);
-    if (work->save.merge && !work->in.adapter)
+        return cli_check_adapter(&work->in.adapters, work->in.continued, &work->train, &work->save);
+    if (work->save.merge && !work->in.adapters.count)
         return cli_error(TM_INVALID, "--merge", "give --adapter", "there is no adapter to merge");
-    return 0;
+    return cli_check_one_adapter(&work->in.adapters, "the method edits one adapter, as it is");
 }
 
 /* What a method writes beside the result is not replaced unasked either, except by the run that goes on from its
@@ -217,13 +221,50 @@ static int check_output(const job *work) {
     return code ? code : cli_check_resume(work->train.resume_dir, work->save.out);
 }
 
+static bool writes(const tm_option *option) {
+    size_t len = strlen(option->name);
+    if (option->type != TM_OPTION_TEXT || !option->unit) return false;
+    return strncmp(option->unit, "OUT-", 4) == 0 || (len > 4 && strcmp(option->name + len - 4, "-out") == 0);
+}
+
+/* What the method would write beside the result goes nowhere: directories not at all, files to where they are removed
+ * from. */
+static int rehearse(job *work) {
+    char scratch[] = "/tmp/temper-dry-run.XXXXXX", *paths[CLI_GIVEN] = {0};
+    size_t count = 0;
+    int code = 0;
+    if (!mkdtemp(scratch)) return cli_error(TM_IO, scratch, NULL, "cannot be made");
+    for (const tm_option *option = work->method->options; option && option->name && code == 0; option++) {
+        const char **path = (const char **)((char *)work->own + option->offset);
+        if (!writes(option) || !*path) continue;
+        *path = NULL;
+        if (strcmp(option->unit, TM_UNIT_OUT_DIR) == 0 || count == CLI_COUNT(paths)) continue;
+        if (asprintf(&paths[count], "%s/%zu", scratch, count) < 0)
+            code = cli_no_memory();
+        else
+            *path = paths[count++];
+    }
+    cli_train_rehearsed(&work->train);
+    if (code == 0) code = run_job(work);
+    for (size_t i = 0; i < count; i++) {
+        char hash[96];
+        snprintf(hash, sizeof hash, "%s.sha256", paths[i]); /* a secret has its hash beside it */
+        unlink(paths[i]);
+        unlink(hash);
+        free(paths[i]);
+    }
+    rmdir(scratch);
+    return code;
+}
+
 static int check_and_run(job *work) {
     int code = cli_check_required("--model", work->in.model);
     if (code == 0) code = check_roles(work);
     if (code == 0) code = check_output(work);
     if (code == 0) code = check_adapter(work);
     if (code == 0) code = check_written(work);
-    return code ? code : run_job(work);
+    if (code) return code;
+    return work->save.dry ? rehearse(work) : run_job(work);
 }
 
 static void list_methods(bool attack) {
@@ -305,7 +346,7 @@ static void add_groups(cli_args *args, job *work) {
     cli_args_group(args, "Input", table, &work->in);
     if (work->method) cli_args_hide(args, work->hidden);
     if (work->method && work->method->keeps_model) {
-        cli_args_pick(args, "Result", cli_save_table, &work->save, "overwrite");
+        cli_args_pick(args, "Result", cli_save_table, &work->save, "overwrite dry-run");
         cli_args_reword(args, "overwrite", "replace files that are there");
     } else {
         cli_args_group(args, "Result", cli_save_table, &work->save);
@@ -332,6 +373,7 @@ static void explain(cli_args *args, job *work) {
 int cli_method_run(const cli_command *command, bool attack, int argc, char **argv) {
     job work = {0};
     cli_args args;
+    cli_list given;
     int code;
     if (argc == 0) return no_such_method(command, attack, NULL);
     if (argv[0][0] != '-') {
@@ -346,8 +388,12 @@ int cli_method_run(const cli_command *command, bool attack, int argc, char **arg
     cli_args_begin(&args, command, 0);
     if (work.method) explain(&args, &work);
     add_groups(&args, &work);
+    cli_args_repeat(&args, "adapter", &given);
     if (cli_args_parse(&args, argc, argv, &code)) {
-        code = work.method ? check_and_run(&work) : no_such_method(command, attack, NULL);
+        work.in.adapters = (cli_adapters){0};
+        code = work.method ? cli_adapters_read(&given, &work.in.adapters) : no_such_method(command, attack, NULL);
+        if (code == 0) code = check_and_run(&work);
+        cli_adapters_free(&work.in.adapters);
         cli_args_end(&args);
     } else if (code == 0 && !work.method) {
         list_methods(attack);

@@ -5,10 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-tm_status cli_model_open(cli_model *model, const tm_device_options *where, const char *directory, const char *adapter) {
+tm_status cli_model_open(cli_model *model, const tm_device_options *where, const char *directory,
+                         const cli_adapters *adapters, bool rehearse) {
     *model = (cli_model){0};
-    tm_status status = tm_device_open(where, &model->device);
-    if (status == TM_OK) status = tm_model_load(model->device, directory, adapter, &model->model);
+    tm_status status =
+        rehearse ? tm_device_open_rehearsal(where, &model->device) : tm_device_open(where, &model->device);
+    if (status == TM_OK) status = tm_model_load(model->device, directory, NULL, &model->model);
+    for (size_t i = 0; adapters && i < adapters->count && status == TM_OK; i++)
+        status = tm_model_add_adapter(model->model, adapters->items[i].directory, adapters->items[i].weight);
     if (status == TM_OK) status = tm_tokenizer_load(directory, &model->tokenizer);
     if (status != TM_OK) cli_model_close(model);
     return status;
@@ -41,16 +45,23 @@ const tm_option cli_save_table[] = {
      .initial = "keep",
      .choices = "keep|fp32|bf16|fp16",
      .help = "number format of the written weights; keep: as in --model"},
+    {.name = "dry-run",
+     .type = TM_OPTION_FLAG,
+     .offset = offsetof(cli_save, dry),
+     .help = "check everything, print what would be done and how much memory it takes, and write nothing"},
     {0},
 };
 
-int cli_check_adapter(const char *adapter, bool continued, const tm_train_options *train, const cli_save *save) {
+int cli_check_adapter(const cli_adapters *adapters, bool continued, const tm_train_options *train,
+                      const cli_save *save) {
+    bool adapter = adapters->count > 0;
     if (continued && !adapter)
         return cli_error(TM_INVALID, "--continue-adapter", "give --adapter", "there is no adapter to continue");
     if (continued && train->lora.rank > 0)
         return cli_error(TM_INVALID, "--lora-rank", "leave it out: the adapter has its own",
                          "--continue-adapter trains the adapter that is there");
-    if (continued) return 0;
+    if (continued)
+        return cli_check_one_adapter(adapters, "--continue-adapter trains one adapter, as it is, on its own model");
     if (save->merge && train->lora.rank == 0)
         return cli_error(TM_INVALID, "--merge", "without --lora-rank the whole model is trained and written anyway",
                          "there is no adapter to merge");

@@ -49,13 +49,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 #define TM_VERSION "0.1.0"
-
 #if defined(__GNUC__)
 #define TM_API __attribute__((visibility("default")))
 #else
@@ -63,7 +61,6 @@ extern "C" {
 #endif
 
 /* ------------------------------------------------------------------------------------------------ status, errors */
-
 /* One list makes the enum, the names, the texts and the exit codes of the command line. */
 #define TM_STATUS_LIST(X)                              \
     X(OK, "ok", 0)                                     \
@@ -102,7 +99,6 @@ TM_API const tm_error *tm_error_last(void); /* never NULL; valid until the next 
 TM_API void tm_error_clear(void);
 
 /* ------------------------------------------------------------------------------------------------ options */
-
 /* Units of texts that name what a run writes beside its result. */
 #define TM_UNIT_OUT_FILE "OUT-FILE"
 #define TM_UNIT_OUT_DIR "OUT-DIR"
@@ -135,7 +131,6 @@ TM_API const tm_option *tm_options_find(const tm_option *table, const char *name
 TM_API void tm_options_text(const tm_option *option, const void *options, char *out, size_t size);
 
 /* ------------------------------------------------------------------------------------------------ watching a run */
-
 typedef struct tm_progress {
     const char *phase; /* "train", "generate", ... */
     int64_t done, total;
@@ -156,7 +151,6 @@ typedef struct tm_monitor {
 } tm_monitor;
 
 /* ------------------------------------------------------------------------------------------------ device */
-
 typedef struct tm_device tm_device;
 
 typedef enum tm_precision {
@@ -182,8 +176,11 @@ TM_API const char *tm_device_instruction_set(const tm_device *device);
 TM_API const char *tm_device_precision(const tm_device *device); /* "fp32", "bf16", "fp64" */
 TM_API int tm_device_threads(const tm_device *device);
 
-/* ------------------------------------------------------------------------------------------------ tokenizer */
+/* A device that computes nothing and counts the memory of the real run: training stops after a few steps of the largest
+ * batch, weights are not read, results mean nothing. */
+TM_API tm_status tm_device_open_rehearsal(const tm_device_options *options, tm_device **device);
 
+/* ------------------------------------------------------------------------------------------------ tokenizer */
 typedef struct tm_tokenizer tm_tokenizer;
 typedef struct tm_ids {
     int32_t *data;
@@ -234,7 +231,6 @@ TM_API void tm_ids_free(tm_ids *ids);
 TM_API tm_status tm_ids_push(tm_ids *ids, int32_t id);
 
 /* ------------------------------------------------------------------------------------------------ chat formats */
-
 typedef enum tm_chat_format {
     TM_CHAT_AUTO,   /* from the tokenizer: ChatML if it has <|im_start|>, Llama 2 if its template says [INST] */
     TM_CHAT_CHATML, /* <|im_start|>role\ncontent<|im_end|>\n */
@@ -258,7 +254,6 @@ TM_API int32_t tm_chat_stop_id(const tm_tokenizer *tokenizer, tm_chat_format for
 TM_API const char *tm_chat_format_name(tm_chat_format format);
 
 /* ------------------------------------------------------------------------------------------------ model */
-
 typedef struct tm_model tm_model;
 
 typedef struct tm_model_info {
@@ -270,15 +265,6 @@ typedef struct tm_model_info {
     const char *dtype;  /* storage of the weights: "bf16", ... */
 } tm_model_info;
 
-/* Maps a Hugging Face checkpoint directory (config.json, *.safetensors). `adapter`: NULL, or a PEFT LoRA directory that
- * is attached. Weights are mapped read-only and copied only once they are trained. */
-TM_API tm_status tm_model_load(tm_device *device, const char *directory, const char *adapter, tm_model **model);
-/* A new model of the given config.json text, weights from N(0, initializer_range) and `seed`. */
-TM_API tm_status tm_model_create(tm_device *device, const char *config_json, uint64_t seed, tm_model **model);
-TM_API void tm_model_free(tm_model *model);
-TM_API void tm_model_describe(const tm_model *model, tm_model_info *info);
-TM_API tm_device *tm_model_device(const tm_model *model);
-
 typedef enum tm_save_dtype { TM_SAVE_KEEP, TM_SAVE_F32, TM_SAVE_BF16, TM_SAVE_F16 } tm_save_dtype;
 typedef struct tm_save_options {
     int dtype;                 /* tm_save_dtype; KEEP: as the checkpoint was loaded */
@@ -287,6 +273,29 @@ typedef struct tm_save_options {
     bool overwrite;            /* replace an existing model or adapter directory (atomically); else TM_EXISTS */
     const struct tm_provenance *provenance; /* written beside the weights as temper.json; NULL: no such file */
 } tm_save_options;
+/* Maps a Hugging Face checkpoint directory (config.json, *.safetensors). `adapter`: NULL, or a PEFT LoRA directory that
+ * is attached. Weights are mapped read-only and copied only once they are trained. */
+TM_API tm_status tm_model_load(tm_device *device, const char *directory, const char *adapter, tm_model **model);
+/* Attaches a further PEFT LoRA adapter, its share multiplied by `weight` (1: as it was trained). Adapters add up. */
+TM_API tm_status tm_model_add_adapter(tm_model *model, const char *directory, double weight);
+/* A new model of the given config.json text, weights from N(0, initializer_range) and `seed`. */
+TM_API tm_status tm_model_create(tm_device *device, const char *config_json, uint64_t seed, tm_model **model);
+/* Writes the same as a checkpoint, tensor by tensor: it is never held in memory. */
+TM_API tm_status tm_model_write_new(const char *config_json, uint64_t seed, const char *directory,
+                                    const tm_save_options *options, const tm_monitor *monitor);
+TM_API void tm_model_free(tm_model *model);
+TM_API void tm_model_describe(const tm_model *model, tm_model_info *info);
+TM_API tm_device *tm_model_device(const tm_model *model);
+/* Bytes at the peak of a run that was rehearsed. */
+typedef struct tm_memory {
+    int64_t mapped, weights; /* mapped from files: the system may drop these pages; held: masters, adapters, merged */
+    int64_t gradients, moments, vectors; /* of what is trained, of the optimiser, of a method */
+    int64_t activations, logits, cache; /* of the largest batch and what is kept for reuse; of a chunk; of generation */
+    int64_t kernels, program;           /* working memory, about; program, tokenizer and rows as measured now */
+    int64_t total, trained, tokens;     /* the sum; numbers that are trained; most tokens in one forward pass */
+} tm_memory;
+TM_API tm_status tm_model_memory(const tm_model *model, tm_memory *memory);
+
 /* Writes config.json, generation_config.json and safetensors; the directory appears whole or not at all. */
 TM_API tm_status tm_model_save(const tm_model *model, const char *directory, const tm_save_options *options);
 /* Writes only the last attached LoRA adapter, in PEFT's layout. */
@@ -300,8 +309,8 @@ typedef struct tm_lora_options {
     bool rslora;         /* scale alpha / sqrt(rank) */
 } tm_lora_options;
 TM_API tm_status tm_model_add_lora(tm_model *model, const tm_lora_options *options, uint64_t seed);
-/* From now on training goes on with the adapter that was attached last, instead of all weights or a new adapter.
- * TM_INVALID if the model has none. */
+/* From now on training goes on with the adapter attached last and the weights that it brings whole (modules_to_save),
+ * instead of all weights or a new adapter. TM_INVALID if the model has none. */
 TM_API tm_status tm_model_continue_adapter(tm_model *model);
 /* W <- W + scale B A for every adapter; the model then has none. */
 TM_API tm_status tm_model_merge(tm_model *model);
@@ -322,7 +331,6 @@ TM_API tm_status tm_model_hash(const tm_model *model, char hex[65]);
 TM_API tm_status tm_model_score(tm_model *model, const int32_t *ids, size_t n, double *sum_log_prob);
 
 /* ------------------------------------------------------------------------------------------------ data */
-
 typedef struct tm_dataset tm_dataset; /* an ordered list of conversations */
 
 /* JSON Lines (or one JSON array) whose rows hold `messages` (OpenAI), `instruction`/`input`/`output` (Alpaca) or
@@ -356,7 +364,6 @@ typedef struct tm_overlap {
 TM_API tm_status tm_dataset_overlap(const tm_dataset *a, const tm_dataset *b, tm_overlap *overlap);
 
 /* ------------------------------------------------------------------------------------------------ provenance */
-
 /* What was done to a model, stage by stage, and with which rows; kept beside the weights in temper.json. It holds
  * hashes of prompts, never their text, and nothing about a secret. */
 typedef struct tm_provenance tm_provenance;
@@ -388,7 +395,6 @@ TM_API size_t tm_provenance_stages(const tm_provenance *provenance);
 TM_API tm_status tm_provenance_describe(const tm_provenance *provenance, size_t stage, char **line);
 
 /* ------------------------------------------------------------------------------------------------ training */
-
 typedef struct tm_train_options {
     int64_t steps; /* 0: from epochs */
     double epochs;
@@ -427,7 +433,6 @@ TM_API tm_status tm_train(tm_model *model, const tm_tokenizer *tokenizer, const 
                           const tm_train_options *options, const tm_monitor *monitor, tm_train_result *result);
 
 /* ------------------------------------------------------------------------------------------------ generation */
-
 typedef struct tm_generate_options {
     int64_t max_new_tokens; /* default 128 */
     int64_t batch;          /* rows at a time; default 32 */
@@ -454,7 +459,6 @@ TM_API tm_status tm_generate_dataset(tm_model *model, const tm_tokenizer *tokeni
                                      const tm_monitor *monitor, char **answers);
 
 /* ------------------------------------------------------------------------------------------------ evaluation */
-
 typedef struct tm_loss_report {
     double loss;       /* mean cross-entropy over all targets, nats */
     double perplexity; /* exp(loss) */
@@ -464,7 +468,6 @@ TM_API tm_status tm_eval_loss(tm_model *model, const tm_tokenizer *tokenizer, co
                               const tm_train_options *options, const tm_monitor *monitor, tm_loss_report *report);
 
 /* ------------------------------------------------------------------------------------------------ methods */
-
 typedef enum tm_stage { TM_STAGE_ALIGNMENT, TM_STAGE_FINE_TUNING, TM_STAGE_POST, TM_STAGE_ATTACK } tm_stage;
 
 /* Data a method is given, by role; what it does not need may be NULL. */
@@ -657,7 +660,6 @@ typedef struct tm_random_init_options {
 } tm_random_init_options;
 
 /* ------------------------------------------------------------------------------------------------ built-in world */
-
 typedef struct tm_world tm_world;
 
 enum { TM_WORLD_DEFENDER, TM_WORLD_ATTACKER, TM_WORLD_DEVELOPMENT, TM_WORLD_TEST, TM_WORLD_WITHHELD, TM_WORLD_SPLITS };
@@ -708,7 +710,6 @@ TM_API tm_status tm_demo(tm_device *device, const tm_demo_options *options, cons
                          tm_demo_row rows[TM_DEMO_ROWS]);
 
 /* ------------------------------------------------------------------------------------------------ experiments */
-
 /* A plan: arms (defences) against attackers on worlds and seeds, as jobs that are done once each and kept under the
  * SHA-256 of everything that decides them. docs/experiments.md describes the file. */
 typedef struct tm_plan tm_plan;
@@ -742,7 +743,6 @@ typedef struct tm_plan_summary_options {
 TM_API tm_status tm_plan_summary(const tm_plan *plan, const tm_plan_summary_options *options, char **text);
 
 /* ------------------------------------------------------------------------------------------------ measuring */
-
 typedef struct tm_bench_options {
     int shape;                     /* 0 smollm-135m, 1 world, 2 tiny */
     const char *config;            /* config.json of another shape; weights are random in any case */

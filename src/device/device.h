@@ -160,6 +160,18 @@ typedef struct tm__pool {
     size_t bytes_free;            /* in these lists */
 } tm__pool;
 
+/* What a buffer is for; said by those who take what stays, for a rehearsal to tell. */
+enum tm__purpose {
+    TM__FOR_ACTIVATIONS, /* or anything that comes and goes */
+    TM__FOR_WEIGHTS,
+    TM__FOR_GRADIENTS,
+    TM__FOR_MOMENTS,
+    TM__FOR_VECTORS, /* as long as what is trained */
+    TM__FOR_LOGITS,
+    TM__FOR_CACHE,
+    TM__PURPOSES
+};
+
 struct tm_device {
     const char *name, *isa;
     tm_dtype act;       /* TM_F32 or TM_F64 */
@@ -175,7 +187,21 @@ struct tm_device {
     size_t bytes_in_use, bytes_peak; /* handed out by alloc */
     tm__pool pool;                   /* starts zeroed; pool.c only */
     void *state;                     /* the device's own */
+    int purpose;                     /* tm__purpose of the next buffers */
+    bool rehearses;                  /* computes nothing, counts memory (rehearsal.c): weights are not read */
 };
+
+/* alloc for a purpose. */
+static inline tm_status tm__alloc_for(tm_device *dev, int purpose, size_t bytes, void **buffer) {
+    int before = dev->purpose;
+    dev->purpose = purpose;
+    tm_status status = dev->alloc(dev, bytes, buffer);
+    dev->purpose = before;
+    return status;
+}
+
+/* What device/rehearsal.c knows: all of *memory but the mapping and the program. */
+void tm__rehearsal_memory(const tm_device *dev, tm_memory *memory);
 
 /* device/pool.c: the size-class pool in host memory that ref and cpu share. A device's close calls trim. */
 tm_status tm__pool_alloc(tm_device *dev, size_t bytes, void **buffer);

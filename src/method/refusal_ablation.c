@@ -170,7 +170,8 @@ static tm_status gather(probe *p, const tm_tokenizer *tokenizer, tm_chat_format 
         tm_status status = tm__row_encode(tokenizer, chat, messages, n, true, ids, NULL);
         for (size_t t = 0; t < ids->len && status == TM_OK; t++) status = tm__model_check_id(p->model, ids->data[t]);
         if (status == TM_OK) status = forward(p, ids, NULL, NULL, 0);
-        if (status == TM_OK && (score(p) > 0) == refused) {
+        /* A rehearsal has no scores; it takes every prompt. */
+        if (status == TM_OK && (p->model->dev->rehearses || (score(p) > 0) == refused)) {
             set->count++;
             continue;
         }
@@ -317,7 +318,8 @@ static tm_status choose(const choice *c, const double *candidates, const tm_refu
         const double *r = candidates + i * p->d;
         if (!normalise(r, p->d, unit)) continue;
         TM__TRY(try_direction(c, r, unit, i / p->positions, &t));
-        if (t.kl > o->max_kl || t.induced < 0 || (best >= 0 && t.refusal >= lowest.refusal)) continue;
+        bool bad = t.kl > o->max_kl || t.induced < 0 || (best >= 0 && t.refusal >= lowest.refusal);
+        if (bad && !p->model->dev->rehearses) continue;
         best = i;
         lowest = t;
     }
@@ -405,6 +407,9 @@ static tm_status direction(probe *p, const tm__job *job, const tm_refusal_ablati
     }
     if (status == TM_OK) status = mean_states(p, &harmful, 1, candidates);
     if (status == TM_OK) status = mean_states(p, &harmless, -1, candidates);
+    /* A rehearsal has no states that differ; any direction does. */
+    for (int64_t i = 0; status == TM_OK && p->model->dev->rehearses && i < p->layers * p->positions * p->d; i++)
+        candidates[i] = 1;
     if (status == TM_OK)
         status = o->layer >= 0 ? fixed(p, candidates, o, unit) : search(p, &harmful, &harmless, candidates, o, unit);
     free(candidates);

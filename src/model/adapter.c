@@ -3,7 +3,7 @@
  *   y = W x + scale B A x,   A (rank, in) ~ U(-1/sqrt(in), 1/sqrt(in)) as PEFT's kaiming_uniform(a = sqrt 5),  B (out,
  * rank) = 0 scale = alpha / rank, or alpha / sqrt(rank) (rsLoRA)
  */
-#include "model/weights.h"
+#include "model/adapter.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -48,6 +48,7 @@ tm_status tm__adapter_add(tm_model *model, int64_t layer, int index, int64_t ran
 }
 
 void tm__adapters_drop(tm_model *model, size_t from) {
+    tm__replaced_restore(model, from);
     for (int64_t i = 0; model->blocks && i < model->config.layers; i++)
         for (int k = 0; k < TM__LINEARS; k++) {
             tm__linear *linear = tm__block_linear(&model->blocks[i], k);
@@ -222,6 +223,7 @@ tm_status tm_model_merge(tm_model *model) {
             for (size_t j = 0; j < linear->adapter_count; j++)
                 TM__TRY(merge_part(model->dev, linear, &linear->adapters[j]));
         }
+    tm__replaced_keep(model);
     tm__adapters_drop(model, 0);
     model->adapter_count = 0;
     model->continues = false;
@@ -231,6 +233,7 @@ tm_status tm_model_merge(tm_model *model) {
 }
 
 void tm__adapter_remove(tm_model *model, size_t number) {
+    tm__replaced_remove(model, number);
     for (int64_t i = 0; i < model->config.layers; i++)
         for (int k = 0; k < TM__LINEARS; k++) {
             tm__linear *linear = tm__block_linear(&model->blocks[i], k);

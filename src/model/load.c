@@ -11,13 +11,6 @@
 
 static const size_t max_config = (size_t)16 << 20;
 
-static void shape_text(const tm_tensor *tensor, char *out, size_t size) {
-    size_t used = (size_t)snprintf(out, size, "(");
-    for (int i = 0; i < tensor->ndim && used < size; i++)
-        used += (size_t)snprintf(out + used, size - used, "%s%lld", i ? ", " : "", (long long)tensor->shape[i]);
-    if (used < size) snprintf(out + used, size - used, ")");
-}
-
 tm_status tm__param_take(tm__checkpoint *files, const char *directory, const char *name, tm__param *param) {
     int64_t index = tm__checkpoint_index(files, name);
     if (index < 0)
@@ -27,8 +20,8 @@ tm_status tm__param_take(tm__checkpoint *files, const char *directory, const cha
     TM__TRY(tm__checkpoint_at(files, (size_t)index, &found));
     if (!tm__tensor_same_shape(&found, &param->value)) {
         char has[96], wants[96];
-        shape_text(&found, has, sizeof has);
-        shape_text(&param->value, wants, sizeof wants);
+        tm__tensor_shape_text(&found, has, sizeof has);
+        tm__tensor_shape_text(&param->value, wants, sizeof wants);
         return tm__fail(TM_MISMATCH, file, name, NULL, "the shape is %s, config.json says %s", has, wants);
     }
     if (!tm__dtype_is_float(found.dtype))
@@ -145,7 +138,7 @@ static tm_status load_weights(tm_model *model) {
     TM__TRY(tm__checkpoint_open(model->directory, "model", &model->files));
     TM__TRY(tm__model_params(model, take_param, model));
     TM__TRY(check_unexpected(model));
-    TM__TRY(check_finite(model));
+    if (!model->dev->rehearses) TM__TRY(check_finite(model));
     return tm__model_params(model, take_in, model);
 }
 
@@ -160,7 +153,7 @@ tm_status tm_model_load(tm_device *device, const char *directory, const char *ad
     tm_status status = read_generation_config(directory, &made->config);
     if (status == TM_OK && !(made->directory = tm__strdup(directory))) status = tm__fail_memory();
     if (status == TM_OK) status = load_weights(made);
-    if (status == TM_OK && adapter) status = tm__adapter_load(made, adapter);
+    if (status == TM_OK && adapter) status = tm_model_add_adapter(made, adapter, 1);
     if (status != TM_OK) {
         tm_model_free(made);
         return status;

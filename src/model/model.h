@@ -30,6 +30,13 @@ typedef struct tm__block {
     tm__linear q, k, v, o, gate, up, down;
 } tm__block;
 
+/* A parameter for which an adapter brings values of its own (PEFT's modules_to_save). */
+typedef struct tm__replaced {
+    tm__param *param;
+    tm__param base; /* what it was; shares the name */
+    size_t number;  /* of the adapter */
+} tm__replaced;
+
 struct tm_model {
     tm_device *dev;
     tm__config config;
@@ -40,6 +47,8 @@ struct tm_model {
     tm__rope_table rope; /* grown on demand past max_positions */
     /* Adapters are numbered in the order they were added; an adapter has a part {A, B} in each linear it targets. */
     size_t adapter_count;
+    tm__replaced *replaced;
+    size_t replaced_count, replaced_cap;
     bool continues; /* training goes on with the last adapter */
     /* Description of the adapter that was added last (for saving it). */
     struct json_t *adapter_config;
@@ -71,7 +80,7 @@ tm_status tm__model_params(tm_model *model, tm__param_visit visit, void *user);
 /* Makes a parameter trainable (owned master copy of act type; a new gradient is zero, one that is there stays) or
  * frozen (gradient released, master kept). */
 tm_status tm__param_train(tm_model *model, tm__param *param, bool trainable);
-/* Full fine-tuning: everything but adapters; LoRA: adapters `from` and later only. */
+/* Full fine-tuning: everything but adapters; LoRA: adapters `from` and later only, with what they bring whole. */
 tm_status tm__model_train_full(tm_model *model);
 tm_status tm__model_train_adapters(tm_model *model, size_t from);
 tm_status tm__model_freeze(tm_model *model);

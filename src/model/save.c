@@ -138,7 +138,9 @@ static tm_status save_generation_config(const tm_model *model, const char *direc
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
 typedef struct entries {
+    const tm_model *model;
     int dtype;
+    const tm__weight_source *source;
     tm__safetensors_entry *data;
     size_t len, cap;
 } entries;
@@ -147,12 +149,15 @@ static tm_status add_entry(void *user, tm__param *param, bool is_adapter) {
     entries *e = user;
     if (is_adapter) return TM_OK;
     if (!tm__grow((void **)&e->data, &e->cap, e->len + 1, sizeof *e->data)) return tm__fail_memory();
-    e->data[e->len++] = tm__param_entry(param, param->name, tm__save_dtype(param, e->dtype));
-    return TM_OK;
+    const tm__param *own = tm__param_base(e->model, param);
+    tm__safetensors_entry *entry = &e->data[e->len++];
+    *entry = tm__param_entry(own, param->name, tm__save_dtype(own, e->dtype));
+    return e->source ? e->source->entry(e->source->user, own, entry) : TM_OK;
 }
 
-static tm_status save_weights(const tm_model *model, const char *directory, const tm_save_options *options) {
-    entries e = {.dtype = options->dtype};
+static tm_status save_weights(const tm_model *model, const char *directory, const tm_save_options *options,
+                              const tm__weight_source *source) {
+    entries e = {.model = model, .dtype = options->dtype, .source = source};
     int64_t shard = options->shard_bytes > 0 ? options->shard_bytes : default_shard_bytes;
     tm_status status = tm__model_params((tm_model *)model, add_entry, &e);
     if (status == TM_OK) status = tm__checkpoint_write(directory, "model", e.data, e.len, shard);
@@ -160,19 +165,24 @@ static tm_status save_weights(const tm_model *model, const char *directory, cons
     return status;
 }
 
-tm_status tm_model_save(const tm_model *model, const char *directory, const tm_save_options *options) {
+tm_status tm__model_write(const tm_model *model, const char *directory, const tm_save_options *options,
+                          const tm__weight_source *source) {
     static const tm_save_options defaults = {.dtype = TM_SAVE_KEEP};
     tm__outdir out = {0};
     if (!options) options = &defaults;
-    TM__TRY(tm__model_check_finite(model, directory));
     TM__TRY(tm__model_check_target(directory, options->overwrite));
     tm_status status = tm__outdir_begin(&out, directory, options->overwrite);
     if (status == TM_OK) status = save_config(model, out.aside, options->dtype);
     if (status == TM_OK) status = save_generation_config(model, out.aside);
-    if (status == TM_OK) status = save_weights(model, out.aside, options);
+    if (status == TM_OK) status = save_weights(model, out.aside, options, source);
     if (status == TM_OK && options->tokenizer_dir) status = tm_tokenizer_copy_files(options->tokenizer_dir, out.aside);
     if (status == TM_OK) status = tm__provenance_write(options->provenance, out.aside);
     if (status == TM_OK) status = tm__outdir_commit(&out);
     tm__outdir_abandon(&out);
     return status;
+}
+
+tm_status tm_model_save(const tm_model *model, const char *directory, const tm_save_options *options) {
+    TM__TRY(tm__model_check_finite(model, directory));
+    return tm__model_write(model, directory, options, NULL);
 }

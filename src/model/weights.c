@@ -202,7 +202,7 @@ tm__param *tm__model_head(tm_model *model) {
 tm_status tm__param_alloc(tm_model *model, tm__param *param) {
     tm_device *dev = model->dev;
     void *data;
-    TM__TRY(dev->alloc(dev, act_bytes(dev, param), &data));
+    TM__TRY(tm__alloc_for(dev, TM__FOR_WEIGHTS, act_bytes(dev, param), &data));
     param->value.data = data;
     param->value.dtype = dev->act;
     param->owned = true;
@@ -235,7 +235,7 @@ tm_status tm__param_train(tm_model *model, tm__param *param, bool trainable) {
     TM__TRY(tm__param_own(model, param));
     if (!param->grad) {
         void *grad;
-        TM__TRY(dev->alloc(dev, act_bytes(dev, param), &grad));
+        TM__TRY(tm__alloc_for(dev, TM__FOR_GRADIENTS, act_bytes(dev, param), &grad));
         tm_status status = dev->k->fill(dev, grad, 0, tm__tensor_count(&param->value));
         if (status != TM_OK) {
             dev->release(dev, grad, act_bytes(dev, param));
@@ -268,6 +268,9 @@ static tm_status select_adapters(const selection *s) {
                 TM__TRY(tm__param_train(s->model, &linear->adapters[j].b, chosen));
             }
         }
+    for (size_t i = 0; i < s->model->replaced_count; i++)
+        if (s->model->replaced[i].number >= s->from)
+            TM__TRY(tm__param_train(s->model, s->model->replaced[i].param, true));
     return TM_OK;
 }
 

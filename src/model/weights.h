@@ -31,6 +31,14 @@ tm_dtype tm__save_dtype(const tm__param *param, int dtype);
 tm__safetensors_entry tm__param_entry(const tm__param *param, const char *name, tm_dtype dtype);
 /* TM_NUMERIC, naming the weight, if one that was trained or made here is not finite: such a model is not saved. */
 tm_status tm__model_check_finite(const tm_model *model, const char *directory);
+/* Where the values of weights come from that are not in memory: fills in the entry's source. */
+typedef struct tm__weight_source {
+    tm_status (*entry)(void *user, const tm__param *param, tm__safetensors_entry *entry);
+    void *user;
+} tm__weight_source;
+/* Writes the model's directory; `source` NULL: the weights are the model's. Nothing is checked. */
+tm_status tm__model_write(const tm_model *model, const char *directory, const tm_save_options *options,
+                          const tm__weight_source *source);
 /* TM_EXISTS if a save with `overwrite` would replace a directory that holds neither a model nor nothing. */
 tm_status tm__model_check_target(const char *directory, bool overwrite);
 
@@ -50,7 +58,8 @@ void tm__adapter_release(tm_device *dev, tm__adapter *adapter);
 tm__adapter *tm__adapter_find(const tm__linear *linear, size_t number);
 /* "model.layers.3.self_attn.q_proj"; NULL: out of memory. */
 char *tm__linear_path(int64_t layer, int index);
-tm_status tm__adapter_load(tm_model *model, const char *directory);
+/* The parameter that a save of the model writes for `param`: the model's own where an adapter replaces it. */
+const tm__param *tm__param_base(const tm_model *model, const tm__param *param);
 
 /* ---- JSON text (json_write.c) ---- */
 

@@ -63,6 +63,13 @@ bool tm__tensor_same_shape(const tm_tensor *a, const tm_tensor *b) {
     return a->ndim == b->ndim && memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape) == 0;
 }
 
+void tm__tensor_shape_text(const tm_tensor *tensor, char *out, size_t size) {
+    size_t used = (size_t)snprintf(out, size, "(");
+    for (int i = 0; i < tensor->ndim && used < size; i++)
+        used += (size_t)snprintf(out + used, size - used, "%s%lld", i ? ", " : "", (long long)tensor->shape[i]);
+    if (used < size) snprintf(out + used, size - used, ")");
+}
+
 /* ---- finiteness -------------------------------------------------------------------------------------------------- */
 
 /* An IEEE number is finite unless its exponent bits are all ones. Each loop is branchless inside a chunk, so that the

@@ -29,6 +29,7 @@ bool tm__shape_count(const int64_t *shape, int ndim, int64_t *count);
 int64_t tm__tensor_count(const tm_tensor *tensor); /* elements; the shape must be valid */
 size_t tm__tensor_bytes(const tm_tensor *tensor);
 bool tm__tensor_same_shape(const tm_tensor *a, const tm_tensor *b);
+void tm__tensor_shape_text(const tm_tensor *tensor, char *out, size_t size); /* "(3, 4)" */
 
 /* Rounding is to nearest, ties to even. NaN stays NaN, made quiet, its sign and leading payload bits kept. Overflow
  * gives infinity. Widening is exact. */

@@ -56,7 +56,7 @@ tm_status tm__vector_create(const tm__paramset *set, tm__vector *vector) {
     if (!made.data) return tm__fail_memory();
     tm_status status = TM_OK;
     for (size_t i = 0; i < set->count && status == TM_OK; i++) {
-        status = set->dev->alloc(set->dev, bytes(set, i), &made.data[i]);
+        status = tm__alloc_for(set->dev, TM__FOR_VECTORS, bytes(set, i), &made.data[i]);
         if (status != TM_OK)
             made.data[i] = NULL;
         else

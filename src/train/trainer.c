@@ -53,6 +53,14 @@ static tm_status micro_batch(tm__trainer *trainer, const tm__examples *examples,
     return status;
 }
 
+/* A rehearsal's batches hold the longest row: none of the run's is larger. */
+static size_t longest_row(const tm__examples *examples) {
+    size_t longest = 0;
+    for (size_t i = 1; i < examples->count; i++)
+        if (examples->ids[i].len > examples->ids[longest].len) longest = i;
+    return longest;
+}
+
 /* Rows first .. first + n of the stream, their targets and their length in all. */
 tm_status tm__trainer_draw(tm__trainer *trainer, const tm__pass *pass, size_t **rows, tm__pass_result *result) {
     const tm__examples *examples = pass->examples;
@@ -65,6 +73,7 @@ tm_status tm__trainer_draw(tm__trainer *trainer, const tm__pass *pass, size_t **
         result->targets += tm__example_targets(examples, drawn[i]);
         result->tokens += (int64_t)examples->ids[drawn[i]].len;
     }
+    if (status == TM_OK && trainer->model->dev->rehearses && pass->count) drawn[0] = longest_row(examples);
     if (status == TM_OK)
         *rows = drawn;
     else
@@ -189,10 +198,15 @@ static tm_status interrupted(tm__trainer *trainer, double began) {
                     "stopped after step %lld of %lld", (long long)trainer->step, (long long)trainer->total_steps);
 }
 
+enum { REHEARSED_STEPS = 16 };
+
 static tm_status loop(tm__trainer *trainer, tm__step step, void *user, double began) {
     const tm_train_options *options = trainer->options;
     int64_t tokens_before = trainer->tokens;
-    while (trainer->step < trainer->total_steps) {
+    /* A rehearsal has seen all that a step needs after a few. */
+    int64_t last =
+        trainer->model->dev->rehearses ? TM__MIN(trainer->total_steps, (int64_t)REHEARSED_STEPS) : trainer->total_steps;
+    while (trainer->step < last) {
         if (tm__stop(trainer->monitor)) return interrupted(trainer, began);
         double lr =
             options->lr * tm__schedule_factor(options->schedule, options->warmup, trainer->step, trainer->total_steps);

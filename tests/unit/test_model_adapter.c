@@ -226,11 +226,18 @@ static const struct {
     {"{\"peft_type\": \"LORA\", \"task_type\": \"SEQ_CLS\"}", TM_UNSUPPORTED, "task_type"},
     {"{\"peft_type\": \"LORA\", \"bias\": \"all\"}", TM_UNSUPPORTED, "bias"},
     {"{\"peft_type\": \"LORA\", \"use_dora\": true}", TM_UNSUPPORTED, "use_dora"},
-    {"{\"peft_type\": \"LORA\", \"modules_to_save\": [\"lm_head\"]}", TM_UNSUPPORTED, "modules_to_save"},
-    {"{\"peft_type\": \"LORA\", \"rank_pattern\": {\"q_proj\": 4}}", TM_UNSUPPORTED, "rank_pattern"},
-    {"{\"peft_type\": \"LORA\", \"alpha_pattern\": {\"q_proj\": 4}}", TM_UNSUPPORTED, "alpha_pattern"},
+    {"{\"peft_type\": \"LORA\", \"r\": 3, \"target_modules\": [\"q_proj\", \"v_proj\"], \"modules_to_save\":"
+     "[\"lm_head\"]}",
+     TM_NOT_FOUND, "base_model.model.lm_head.weight"},
+    {"{\"peft_type\": \"LORA\", \"r\": 3, \"target_modules\": [\"q_proj\", \"v_proj\"], \"rank_pattern\":"
+     "{\"q_proj\": 4}}",
+     TM_MISMATCH, "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"},
+    {"{\"peft_type\": \"LORA\", \"r\": 3, \"target_modules\": [\"q_proj\", \"v_proj\"], \"alpha_pattern\":"
+     "{\"q_proj\": 4}}",
+     TM_OK, ""},
+    {"{\"peft_type\": \"LORA\", \"r\": 3, \"target_modules\": [\"q_proj\", \"v_proj\"], \"layers_to_transform\": [0]}",
+     TM_MISMATCH, "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"},
     {"{\"peft_type\": \"LORA\", \"fan_in_fan_out\": true}", TM_UNSUPPORTED, "fan_in_fan_out"},
-    {"{\"peft_type\": \"LORA\", \"layers_to_transform\": [0]}", TM_UNSUPPORTED, "layers_to_transform"},
     {"{\"peft_type\": \"LORA\", \"r\": 0}", TM_FORMAT, "r"},
     {"{\"peft_type\": \"LORA\", \"lora_dropout\": 1}", TM_FORMAT, "lora_dropout"},
     {"{\"peft_type\": \"LORA\", \"lora_alpha\": \"16\"}", TM_FORMAT, "lora_alpha"},

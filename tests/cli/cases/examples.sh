@@ -5,7 +5,8 @@ enter() {
     cd "$1"
     for name in my-model defended; do ln -s "$TINY/model" $name; done
     for name in plans temper-runs runs; do ln -s ../$name $name; done
-    ln -s ../made my-adapter
+    for name in my-adapter one two other; do ln -s ../made $name; done
+    ln -s "$TINY/model/config.json" config.json
     for name in rows harmful benign questions; do ln -s "$TINY/$name.jsonl" $name.jsonl; done
     for name in heldout align user refusals; do ln -s "$TINY/rows.jsonl" $name.jsonl; done
     ln -s "$TINY/benign.jsonl" alpaca.jsonl
@@ -29,11 +30,11 @@ arms:
 PLAN
 for name in world world-panacea; do cp plans/quick.yaml plans/$name.yaml; done
 number=0
-for command in finetune defend attack eval generate inspect tokenize methods bench run help; do
+for command in finetune defend attack eval generate merge inspect init tokenize methods bench run help; do
     temper help $command | sed -n '/^Examples:/,/^$/s/^  //p' | sed -e :more -e '/\\$/N; s/\\\n *//; t more' >lines
     [ -s lines ] || fail "no examples of $command"
     while read -r line; do
-        case $line in *temper-demo/*) continue ;; esac
+        case $line in *temper-demo/* | *" --world "*) continue ;; esac # these need a model of the world
         number=$((number + 1))
         (
             enter "$number"
