@@ -135,7 +135,12 @@ static tm_status assemble(const pieces *a, const pieces *b, size_t limit, tm_ids
     size_t marks = a->before + a->behind + (b ? b->behind : 0), n = a->plain.len, m = b ? b->plain.len : 0;
     if (marks >= limit)
         return tm__fail(TM_INVALID, NULL, NULL, NULL, "special tokens alone fill the %zu tokens that are read", limit);
-    while (n + m + marks > limit) *(n >= m ? &n : &m) -= 1;
+    if (n + m + marks > limit) { /* halves; the longer text gets the odd token, and what the shorter one leaves */
+        size_t room = limit - marks, shorter = TM__MIN(TM__MIN(n, m), room / 2);
+        bool first_longer = n > m;
+        n = first_longer ? room - shorter : shorter;
+        m = room - n;
+    }
     TM__TRY(append(ids, a->whole.data, a->before));
     TM__TRY(append(ids, a->plain.data, n));
     TM__TRY(append(ids, a->whole.data + a->whole.len - a->behind, a->behind));
