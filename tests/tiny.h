@@ -97,7 +97,7 @@ static inline tm_dataset *tiny_rows(const char *kind, int n) {
     tm_dataset *dataset = NULL;
     assert_ok(tm_dataset_create(&dataset));
     for (int i = 0; i < n; i++) {
-        char question[64], answer[64];
+        char question[128], answer[64];
         snprintf(question, sizeof question, "%s %s %d?", kind, words[i % 7], i);
         snprintf(answer, sizeof answer, "%s%s%s", words[(i + 3) % 7], i % 3 ? " " : "",
                  i % 3 ? words[(i + 5) % 7] : "");
