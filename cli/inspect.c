@@ -78,6 +78,7 @@ static void print_summary(const inspect_options *in, const tm_model_info *info) 
     printf("vocabulary     %s, embeddings %s\n", cli_thousands(info->vocab_size),
            info->tied_embeddings ? "tied" : "not tied");
     printf("positions      %s\n", cli_thousands(info->max_positions));
+    if (info->labels) printf("labels         %" PRId64 "\n", info->labels);
     if (info->adapters) printf("adapters       %" PRId64 " (%s)\n", info->adapters, in->adapter ? in->adapter : "");
 }
 
@@ -96,6 +97,7 @@ static void json_summary(cli_json *json, const inspect_options *in, const tm_mod
     cli_json_int(json, "vocab_size", info->vocab_size);
     cli_json_int(json, "max_positions", info->max_positions);
     cli_json_bool(json, "tied_embeddings", info->tied_embeddings);
+    if (info->labels) cli_json_int(json, "labels", info->labels);
     cli_json_int(json, "adapters", info->adapters);
 }
 

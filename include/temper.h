@@ -257,12 +257,11 @@ TM_API const char *tm_chat_format_name(tm_chat_format format);
 typedef struct tm_model tm_model;
 
 typedef struct tm_model_info {
-    const char *architecture; /* "LlamaForCausalLM" */
+    const char *architecture, *dtype; /* "LlamaForCausalLM"; storage of the weights: "bf16", ... */
     int64_t hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, vocab_size, max_positions;
     bool tied_embeddings;
-    int64_t parameters; /* scalar count, adapters not included */
-    int64_t adapters;   /* LoRA adapters loaded */
-    const char *dtype;  /* storage of the weights: "bf16", ... */
+    int64_t parameters;       /* scalar count, adapters not included */
+    int64_t adapters, labels; /* LoRA adapters loaded; labels of a sequence classifier, 0: a language model */
 } tm_model_info;
 
 typedef enum tm_save_dtype { TM_SAVE_KEEP, TM_SAVE_F32, TM_SAVE_BF16, TM_SAVE_F16 } tm_save_dtype;
@@ -286,6 +285,8 @@ TM_API tm_status tm_model_write_new(const char *config_json, uint64_t seed, cons
 TM_API void tm_model_free(tm_model *model);
 TM_API void tm_model_describe(const tm_model *model, tm_model_info *info);
 TM_API tm_device *tm_model_device(const tm_model *model);
+/* Scores of a sequence classifier's labels, logits (n, labels): the last token that is not pad_token_id decides. */
+TM_API tm_status tm_model_classify(tm_model *model, const tm_ids *texts, size_t n, double *logits);
 /* Bytes at the peak of a run that was rehearsed. */
 typedef struct tm_memory {
     int64_t mapped, weights; /* mapped from files: the system may drop these pages; held: masters, adapters, merged */

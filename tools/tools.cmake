@@ -1,5 +1,5 @@
 # Programs beside the product; they may use internal headers. Built into <build>/tools.
-foreach(tool llama2c_to_hf tokenizer_batch)
+foreach(tool llama2c_to_hf tokenizer_batch parity_logits)
   add_executable(${tool} tools/${tool}.c)
   target_link_libraries(${tool} PRIVATE temper temper_flags)
   set_target_properties(${tool} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tools)

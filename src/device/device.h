@@ -88,16 +88,18 @@ typedef struct tm__kernels {
                            int64_t n, int64_t d);
     tm_status (*embedding_grad)(tm_device *dev, void *dtable, const void *dy, const int32_t *ids, int64_t n, int64_t d);
 
-    /* y = x * rstd * w, rstd (n) = 1/sqrt(mean(x^2) + eps).  dw (d, act) is always added to; NULL: not wanted. dx may
-     * be NULL. */
-    tm_status (*rmsnorm)(tm_device *dev, void *y, void *rstd, const void *x, const void *w, tm_dtype w_type, int64_t n,
-                         int64_t d, double eps);
+    /* y = x * rstd * (shift + w), rstd (n) = 1/sqrt(mean(x^2) + eps).  dw (d, act) is always added to; NULL: not
+     * wanted. dx may be NULL. */
+    tm_status (*rmsnorm)(tm_device *dev, void *y, void *rstd, const void *x, const void *w, tm_dtype w_type,
+                         double shift, int64_t n, int64_t d, double eps);
     tm_status (*rmsnorm_grad)(tm_device *dev, void *dx, bool accumulate, void *dw, const void *dy, const void *x,
-                              const void *w, tm_dtype w_type, const void *rstd, int64_t n, int64_t d);
-
-    /* y = (x - mean) * rstd * w + b, mean (n), rstd (n) = 1/sqrt(mean((x - mean)^2) + eps). */
+                              const void *w, tm_dtype w_type, double shift, const void *rstd, int64_t n, int64_t d);
+    /* y = (x - mean) * rstd * w + b, mean (n), rstd (n) = 1/sqrt(mean((x - mean)^2) + eps).  dw, db and dx as above. */
     tm_status (*layernorm)(tm_device *dev, void *y, void *mean, void *rstd, const void *x, const void *w,
                            tm_dtype w_type, const void *b, tm_dtype b_type, int64_t n, int64_t d, double eps);
+    tm_status (*layernorm_grad)(tm_device *dev, void *dx, bool accumulate, void *dw, void *db, const void *dy,
+                                const void *x, const void *w, tm_dtype w_type, const void *mean, const void *rstd,
+                                int64_t n, int64_t d);
 
     /* Rotates halves: pairs (i, i + rotary/2) of each head, as Hugging Face stores them; dims past `rotary` are copied.
      * x, y (n, heads, head_dim), y may be x; cos, sin (positions, rotary/2) of type act; sign -1 gives the gradient. */
@@ -112,10 +114,12 @@ typedef struct tm__kernels {
     tm_status (*attention_cached)(tm_device *dev, void *out, const void *q, const void *cache_k, const void *cache_v,
                                   const tm__attention_cached *a);
 
-    /* y = silu(gate) * up, n elements. Gradients overwrite; either may be NULL. */
-    tm_status (*swiglu)(tm_device *dev, void *y, const void *gate, const void *up, int64_t n);
-    tm_status (*swiglu_grad)(tm_device *dev, void *dgate, void *dup, const void *dy, const void *gate, const void *up,
-                             int64_t n);
+    /* y = act(gate) * up, n elements; up NULL: y = act(gate). Gradients overwrite; either may be NULL. */
+    tm_status (*gated)(tm_device *dev, void *y, tm__activation act, const void *gate, const void *up, int64_t n);
+    tm_status (*gated_grad)(tm_device *dev, void *dgate, void *dup, const void *dy, tm__activation act,
+                            const void *gate, const void *up, int64_t n);
+    /* In place: x <- cap * tanh(x / cap). */
+    tm_status (*soft_cap)(tm_device *dev, void *x, double cap, int64_t n);
 
     /* y = act(x), n elements; y may be x. Has no gradient. */
     tm_status (*activation)(tm_device *dev, void *y, tm__activation act, const void *x, int64_t n);
@@ -141,9 +145,10 @@ typedef struct tm__kernels {
     /* loss (n) = lse - logits[target], lse (n) = log sum exp of a row of logits (n, vocab). */
     tm_status (*cross_entropy)(tm_device *dev, void *loss, void *lse, const void *logits, const int32_t *targets,
                                int64_t n, int64_t vocab);
-    /* In place: logits <- (softmax - onehot(target)) * weight[i]. weight (n) of type act. */
+    /* In place: logits <- (softmax - onehot(target)) * weight[i], and, where the logits z went through a soft cap,
+     * times 1 - (z / cap)^2. weight (n) of type act; cap 0: none. */
     tm_status (*cross_entropy_grad)(tm_device *dev, void *logits, const void *lse, const int32_t *targets,
-                                    const void *weight, int64_t n, int64_t vocab);
+                                    const void *weight, int64_t n, int64_t vocab, double cap);
 
     /* One optimiser step on n elements. w, m, v and g of type act. */
     tm_status (*adamw)(tm_device *dev, void *w, void *m, void *v, const void *g, int64_t n, const tm__adamw *o);

@@ -105,13 +105,24 @@ static tm_status embedding_grad(tm_device *dev, void *dtable, const void *dy, co
     return TM_OK;
 }
 
-static tm_status rmsnorm(tm_device *dev, void *y, void *rstd, const void *x, const void *w, tm_dtype type, int64_t n,
-                         int64_t d, double eps) {
+static tm_status rmsnorm(tm_device *dev, void *y, void *rstd, const void *x, const void *w, tm_dtype type, double shift,
+                         int64_t n, int64_t d, double eps) {
     return TM_OK;
 }
 
 static tm_status rmsnorm_grad(tm_device *dev, void *dx, bool accumulate, void *dw, const void *dy, const void *x,
-                              const void *w, tm_dtype type, const void *rstd, int64_t n, int64_t d) {
+                              const void *w, tm_dtype type, double shift, const void *rstd, int64_t n, int64_t d) {
+    return TM_OK;
+}
+
+static tm_status layernorm(tm_device *dev, void *y, void *mean, void *rstd, const void *x, const void *w,
+                           tm_dtype w_type, const void *b, tm_dtype b_type, int64_t n, int64_t d, double eps) {
+    return TM_OK;
+}
+
+static tm_status layernorm_grad(tm_device *dev, void *dx, bool accumulate, void *dw, void *db, const void *dy,
+                                const void *x, const void *w, tm_dtype w_type, const void *mean, const void *rstd,
+                                int64_t n, int64_t d) {
     return TM_OK;
 }
 
@@ -141,12 +152,20 @@ static tm_status attention_cached(tm_device *dev, void *out, const void *q, cons
     return TM_OK;
 }
 
-static tm_status swiglu(tm_device *dev, void *y, const void *gate, const void *up, int64_t n) {
+static tm_status gated(tm_device *dev, void *y, tm__activation act, const void *gate, const void *up, int64_t n) {
     return TM_OK;
 }
 
-static tm_status swiglu_grad(tm_device *dev, void *dgate, void *dup, const void *dy, const void *gate, const void *up,
-                             int64_t n) {
+static tm_status gated_grad(tm_device *dev, void *dgate, void *dup, const void *dy, tm__activation act,
+                            const void *gate, const void *up, int64_t n) {
+    return TM_OK;
+}
+
+static tm_status soft_cap(tm_device *dev, void *x, double cap, int64_t n) {
+    return TM_OK;
+}
+
+static tm_status activation(tm_device *dev, void *y, tm__activation act, const void *x, int64_t n) {
     return TM_OK;
 }
 
@@ -195,7 +214,7 @@ static tm_status cross_entropy(tm_device *dev, void *loss, void *lse, const void
 }
 
 static tm_status cross_entropy_grad(tm_device *dev, void *logits, const void *lse, const int32_t *targets,
-                                    const void *weight, int64_t n, int64_t vocab) {
+                                    const void *weight, int64_t n, int64_t vocab, double cap) {
     is_for(dev, logits, TM__FOR_LOGITS);
     return TM_OK;
 }
@@ -220,12 +239,16 @@ static const tm__kernels kernels = {
     .embedding_grad = embedding_grad,
     .rmsnorm = rmsnorm,
     .rmsnorm_grad = rmsnorm_grad,
+    .layernorm = layernorm,
+    .layernorm_grad = layernorm_grad,
     .rope = rope,
     .attention = attention,
     .attention_grad = attention_grad,
     .attention_cached = attention_cached,
-    .swiglu = swiglu,
-    .swiglu_grad = swiglu_grad,
+    .gated = gated,
+    .gated_grad = gated_grad,
+    .soft_cap = soft_cap,
+    .activation = activation,
     .add = add,
     .axpy = scaled,
     .scale = scaled,

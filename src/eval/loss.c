@@ -70,6 +70,7 @@ tm_status tm_eval_loss(tm_model *model, const tm_tokenizer *tokenizer, const tm_
     TM__TRY(tm__examples_encode(tokenizer, dataset, (tm_chat_format)checked.chat, checked.max_length,
                                 checked.full_sequence, monitor, &examples));
     tm_status status = tm__examples_fit(&examples, model);
+    if (status == TM_OK) tm__examples_note(&examples, model, monitor);
     if (status == TM_OK) status = tm__tape_create(model->dev, &tape);
     if (status == TM_OK) {
         tape->recording = false;

@@ -4,8 +4,9 @@
  *   W <- W - r (r^T W)   for o_proj and down_proj, W (d, in);   b <- b - r (r^T b);   E <- E - (E r) r^T   for E (V, d)
  *
  * Every state is a sum of these outputs, so none has a part along r afterwards: editing weights is ablating
- * activations. A tied head is the embedding and loses the direction with it.
- * Pinned by tests/golden/test_post.c and tests/unit/test_refusal_ablation.c (golden row A12).
+ * activations. A tied head is the embedding and loses the direction with it. Where a norm of weights g stands between
+ * an output y and the sum (Gemma 2), y g / rms(y) has no part along r if y has none along r g, which is what is taken
+ * out. Pinned by tests/golden/test_post.c and tests/unit/test_refusal_ablation.c (golden row A12).
  */
 #include "method/matrix.h"
 
@@ -60,14 +61,37 @@ tm_status tm__ablate_rows(tm_model *model, tm__param *table, const double *r) {
     return status;
 }
 
+/* The direction that an output must lack for its norm to lack r: r g of length 1, or r itself without a norm. */
+static tm_status before_norm(const tm_model *model, const tm__norm *norm, const double *r, double *out) {
+    int64_t d = model->config.hidden;
+    double length = 0;
+    memcpy(out, r, (size_t)d * sizeof *out);
+    if (!norm->weight.name) return TM_OK;
+    TM__TRY(tm__param_read(model->dev, &norm->weight, 0, d, out));
+    for (int64_t j = 0; j < d; j++) {
+        out[j] = r[j] * (model->config.family->norm_shift + out[j]);
+        length += out[j] * out[j];
+    }
+    for (int64_t j = 0; j < d && length > 0; j++) out[j] /= sqrt(length);
+    return TM_OK;
+}
+
+static tm_status ablate_writer(tm_model *model, tm__linear *writer, const tm__norm *norm, const double *r,
+                               double *room) {
+    TM__TRY(before_norm(model, norm, r, room));
+    TM__TRY(tm__ablate_output(model, &writer->weight, room));
+    return writer->bias.value.data ? tm__ablate_output(model, &writer->bias, room) : TM_OK;
+}
+
 tm_status tm__ablate_model(tm_model *model, const double *r) {
     TM__TRY(tm__ablate_rows(model, &model->embed, r));
-    for (int64_t layer = 0; layer < model->config.layers; layer++) {
-        tm__linear *writers[] = {&model->blocks[layer].o, &model->blocks[layer].down};
-        for (size_t i = 0; i < TM__COUNT(writers); i++) {
-            TM__TRY(tm__ablate_output(model, &writers[i]->weight, r));
-            if (writers[i]->bias.value.data) TM__TRY(tm__ablate_output(model, &writers[i]->bias, r));
-        }
+    double *room = tm__alloc((size_t)model->config.hidden, sizeof *room);
+    tm_status status = room ? TM_OK : tm__fail_memory();
+    for (int64_t layer = 0; layer < model->config.layers && status == TM_OK; layer++) {
+        tm__block *block = &model->blocks[layer];
+        status = ablate_writer(model, &block->o, &block->norm[TM__NORM_ATTENTION_POST], r, room);
+        if (status == TM_OK) status = ablate_writer(model, &block->down, &block->norm[TM__NORM_MLP_POST], r, room);
     }
-    return TM_OK;
+    free(room);
+    return status;
 }

@@ -91,6 +91,7 @@ static tm_status watch(void *user, const void *data, int64_t n) {
 static tm_status watch_begin(tm_model *model, tm__linear *linear, layer_input *in) {
     bool adapted = model->adapter_count > 0;
     *in = (layer_input){.dev = model->dev, .linear = linear};
+    if (!tm__linear_exists(linear)) return TM_OK;
     if (adapted) in->adapter = tm__adapter_find(linear, model->adapter_count - 1);
     if (adapted && !in->adapter) return TM_OK;
     if (in->adapter) {

@@ -216,17 +216,17 @@ static tm_status answer_all(const attack *a, const tm_dataset *prompts, tm_datas
     return status;
 }
 
-/* The place-holders' embeddings moved by delta: (sets, width, hidden) in fp32. */
+/* The place-holders' embeddings, as the first block reads them, moved by delta: (sets, width, hidden) in fp32. */
 static tm_status fill_vectors(const attack *a, float *out) {
     const tm_tensor *table = &a->job->model->embed.value;
     size_t d = (size_t)table->shape[1], size = tm__dtype_size(table->dtype);
-    double *row = tm__alloc(d, sizeof *row);
+    double *row = tm__alloc(d, sizeof *row), scale = a->job->model->config.embed_scale;
     if (!row) return tm__fail_memory();
     for (size_t s = 0; s < a->sets; s++)
         for (size_t k = 0; k < (size_t)a->o->tokens; k++) {
             size_t id = (size_t)a->rows[s].ids.data[(size_t)a->rows[s].at + k], at = s * a->size + k * d;
             tm__convert(row, TM_F64, (const char *)table->data + id * d * size, table->dtype, d);
-            for (size_t i = 0; i < d; i++) out[at + i] = (float)(row[i] + a->delta[at + i]);
+            for (size_t i = 0; i < d; i++) out[at + i] = (float)(scale * row[i] + a->delta[at + i]);
         }
     free(row);
     return TM_OK;

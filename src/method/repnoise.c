@@ -164,7 +164,8 @@ static tm_status head_chunk(harmful_run *run, tm__var *normed, int64_t first, in
     const void *seed = run->times;
     tm__var *input, *loss;
     TM__TRY(tm__tape_input(run->heads, normed->value, normed->needs_grad, &input));
-    TM__TRY(tm__op_head_loss(run->heads, input, tm__model_head(run->trainer->model), &some, run->terms + first, &loss));
+    const tm__head head = tm__model_head(run->trainer->model);
+    TM__TRY(tm__op_head_loss(run->heads, input, &head, &some, run->terms + first, &loss));
     if (!loss->needs_grad) return TM_OK; /* LoRA at the embeddings: a number that nothing can be taught */
     input->grad = normed->grad;
     tm_status status = tm__tape_backward(run->heads, 1, &loss, &seed);
@@ -195,7 +196,7 @@ static tm_status add_lens(harmful_run *run, tm__var *state) {
     tm_model *model = run->trainer->model;
     tm__var *input, *normed;
     TM__TRY(tm__tape_input(run->norms, state->value, state->needs_grad, &input));
-    TM__TRY(tm__op_rmsnorm(run->norms, input, &model->final_norm, model->config.rms_eps, &normed));
+    TM__TRY(tm__model_norm(model, run->norms, input, &model->final_norm, &normed));
     TM__TRY(add_term(run, normed, 1));
     input->grad = state->grad;
     tm_status status = tm__tape_backward(run->norms, 0, NULL, NULL);
@@ -219,9 +220,10 @@ static tm_status look_through_lens(harmful_run *run, tm__var *hidden) {
 static tm_status scale_lens(harmful_run *run, tm__var *hidden, double slope) {
     tm_model *model = run->trainer->model;
     tm_device *dev = model->dev;
-    tm__param *params[] = {tm__model_head(model), &model->final_norm};
+    const tm__head head = tm__model_head(model);
+    tm__param *params[] = {head.weight, &model->final_norm.weight, &model->final_norm.bias, head.bias};
     for (size_t i = 0; i < TM__COUNT(params); i++)
-        if (params[i]->trainable)
+        if (params[i] && params[i]->trainable)
             TM__TRY(dev->k->scale(dev, params[i]->grad, slope, params[i]->grad, tm__tensor_count(&params[i]->value)));
     for (int64_t i = 0; i <= layers_of(run); i++) {
         tm__var *var = i < layers_of(run) ? run->forward.states[i] : hidden;

@@ -30,7 +30,7 @@ tm_status tm__adapter_add(tm_model *model, int64_t layer, int index, int64_t ran
     if (!tm__grow((void **)&linear->adapters, &linear->adapter_cap, linear->adapter_count + 1,
                   sizeof *linear->adapters))
         return tm__fail_memory();
-    char *path = tm__linear_path(layer, index);
+    char *path = tm__linear_path(model, layer, index);
     if (!path) return tm__fail_memory();
     tm__adapter made = {
         .rank = rank, .alpha = alpha, .scale = scale, .dropout = dropout, .active = true, .number = number};
@@ -69,10 +69,35 @@ tm__adapter *tm__adapter_find(const tm__linear *linear, size_t number) {
 
 /* ---- adding ------------------------------------------------------------------------------------------------------ */
 
-/* Marks the linears that a comma-separated list names. */
-static tm_status parse_targets(const char *targets, bool chosen[TM__LINEARS]) {
+/* A linear of the family by its module name, of any family where that is NULL; -1: none. */
+static int find_linear(const tm__family *family, const char *name, size_t len) {
+    for (size_t f = 0; family || tm__family_at(f); f++) {
+        for (int k = 0; k < TM__LINEARS; k++) {
+            const char *has = tm__linear_name(family ? family : tm__family_at(f), k);
+            if (has && strlen(has) == len && memcmp(has, name, len) == 0) return k;
+        }
+        if (family) break;
+    }
+    return -1;
+}
+
+static tm_status no_linear(const tm__family *family, const char *name, size_t len) {
+    char hint[128] = "choose from ";
+    for (int k = 0; k < TM__LINEARS; k++) {
+        const char *has = tm__linear_name(family ? family : tm__family_at(0), k);
+        size_t end = strlen(hint);
+        if (has) snprintf(hint + end, sizeof hint - end, "%s%s", k ? "," : "", has);
+    }
+    size_t used = strlen(hint);
+    snprintf(hint + used, sizeof hint - used, " or all-linear");
+    return tm__fail(TM_INVALID, NULL, "lora-targets", hint, "'%.*s' is not a linear layer of the model",
+                    (int)TM__MIN(len, (size_t)60), name);
+}
+
+/* Marks the linears of a family (NULL: any) that a comma-separated list names. */
+static tm_status parse_targets(const tm__family *family, const char *targets, bool chosen[TM__LINEARS]) {
     if (strcmp(targets, "all-linear") == 0) {
-        for (int k = 0; k < TM__LINEARS; k++) chosen[k] = true;
+        for (int k = 0; k < TM__LINEARS; k++) chosen[k] = !family || family->linear[k];
         return TM_OK;
     }
     for (const char *at = targets;; at++) {
@@ -80,13 +105,8 @@ static tm_status parse_targets(const char *targets, bool chosen[TM__LINEARS]) {
         size_t len = strcspn(at, ",");
         size_t word = len;
         while (word > 0 && at[word - 1] == ' ') word--;
-        int found = -1;
-        for (int k = 0; k < TM__LINEARS; k++)
-            if (strlen(tm__linear_name(k)) == word && memcmp(tm__linear_name(k), at, word) == 0) found = k;
-        if (found < 0)
-            return tm__fail(TM_INVALID, NULL, "lora-targets",
-                            "choose from q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj or all-linear",
-                            "'%.*s' is not a linear layer of the model", (int)TM__MIN(word, (size_t)60), at);
+        int found = find_linear(family, at, word);
+        if (found < 0) return no_linear(family, at, word);
         chosen[found] = true;
         at += len;
         if (!*at) return TM_OK;
@@ -95,7 +115,7 @@ static tm_status parse_targets(const char *targets, bool chosen[TM__LINEARS]) {
 
 tm_status tm__adapter_check_targets(const char *targets) {
     bool chosen[TM__LINEARS];
-    return parse_targets(targets, chosen);
+    return parse_targets(NULL, targets, chosen);
 }
 
 static tm_status initialise(tm_model *model, tm__adapter *adapter, uint64_t seed, uint32_t index) {
@@ -123,7 +143,7 @@ static tm_status describe(const tm_model *model, const tm_lora_options *options,
     json_t *targets = json_array();
     bool ok = targets != NULL;
     for (int k = 0; ok && k < TM__LINEARS; k++)
-        if (chosen[k]) ok = json_array_append_new(targets, json_string(tm__linear_name(k))) == 0;
+        if (chosen[k]) ok = json_array_append_new(targets, json_string(tm__linear_name(model->config.family, k))) == 0;
     json_t *made = ok ? json_pack("{s:{}, s:s?, s:s, s:b, s:b, s:b, s:f, s:f, s:n, s:s, s:i, s:{}, s:O, s:s, s:b, s:b}",
                                   "alpha_pattern", "base_model_name_or_path", model->directory, "bias", "none",
                                   "fan_in_fan_out", 0, "inference_mode", 1, "init_lora_weights", 1, "lora_alpha",
@@ -169,7 +189,7 @@ tm_status tm_model_add_lora(tm_model *model, const tm_lora_options *options, uin
     json_t *config;
     if (!options) options = &defaults;
     TM__TRY(check_options(options));
-    TM__TRY(parse_targets(options->targets ? options->targets : "q_proj,v_proj", chosen));
+    TM__TRY(parse_targets(model->config.family, options->targets ? options->targets : "q_proj,v_proj", chosen));
     TM__TRY(describe(model, options, chosen, &config));
     tm_status status = add_parts(model, options, chosen, seed);
     if (status != TM_OK) {

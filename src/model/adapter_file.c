@@ -63,8 +63,9 @@ static tm_status read_matrix(reader *r, const char *path, const char *which, tm_
 
 static tm_status read_part(reader *r, int64_t layer, int index) {
     tm_device *dev = r->model->dev;
-    char *path = tm__linear_path(layer, index);
     bool wanted = false;
+    if (!tm__linear_exists(tm__block_linear(&r->model->blocks[layer], index))) return TM_OK;
+    char *path = tm__linear_path(r->model, layer, index);
     tm__adapter *adapter;
     tm__adapter_shape s;
     tm_status status = path ? tm__adapter_rules_part(r->rules, path, &wanted, &s) : tm__fail_memory();
@@ -236,7 +237,7 @@ static tm_status add_part(writer *w, int64_t layer, int index) {
     tm__linear *linear = tm__block_linear(&w->model->blocks[layer], index);
     tm__adapter *adapter = tm__adapter_find(linear, w->model->adapter_count - 1);
     if (!adapter) return TM_OK;
-    char *path = tm__linear_path(layer, index);
+    char *path = tm__linear_path(w->model, layer, index);
     tm_status status = path ? TM_OK : tm__fail_memory();
     if (status == TM_OK) status = add_entry(w, tm__format(PREFIX "%s.lora_A.weight", path), &adapter->a);
     if (status == TM_OK) status = add_entry(w, tm__format(PREFIX "%s.lora_B.weight", path), &adapter->b);

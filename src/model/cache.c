@@ -4,6 +4,7 @@
  * call feeds any number of tokens of any slots: whole prompts, or one token each. Every kernel used is row-invariant,
  * so what a slot computes does not depend on which other slots are in the call.
  */
+#include "model/block.h"
 #include "model/weights.h"
 
 #include <stdlib.h>
@@ -86,16 +87,10 @@ tm_status tm__cache_spread(tm_model *model, tm__cache *cache, int64_t count) {
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
 
-typedef struct decode_run {
-    tm_model *model;
-    tm__cache *cache;
-    tm__attention_cached shape;
-} decode_run;
-
 /* Writes rows (tokens, kv_heads * head_dim) into a layer's cache; runs of one slot's successive positions are one copy.
  */
-static tm_status store(const decode_run *run, void *cache, const void *rows) {
-    const tm__attention_cached *a = &run->shape;
+static tm_status store(const tm__block_run *run, void *cache, const void *rows) {
+    const tm__attention_cached *a = &run->cached;
     size_t row = row_elements(run->model);
     for (int64_t i = 0, n; i < a->tokens; i += n) {
         for (n = 1; i + n < a->tokens && a->slot[i + n] == a->slot[i]; n++)
@@ -106,97 +101,89 @@ static tm_status store(const decode_run *run, void *cache, const void *rows) {
     return TM_OK;
 }
 
-static tm_status attend(tm__tape *tape, const decode_run *run, int64_t layer, tm__var *x, tm__var **y) {
+tm_status tm__cache_attend(tm__tape *tape, const tm__block_run *run, tm__var *q, tm__var *k, tm__var *v,
+                           tm__var **out) {
     tm_device *dev = run->model->dev;
-    tm__block *block = &run->model->blocks[layer];
-    const tm__attention_cached *a = &run->shape;
-    const tm__rope_table *rope = &run->model->rope;
-    void *cache_k = run->cache->k[layer], *cache_v = run->cache->v[layer];
-    tm__var *normed, *q, *k, *v, *mixed;
-    TM__TRY(tm__op_rmsnorm(tape, x, &block->input_norm, run->model->config.rms_eps, &normed));
-    TM__TRY(tm__op_linear(tape, normed, &block->q, &q));
-    TM__TRY(tm__op_linear(tape, normed, &block->k, &k));
-    TM__TRY(tm__op_linear(tape, normed, &block->v, &v));
-    tm__tape_drop(tape, normed);
-    TM__TRY(dev->k->rope(dev, q->value.data, false, q->value.data, rope->cos, rope->sin, a->position, a->tokens,
+    const tm__attention_cached *a = &run->cached;
+    const tm__rope_table *rope = run->rope;
+    void *cache_k = run->cache->k[run->layer], *cache_v = run->cache->v[run->layer];
+    TM__TRY(dev->k->rope(dev, q->value.data, false, q->value.data, rope->cos, rope->sin, run->position, a->tokens,
                          a->heads, a->head_dim, rope->rotary, 1));
-    TM__TRY(dev->k->rope(dev, k->value.data, false, k->value.data, rope->cos, rope->sin, a->position, a->tokens,
+    TM__TRY(dev->k->rope(dev, k->value.data, false, k->value.data, rope->cos, rope->sin, run->position, a->tokens,
                          a->kv_heads, a->head_dim, rope->rotary, 1));
     TM__TRY(store(run, cache_k, k->value.data));
     TM__TRY(store(run, cache_v, v->value.data));
     tm__tape_drop(tape, k);
     tm__tape_drop(tape, v);
     const int64_t shape[] = {a->tokens, a->heads * a->head_dim};
-    TM__TRY(tm__tape_output(tape, 2, shape, false, &mixed));
-    TM__TRY(dev->k->attention_cached(dev, mixed->value.data, q->value.data, cache_k, cache_v, a));
+    TM__TRY(tm__tape_output(tape, 2, shape, false, out));
+    TM__TRY(dev->k->attention_cached(dev, (*out)->value.data, q->value.data, cache_k, cache_v, a));
     tm__tape_drop(tape, q);
-    TM__TRY(tm__op_linear(tape, mixed, &block->o, y));
-    tm__tape_drop(tape, mixed);
-    return TM_OK;
-}
-
-static tm_status decode_block(tm__tape *tape, const decode_run *run, int64_t layer, tm__var *x, tm__var **y) {
-    tm__block *block = &run->model->blocks[layer];
-    tm__var *mixed, *middle, *normed, *gate, *up, *gated, *moved;
-    TM__TRY(attend(tape, run, layer, x, &mixed));
-    TM__TRY(tm__op_add(tape, x, mixed, &middle));
-    tm__tape_drop(tape, mixed);
-    TM__TRY(tm__op_rmsnorm(tape, middle, &block->post_norm, run->model->config.rms_eps, &normed));
-    TM__TRY(tm__op_linear(tape, normed, &block->gate, &gate));
-    TM__TRY(tm__op_linear(tape, normed, &block->up, &up));
-    tm__tape_drop(tape, normed);
-    TM__TRY(tm__op_swiglu(tape, gate, up, &gated));
-    tm__tape_drop(tape, gate);
-    tm__tape_drop(tape, up);
-    TM__TRY(tm__op_linear(tape, gated, &block->down, &moved));
-    tm__tape_drop(tape, gated);
-    TM__TRY(tm__op_add(tape, middle, moved, y));
-    tm__tape_drop(tape, middle);
-    tm__tape_drop(tape, moved);
     return TM_OK;
 }
 
 static tm_status check_tokens(const tm_model *model, const tm__cache *cache, int64_t tokens, const int32_t *ids,
-                              const int32_t *slot, const int32_t *position, int64_t *positions) {
-    *positions = 0;
+                              const int32_t *slot, const int32_t *position) {
     for (int64_t i = 0; i < tokens; i++) {
         TM__TRY(tm__model_check_id(model, ids[i]));
         if (slot[i] < 0 || slot[i] >= cache->slots || position[i] < 0 || position[i] >= cache->capacity)
             return tm__fail(TM_INVALID, NULL, NULL, NULL, "slot %d, position %d lies outside the cache", slot[i],
                             position[i]);
-        *positions = TM__MAX(*positions, (int64_t)position[i] + 1);
     }
     return TM_OK;
 }
 
+/* The rotary table and its rows, as in forward.c. length NULL: a slot's sequence ends with its last token here. */
+static tm_status find_rope(tm_model *model, tm__tape *tape, int64_t slots, int64_t tokens, const int32_t *slot,
+                           const int32_t *position, const int32_t *length, tm__block_run *run) {
+    int64_t positions = 0;
+    for (int64_t i = 0; i < tokens; i++)
+        positions = TM__MAX(positions, (int64_t)(length ? length[i] : position[i] + 1));
+    run->rope = &model->rope;
+    run->position = position;
+    if (!tm__rope_depends(&model->config, positions)) return tm__rope_reserve(model, positions);
+    if (length) return tm__rope_rows(model, tape, tokens, position, length, &run->rope, &run->position);
+    int32_t *end = tm__zalloc((size_t)slots, sizeof *end), *known = tm__alloc((size_t)tokens, sizeof *known);
+    tm_status status = end && known ? TM_OK : tm__fail_memory();
+    if (status == TM_OK) {
+        for (int64_t i = 0; i < tokens; i++) end[slot[i]] = TM__MAX(end[slot[i]], position[i] + 1);
+        for (int64_t i = 0; i < tokens; i++) known[i] = end[slot[i]];
+        status = tm__rope_rows(model, tape, tokens, position, known, &run->rope, &run->position);
+    }
+    free(end);
+    free(known);
+    return status;
+}
+
 tm_status tm__model_decode(tm_model *model, tm__tape *tape, tm__cache *cache, int64_t tokens, const int32_t *ids,
-                           const int32_t *slot, const int32_t *position, tm__var **hidden) {
+                           const int32_t *slot, const int32_t *position, const int32_t *length, tm__var **hidden) {
     const tm__config *c = &model->config;
     const tm__kernels *kernels = model->dev->k;
-    int64_t positions;
     tm__var *x, *y;
     assert(!tape->recording && tape->row_invariant);
     if (!kernels->attention_cached) return tm__device_lacks(model->dev, "attention_cached");
     if (!kernels->rope) return tm__device_lacks(model->dev, "rope");
-    TM__TRY(check_tokens(model, cache, tokens, ids, slot, position, &positions));
-    TM__TRY(tm__rope_reserve(model, positions));
-    const decode_run run = {.model = model,
-                            .cache = cache,
-                            .shape = {.tokens = tokens,
-                                      .heads = c->heads,
-                                      .kv_heads = c->kv_heads,
-                                      .head_dim = c->head_dim,
-                                      .capacity = cache->capacity,
-                                      .slot = slot,
-                                      .position = position,
-                                      .scale = 1 / sqrt((double)c->head_dim)}};
-    TM__TRY(tm__op_embedding(tape, &model->embed, ids, tokens, &x));
-    for (int64_t i = 0; i < c->layers; i++) {
-        TM__TRY(decode_block(tape, &run, i, x, &y));
+    TM__TRY(check_tokens(model, cache, tokens, ids, slot, position));
+    tm__block_run run = {.model = model,
+                         .cache = cache,
+                         .cached = {.tokens = tokens,
+                                    .heads = c->heads,
+                                    .kv_heads = c->kv_heads,
+                                    .head_dim = c->head_dim,
+                                    .capacity = cache->capacity,
+                                    .slot = slot,
+                                    .position = position,
+                                    .scale = c->attention_scale,
+                                    .soft_cap = c->attention_cap}};
+    TM__TRY(find_rope(model, tape, cache->slots, tokens, slot, position, length, &run));
+    TM__TRY(tm__model_embed(model, tape, ids, tokens, &x));
+    for (run.layer = 0; run.layer < c->layers; run.layer++) {
+        run.cached.window = c->window ? c->window[run.layer] : 0;
+        TM__TRY(tm__block_forward(tape, &run, x, &y));
         tm__tape_drop(tape, x);
         x = y;
     }
-    TM__TRY(tm__op_rmsnorm(tape, x, &model->final_norm, c->rms_eps, hidden));
+    TM__TRY(tm__model_norm(model, tape, x, &model->final_norm, hidden));
     tm__tape_drop(tape, x);
     return TM_OK;
 }

@@ -1,5 +1,5 @@
-/* create.c: a new model from the text of a config.json: matrices from N(0, initializer_range), norms 1, biases 0; in
- * memory, or straight to files.
+/* create.c: a new model from the text of a config.json: matrices from N(0, initializer_range), norms 1 (0 where
+ * the family adds 1), biases 0; in memory, or straight to files.
  *
  * Parameter i of the fixed order draws from the Philox stream (seed, INIT, i): its values depend on nothing else, so
  * that a checkpoint written tensor by tensor holds what saving the model in memory would have written
@@ -25,7 +25,7 @@ static values values_of(const tm_model *model, const tm__param *param, uint64_t 
     if (param->value.ndim == 2)
         v.deviation = model->config.initializer_range;
     else
-        v.constant = bias ? 0 : 1;
+        v.constant = bias ? 0 : 1 - model->config.family->norm_shift;
     return v;
 }
 

@@ -58,9 +58,11 @@ typedef struct run {
     tm__tape *tape;
     tm__sampler *sampler;
     int64_t tokens, tokens_cap; /* of this step */
-    int32_t *ids, *slot, *position, *picked;
+    int32_t *ids, *slot, *position, *length, *picked;
     void *logits; /* (slot_count, vocab) */
     int64_t rows_done, tokens_done;
+    const tm_monitor *monitor;
+    bool noted; /* that a row is longer than what the model was trained for */
 } run;
 
 static void run_release(run *r) {
@@ -73,6 +75,7 @@ static void run_release(run *r) {
     free(r->ids);
     free(r->slot);
     free(r->position);
+    free(r->length);
     free(r->picked);
     free(r->logits);
 }
@@ -94,9 +97,10 @@ static tm_status run_open(run *r) {
     r->ids = tm__alloc((size_t)r->tokens_cap, sizeof *r->ids);
     r->slot = tm__alloc((size_t)r->tokens_cap, sizeof *r->slot);
     r->position = tm__alloc((size_t)r->tokens_cap, sizeof *r->position);
+    r->length = tm__alloc((size_t)r->tokens_cap, sizeof *r->length);
     r->picked = tm__alloc((size_t)r->slot_count, sizeof *r->picked);
     r->logits = tm__alloc((size_t)(r->slot_count * vocab), tm__dtype_size(r->model->dev->act));
-    if (!r->made || !r->slots || !r->ids || !r->slot || !r->position || !r->picked || !r->logits)
+    if (!r->made || !r->slots || !r->ids || !r->slot || !r->position || !r->length || !r->picked || !r->logits)
         return tm__fail_memory();
     for (int64_t i = 0; i < r->slot_count; i++) r->slots[i].row = -1;
     TM__TRY(tm__sampler_create(vocab, r->options, &r->sampler));
@@ -120,8 +124,11 @@ static void admit(run *r) {
     }
 }
 
-/* Every prompt keeps one token of its own, whose hidden state gives the first new one. */
+/* Every prompt keeps one token of its own, whose hidden state gives the first new one. Prompts share nothing where the
+ * rotation of a token depends on its prompt's length. */
 static int64_t common_tokens(const run *r) {
+    for (size_t i = 0; i < r->rows; i++)
+        if (tm__rope_depends(&r->model->config, (int64_t)r->prompts[i].len)) return 0;
     int64_t common = (int64_t)r->prompts[0].len - 1;
     for (size_t i = 1; i < r->rows; i++) {
         int64_t same = 0, limit = TM__MIN(common, (int64_t)r->prompts[i].len - 1);
@@ -140,8 +147,10 @@ static tm_status share_prefix(run *r) {
             r->ids[k] = r->prompts[0].data[r->shared + k];
             r->slot[k] = 0;
             r->position[k] = (int32_t)(r->shared + k);
+            r->length[k] = r->position[k] + 1; /* nothing depends on it: see common_tokens */
         }
-        tm_status status = tm__model_decode(r->model, r->tape, r->cache, n, r->ids, r->slot, r->position, &hidden);
+        tm_status status =
+            tm__model_decode(r->model, r->tape, r->cache, n, r->ids, r->slot, r->position, r->length, &hidden);
         tm__tape_reset(r->tape);
         TM__TRY(status);
         r->shared += n;
@@ -166,6 +175,7 @@ static void gather(run *r) {
         for (int64_t k = 0; k < n; k++) {
             r->ids[r->tokens] = token_at(r, s->row, s->fed);
             r->slot[r->tokens] = (int32_t)i;
+            r->length[r->tokens] = (int32_t)total;
             r->position[r->tokens++] = (int32_t)s->fed++;
         }
         s->ready = s->fed == total ? r->tokens - 1 : -1;
@@ -221,6 +231,10 @@ static tm_status pick_tokens(run *r, const tm__var *hidden) {
 static tm_status make_room(run *r) {
     int64_t need = 0;
     for (int64_t i = 0; i < r->tokens; i++) need = TM__MAX(need, (int64_t)r->position[i] + 1);
+    if (need > r->model->config.max_positions && !r->noted) {
+        tm__rope_note(r->model, need, r->monitor);
+        r->noted = true;
+    }
     if (need <= r->cache->capacity) return TM_OK;
     return tm__cache_grow(r->model, r->cache, TM__MAX(need, r->cache->capacity + r->cache->capacity / 2));
 }
@@ -230,7 +244,8 @@ static tm_status step(run *r) {
     admit(r);
     gather(r);
     TM__TRY(make_room(r));
-    tm_status status = tm__model_decode(r->model, r->tape, r->cache, r->tokens, r->ids, r->slot, r->position, &hidden);
+    tm_status status =
+        tm__model_decode(r->model, r->tape, r->cache, r->tokens, r->ids, r->slot, r->position, r->length, &hidden);
     if (status == TM_OK) status = pick_tokens(r, hidden);
     tm__tape_reset(r->tape);
     return status;
@@ -291,8 +306,15 @@ static tm_generate_options complete(const tm_generate_options *options) {
 tm_status tm_generate(tm_model *model, const tm_ids *prompts, size_t n, const int32_t *stop, size_t n_stop,
                       const tm_generate_options *options, const tm_monitor *monitor, tm_ids *out) {
     const tm_generate_options chosen = complete(options);
-    run r = {.model = model, .options = &chosen, .prompts = prompts, .rows = n, .stop = stop, .stops = n_stop};
+    run r = {.model = model,
+             .options = &chosen,
+             .prompts = prompts,
+             .rows = n,
+             .stop = stop,
+             .stops = n_stop,
+             .monitor = monitor};
     TM__TRY(check_options(&chosen));
+    TM__TRY(tm__model_check_language(model));
     if (n == 0) return TM_OK;
     tm_status status = run_open(&r);
     if (status == TM_OK) status = run_all(&r, monitor);

@@ -13,7 +13,8 @@ static tm_status count_scalars(void *user, tm__param *param, bool is_adapter) {
 void tm_model_describe(const tm_model *model, tm_model_info *info) {
     const tm__config *c = &model->config;
     *info = (tm_model_info){
-        .architecture = "LlamaForCausalLM",
+        .architecture = c->labels ? c->family->classifier : c->family->causal,
+        .labels = c->labels,
         .hidden_size = c->hidden,
         .intermediate_size = c->intermediate,
         .layers = c->layers,

@@ -68,7 +68,7 @@ static tm_status check_unexpected(tm_model *model) {
         while (at < count && strcmp(items[at].param->name, name) < 0) at++; /* both lists are in name order */
         if (at < count && strcmp(items[at].param->name, name) == 0) continue;
         if (ends_with(name, ".rotary_emb.inv_freq")) continue; /* a buffer that old versions saved */
-        if (model->config.tied && strcmp(name, "lm_head.weight") == 0)
+        if (model->config.tied && !model->config.labels && strcmp(name, "lm_head.weight") == 0)
             status = check_tied_head(model, i);
         else
             status = tm__fail(TM_MISMATCH, tm__checkpoint_file(model->files, i), name, NULL,

@@ -1,9 +1,12 @@
-/* model.h: a decoder in the Llama architecture: config, weights, forward pass, adapters, cache.
+/* model.h: decoder-only language models: config, weights, forward pass, adapters, cache.
  *
- *   x = embed[ids]
- *   per block:  x += o_proj( attention( rope(q_proj(n1(x))), rope(k_proj(n1(x))), v_proj(n1(x)) ) )
- *               x += down_proj( silu(gate_proj(n2(x))) * up_proj(n2(x)) )
- *   logits = head( norm(x) )
+ * One block with options serves every family (family.c); what a family lacks is the identity:
+ *
+ *   x = scale * embed[ids]
+ *   per block:  a = post1( o( attention( rope(qn(q(n1(x)))), rope(kn(k(n1(x)))), v(n1(x)) ) ) )
+ *               m = post2( down( act(gate(n2(y))) * up(n2(y)) ) ),  y = x + a
+ *               x = y + m;   parallel blocks: x = x + a + m, with n1(x) for n2(y)
+ *   logits = cap( head( norm(x) ) )
  */
 #ifndef TM_MODEL_H
 #define TM_MODEL_H
@@ -12,12 +15,71 @@
 
 struct json_t;
 
+/* Linears of a block and norms in it, in no family all of them. */
+enum tm__linear_index { TM__Q, TM__K, TM__V, TM__O, TM__GATE, TM__UP, TM__DOWN, TM__LINEARS };
+enum tm__norm_index {
+    TM__NORM_INPUT,          /* before attention; of a parallel block also before the feed-forward layer */
+    TM__NORM_ATTENTION_POST, /* behind attention, before the residual sum */
+    TM__NORM_MLP,            /* before the feed-forward layer */
+    TM__NORM_MLP_POST,       /* behind it */
+    TM__NORM_Q,              /* of each head's query and key, before rotation */
+    TM__NORM_K,
+    TM__NORMS
+};
+
+typedef enum tm__bias { TM__BIAS_NONE, TM__BIAS_ALWAYS, TM__BIAS_KEY /* as config.json says */ } tm__bias;
+typedef enum tm__windows {
+    TM__WINDOW_NONE,      /* every token sees all before it */
+    TM__WINDOW_ALL,       /* sliding_window in every block */
+    TM__WINDOW_LAST,      /* where use_sliding_window: blocks from max_window_layers on, or as layer_types says */
+    TM__WINDOW_ALTERNATE, /* every other block from the first, or as layer_types says */
+} tm__windows;
+
+/* What an architecture fixes, and transformers' defaults of what it leaves to config.json. */
+typedef struct tm__family {
+    const char *causal, *classifier; /* architecture names */
+    const char *model_type;
+    const char *linear[TM__LINEARS]; /* module below model.layers.N; NULL: there is none */
+    const char *norm[TM__NORMS];
+    const char *final_norm; /* "model.norm" */
+    const char *act_key;    /* key of the activation */
+    const char *act;        /* its default */
+    const char *reads[12];  /* keys of `refused` in config.c that this family understands */
+    tm__bias qkv_bias, o_bias, mlp_bias;
+    tm__windows windows;
+    bool layer_norm;  /* LayerNorm with bias; else RMSNorm */
+    bool parallel;    /* attention and feed-forward layer both read the same normed input */
+    bool qk_norm_key; /* query and key norms only where qk_layernorm says so */
+    bool head_bias, tied, scales_embedding, caps;
+    double norm_shift;                         /* RMSNorm multiplies by norm_shift + weight */
+    double rotary_share;                       /* default of partial_rotary_factor; 0: whole heads are rotated */
+    int64_t kv_heads, head_dim, max_positions; /* defaults; 0: num_attention_heads, hidden_size / heads */
+} tm__family;
+
+typedef enum tm__rope_type {
+    TM__ROPE_DEFAULT,
+    TM__ROPE_LINEAR,
+    TM__ROPE_LLAMA3,
+    TM__ROPE_DYNAMIC,
+    TM__ROPE_YARN
+} tm__rope_type;
+
 typedef struct tm__config {
+    const tm__family *family;
+    int64_t labels; /* of a sequence classifier; 0: a language model */
     int64_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, max_positions;
-    double rms_eps, rope_theta, initializer_range;
-    bool tied, attention_bias, mlp_bias;
-    int rope_type; /* 0 default, 1 linear, 2 llama3 */
-    double rope_factor, rope_low_freq, rope_high_freq;
+    double norm_eps, initializer_range;
+    bool tied, qkv_bias, o_bias, mlp_bias, qk_norm;
+    tm__activation activation;
+    double embed_scale, attention_scale;
+    double attention_cap, final_cap;        /* 0: none */
+    double residual_dropout, embed_dropout; /* while training */
+    int64_t *window;                        /* (layers) tokens that a token sees, 0: all; NULL: all in every block */
+    int64_t rotary;                         /* dimensions of a head that are rotated */
+    tm__rope_type rope_type;
+    double rope_theta, rope_factor, rope_low_freq, rope_high_freq;
+    double rope_attention_factor, rope_beta_fast, rope_beta_slow; /* yarn; cosines and sines times the factor */
+    bool rope_truncate;
     int64_t rope_original_positions;
     tm_dtype dtype;           /* torch_dtype */
     int32_t bos, eos[8], pad; /* -1: none */
@@ -25,9 +87,13 @@ typedef struct tm__config {
     struct json_t *raw; /* the whole config.json; unknown keys are written back untouched */
 } tm__config;
 
+typedef struct tm__norm {
+    tm__param weight, bias; /* name NULL: there is none */
+} tm__norm;
+
 typedef struct tm__block {
-    tm__param input_norm, post_norm;
-    tm__linear q, k, v, o, gate, up, down;
+    tm__norm norm[TM__NORMS];
+    tm__linear q, k, v, o, gate, up, down; /* weight.name NULL: there is none */
 } tm__block;
 
 /* A parameter for which an adapter brings values of its own (PEFT's modules_to_save). */
@@ -40,9 +106,11 @@ typedef struct tm__replaced {
 struct tm_model {
     tm_device *dev;
     tm__config config;
-    struct tm__checkpoint *files;      /* mapped weights; NULL for a new model */
-    char *directory;                   /* where it came from, or NULL */
-    tm__param embed, final_norm, head; /* head.value.data NULL when tied: embed is used */
+    struct tm__checkpoint *files; /* mapped weights; NULL for a new model */
+    char *directory;              /* where it came from, or NULL */
+    tm__param embed, head;        /* head.name NULL when tied: embed is used */
+    tm__param head_bias, score;   /* name NULL: there is none; score (labels, hidden) is a classifier's head */
+    tm__norm final_norm;
     tm__block *blocks;
     tm__rope_table rope; /* grown on demand past max_positions */
     /* Adapters are numbered in the order they were added; an adapter has a part {A, B} in each linear it targets. */
@@ -54,10 +122,17 @@ struct tm_model {
     struct json_t *adapter_config;
 };
 
-/* Linear `index` (0..6: q k v o gate up down) of a block and its module name ("q_proj"). */
-enum { TM__LINEARS = 7 };
+/* Family of an architecture or, where that is NULL, of a model_type; NULL: not known. */
+const tm__family *tm__family_find(const char *architecture, const char *model_type);
+const tm__family *tm__family_at(size_t index); /* NULL: past the last */
+/* "LlamaForCausalLM, ..." of all that are supported: hint of a refusal. */
+const char *tm__family_list(void);
+
+/* Linear `index` of a block. One that the family lacks has no name and no value. */
 tm__linear *tm__block_linear(tm__block *block, int index);
-const char *tm__linear_name(int index);
+bool tm__linear_exists(const tm__linear *linear);
+/* "q_proj"; NULL: the family has none. */
+const char *tm__linear_name(const tm__family *family, int index);
 
 /* `file` names the text in errors; may be NULL. On failure *config is untouched. */
 tm_status tm__config_parse(const char *text, size_t len, const char *file, tm__config *config);
@@ -65,10 +140,18 @@ tm_status tm__config_parse(const char *text, size_t len, const char *file, tm__c
 tm_status tm__config_eos(const struct json_t *object, const char *file, tm__config *config);
 void tm__config_release(tm__config *config);
 
-/* Inverse frequencies (head_dim/2) after scaling. */
-void tm__rope_frequencies(const tm__config *config, double *frequency);
+/* Inverse frequencies (rotary/2) after scaling, for a sequence of `length` tokens: only the dynamic type asks. */
+void tm__rope_frequencies(const tm__config *config, int64_t length, double *frequency);
 /* Makes the rotary tables reach at least `positions`. */
 tm_status tm__rope_reserve(tm_model *model, int64_t positions);
+/* A note where a sequence is longer than the model was trained for: it is computed all the same. */
+void tm__rope_note(const tm_model *model, int64_t positions, const tm_monitor *monitor);
+/* Whether frequencies depend on the length of the sequence, for one of so many positions. */
+bool tm__rope_depends(const tm__config *config, int64_t positions);
+/* A table with one row per token, for sequences of the given lengths; belongs to the tape. *rows (tokens) are its
+ * positions: 0, 1, ... */
+tm_status tm__rope_rows(tm_model *model, tm__tape *tape, int64_t tokens, const int32_t *position, const int32_t *length,
+                        const tm__rope_table **table, const int32_t **rows);
 void tm__rope_release(tm_device *dev, tm__rope_table *table);
 
 /* Draws all weights anew, as tm_model_create does with this seed. A model with adapters is TM_INVALID. */
@@ -113,13 +196,22 @@ typedef struct tm__forward_options {
 /* hidden (tokens, hidden): after the final norm. */
 tm_status tm__model_forward(tm_model *model, tm__tape *tape, const tm__batch *batch, const tm__forward_options *options,
                             tm__var **hidden);
+/* Rows of the embedding as the first block reads them: scaled, and with dropout while training. */
+tm_status tm__model_embed(tm_model *model, tm__tape *tape, const int32_t *ids, int64_t tokens, tm__var **x);
 /* forward + tm__op_head_loss with batch->targets. row_loss as there. */
 tm_status tm__model_loss(tm_model *model, tm__tape *tape, const tm__batch *batch, const tm__forward_options *options,
                          double *row_loss, tm__var **loss);
 /* Logits of chosen rows of `hidden`, act type, into a host buffer (count, vocab). */
 tm_status tm__model_logits(tm_model *model, tm__tape *tape, const tm__var *hidden, const int32_t *rows, int64_t count,
                            void *logits);
-tm__param *tm__model_head(tm_model *model);
+/* The same of a classifier's labels (count, labels). */
+tm_status tm__model_label_scores(tm_model *model, tm__tape *tape, const tm__var *hidden, const int32_t *rows,
+                                 int64_t count, void *scores);
+/* TM_UNSUPPORTED for a classifier: it has no language-model head. */
+tm_status tm__model_check_language(const tm_model *model);
+tm__head tm__model_head(tm_model *model);
+/* y = norm(x), as the model's family norms. */
+tm_status tm__model_norm(const tm_model *model, tm__tape *tape, tm__var *x, tm__norm *norm, tm__var **y);
 
 /* Mean-pooled final hidden state of each sequence, fp64, L2-normalised: out (n, hidden). Used by SDD's pairing. */
 tm_status tm__model_embed_texts(tm_model *model, const tm_ids *texts, size_t n, double *out);
@@ -135,10 +227,11 @@ tm_status tm__cache_grow(tm_model *model, tm__cache *cache, int64_t capacity);
 /* Copies the first `count` positions of slot 0 to all other slots. */
 tm_status tm__cache_spread(tm_model *model, tm__cache *cache, int64_t count);
 void tm__cache_free(tm_model *model, tm__cache *cache);
-/* New tokens of several slots: token i goes to slot[i], position[i]. hidden (tokens, hidden) after the final norm.
- * Tape: recording off, row_invariant on. */
+/* New tokens of several slots: token i goes to slot[i], position[i]. length[i]: of the sequence as far as it is known,
+ * which dynamic rotary frequencies depend on; NULL: it ends with this call's last token of the slot. hidden (tokens,
+ * hidden) after the final norm. Tape: recording off, row_invariant on. */
 tm_status tm__model_decode(tm_model *model, tm__tape *tape, tm__cache *cache, int64_t tokens, const int32_t *ids,
-                           const int32_t *slot, const int32_t *position, tm__var **hidden);
+                           const int32_t *slot, const int32_t *position, const int32_t *length, tm__var **hidden);
 
 /* ---- sampling (sample.c) ---- */
 typedef struct tm__sampler tm__sampler;

@@ -66,22 +66,23 @@ static bool set_text(json_t *object, const char *key, const char *text) {
     return json_object_set_new(object, key, json_string(text)) == 0;
 }
 
-static bool update_config(json_t *config, tm_dtype dtype) {
+static bool update_config(json_t *config, const tm__config *c, tm_dtype dtype) {
     const char *name = torch_name(dtype);
     bool ok = true;
     if (json_object_get(config, "dtype")) ok = set_text(config, "dtype", name);
     if (ok && (json_object_get(config, "torch_dtype") || !json_object_get(config, "dtype")))
         ok = set_text(config, "torch_dtype", name);
     if (ok && !json_is_array(json_object_get(config, "architectures")))
-        ok = json_object_set_new(config, "architectures", json_pack("[s]", "LlamaForCausalLM")) == 0;
-    if (ok && !json_object_get(config, "model_type")) ok = set_text(config, "model_type", "llama");
+        ok = json_object_set_new(config, "architectures",
+                                 json_pack("[s]", c->labels ? c->family->classifier : c->family->causal)) == 0;
+    if (ok && !json_object_get(config, "model_type")) ok = set_text(config, "model_type", c->family->model_type);
     return ok;
 }
 
 static tm_status save_config(const tm_model *model, const char *directory, int dtype) {
     json_t *config = json_deep_copy(model->config.raw);
     tm_status status = TM_OK;
-    if (!config || !update_config(config, tm__save_dtype(&model->blocks[0].q.weight, dtype)))
+    if (!config || !update_config(config, &model->config, tm__save_dtype(&model->blocks[0].q.weight, dtype)))
         status = tm__fail_memory();
     if (status == TM_OK) status = tm__json_save(config, directory, "config.json");
     json_decref(config);

@@ -8,74 +8,74 @@
 #include <jansson.h>
 #include <stdlib.h>
 
-/* ---- linears of a block ------------------------------------------------------------------------------------------ */
-
-static const struct {
-    const char *parent, *name;
-    size_t offset;
-} linears[TM__LINEARS] = {
-    {"self_attn", "q_proj", offsetof(tm__block, q)}, {"self_attn", "k_proj", offsetof(tm__block, k)},
-    {"self_attn", "v_proj", offsetof(tm__block, v)}, {"self_attn", "o_proj", offsetof(tm__block, o)},
-    {"mlp", "gate_proj", offsetof(tm__block, gate)}, {"mlp", "up_proj", offsetof(tm__block, up)},
-    {"mlp", "down_proj", offsetof(tm__block, down)},
-};
-
-tm__linear *tm__block_linear(tm__block *block, int index) {
-    assert(index >= 0 && index < TM__LINEARS);
-    return (tm__linear *)((char *)block + linears[index].offset);
-}
-
-const char *tm__linear_name(int index) {
-    assert(index >= 0 && index < TM__LINEARS);
-    return linears[index].name;
-}
-
-char *tm__linear_path(int64_t layer, int index) {
-    return tm__format("model.layers.%lld.%s.%s", (long long)layer, linears[index].parent, linears[index].name);
-}
-
 /* ---- names and shapes -------------------------------------------------------------------------------------------- */
 
-static bool describe(tm__param *param, char *name, int ndim, int64_t rows, int64_t columns, tm_dtype stored) {
+char *tm__linear_path(const tm_model *model, int64_t layer, int index) {
+    return tm__format("model.layers.%lld.%s", (long long)layer, model->config.family->linear[index]);
+}
+
+static bool describe(const tm__config *c, tm__param *param, char *name, int ndim, int64_t rows, int64_t columns) {
     param->name = name;
-    param->value = (tm_tensor){.dtype = stored, .ndim = ndim, .shape = {rows, columns}};
-    param->stored = stored;
+    param->value = (tm_tensor){.dtype = c->dtype, .ndim = ndim, .shape = {rows, columns}};
+    param->stored = c->dtype;
     return name != NULL;
 }
 
-static bool describe_linear(const tm__config *c, tm__block *block, int64_t layer, int index) {
+static bool describe_linear(tm_model *model, int64_t layer, int index) {
+    const tm__config *c = &model->config;
     int64_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-    const int64_t shape[TM__LINEARS][2] = {/* (out, in) */
-                                           {q, c->hidden},
-                                           {kv, c->hidden},
-                                           {kv, c->hidden},
-                                           {c->hidden, q},
-                                           {c->intermediate, c->hidden},
-                                           {c->intermediate, c->hidden},
-                                           {c->hidden, c->intermediate}};
-    tm__linear *linear = tm__block_linear(block, index);
-    char *path = tm__linear_path(layer, index);
+    const struct {
+        int64_t out, in;
+        bool bias;
+    } shapes[TM__LINEARS] = {
+        [TM__Q] = {q, c->hidden, c->qkv_bias},
+        [TM__K] = {kv, c->hidden, c->qkv_bias},
+        [TM__V] = {kv, c->hidden, c->qkv_bias},
+        [TM__O] = {c->hidden, q, c->o_bias},
+        [TM__GATE] = {c->intermediate, c->hidden, c->mlp_bias},
+        [TM__UP] = {c->intermediate, c->hidden, c->mlp_bias},
+        [TM__DOWN] = {c->hidden, c->intermediate, c->mlp_bias},
+    };
+    if (!c->family->linear[index]) return true;
+    tm__linear *linear = tm__block_linear(&model->blocks[layer], index);
+    char *path = tm__linear_path(model, layer, index);
     bool ok =
-        path && describe(&linear->weight, tm__format("%s.weight", path), 2, shape[index][0], shape[index][1], c->dtype);
-    if (ok && (index < 4 ? c->attention_bias : c->mlp_bias))
-        ok = describe(&linear->bias, tm__format("%s.bias", path), 1, shape[index][0], 1, c->dtype);
+        path && describe(c, &linear->weight, tm__format("%s.weight", path), 2, shapes[index].out, shapes[index].in);
+    if (ok && shapes[index].bias) ok = describe(c, &linear->bias, tm__format("%s.bias", path), 1, shapes[index].out, 1);
     free(path);
+    return ok;
+}
+
+static bool describe_norm(const tm__config *c, tm__norm *norm, const char *path, int64_t size) {
+    bool ok = describe(c, &norm->weight, tm__format("%s.weight", path), 1, size, 1);
+    if (ok && c->family->layer_norm) ok = describe(c, &norm->bias, tm__format("%s.bias", path), 1, size, 1);
+    return ok;
+}
+
+static bool describe_block(tm_model *model, int64_t layer) {
+    const tm__config *c = &model->config;
+    bool ok = true;
+    for (int k = 0; ok && k < TM__NORMS; k++) {
+        bool heads = k == TM__NORM_Q || k == TM__NORM_K;
+        if (!c->family->norm[k] || (heads && !c->qk_norm)) continue;
+        char *path = tm__format("model.layers.%lld.%s", (long long)layer, c->family->norm[k]);
+        ok = path && describe_norm(c, &model->blocks[layer].norm[k], path, heads ? c->head_dim : c->hidden);
+        free(path);
+    }
+    for (int k = 0; ok && k < TM__LINEARS; k++) ok = describe_linear(model, layer, k);
     return ok;
 }
 
 static bool describe_all(tm_model *model) {
     const tm__config *c = &model->config;
-    bool ok = describe(&model->embed, tm__strdup("model.embed_tokens.weight"), 2, c->vocab, c->hidden, c->dtype) &&
-              describe(&model->final_norm, tm__strdup("model.norm.weight"), 1, c->hidden, 1, c->dtype);
-    if (ok && !c->tied) ok = describe(&model->head, tm__strdup("lm_head.weight"), 2, c->vocab, c->hidden, c->dtype);
-    for (int64_t i = 0; ok && i < c->layers; i++) {
-        tm__block *b = &model->blocks[i];
-        char *input = tm__format("model.layers.%lld.input_layernorm.weight", (long long)i);
-        char *post = tm__format("model.layers.%lld.post_attention_layernorm.weight", (long long)i);
-        bool first = describe(&b->input_norm, input, 1, c->hidden, 1, c->dtype);
-        ok = describe(&b->post_norm, post, 1, c->hidden, 1, c->dtype) && first;
-        for (int k = 0; ok && k < TM__LINEARS; k++) ok = describe_linear(c, b, i, k);
-    }
+    bool ok = describe(c, &model->embed, tm__strdup("model.embed_tokens.weight"), 2, c->vocab, c->hidden) &&
+              describe_norm(c, &model->final_norm, c->family->final_norm, c->hidden);
+    if (ok && c->labels) ok = describe(c, &model->score, tm__strdup("score.weight"), 2, c->labels, c->hidden);
+    if (ok && !c->labels && !c->tied)
+        ok = describe(c, &model->head, tm__strdup("lm_head.weight"), 2, c->vocab, c->hidden);
+    if (ok && !c->labels && c->family->head_bias)
+        ok = describe(c, &model->head_bias, tm__strdup("lm_head.bias"), 1, c->vocab, 1);
+    for (int64_t i = 0; ok && i < c->layers; i++) ok = describe_block(model, i);
     return ok;
 }
 
@@ -110,17 +110,23 @@ void tm__param_release(tm_device *dev, tm__param *param) {
     *param = (tm__param){0};
 }
 
+static void norm_release(tm_device *dev, tm__norm *norm) {
+    tm__param_release(dev, &norm->weight);
+    tm__param_release(dev, &norm->bias);
+}
+
 void tm_model_free(tm_model *model) {
     if (!model) return;
     tm_device *dev = model->dev;
     tm__adapters_drop(model, 0);
     tm__param_release(dev, &model->embed);
-    tm__param_release(dev, &model->final_norm);
+    norm_release(dev, &model->final_norm);
     tm__param_release(dev, &model->head);
+    tm__param_release(dev, &model->head_bias);
+    tm__param_release(dev, &model->score);
     for (int64_t i = 0; model->blocks && i < model->config.layers; i++) {
         tm__block *block = &model->blocks[i];
-        tm__param_release(dev, &block->input_norm);
-        tm__param_release(dev, &block->post_norm);
+        for (int k = 0; k < TM__NORMS; k++) norm_release(dev, &block->norm[k]);
         for (int k = 0; k < TM__LINEARS; k++) {
             tm__param_release(dev, &tm__block_linear(block, k)->weight);
             tm__param_release(dev, &tm__block_linear(block, k)->bias);
@@ -137,9 +143,13 @@ void tm_model_free(tm_model *model) {
 
 /* ---- walking ----------------------------------------------------------------------------------------------------- */
 
+static tm_status visit_present(tm__param *param, tm__param_visit visit, void *user) {
+    return param->name ? visit(user, param, false) : TM_OK;
+}
+
 static tm_status visit_linear(tm__linear *linear, tm__param_visit visit, void *user) {
-    TM__TRY(visit(user, &linear->weight, false));
-    if (linear->bias.name) TM__TRY(visit(user, &linear->bias, false));
+    TM__TRY(visit_present(&linear->weight, visit, user));
+    TM__TRY(visit_present(&linear->bias, visit, user));
     for (size_t i = 0; i < linear->adapter_count; i++) {
         TM__TRY(visit(user, &linear->adapters[i].a, true));
         TM__TRY(visit(user, &linear->adapters[i].b, true));
@@ -147,19 +157,29 @@ static tm_status visit_linear(tm__linear *linear, tm__param_visit visit, void *u
     return TM_OK;
 }
 
+static tm_status visit_norm(tm__norm *norm, tm__param_visit visit, void *user) {
+    TM__TRY(visit_present(&norm->weight, visit, user));
+    return visit_present(&norm->bias, visit, user);
+}
+
 static tm_status visit_block(tm__block *block, tm__param_visit visit, void *user) {
-    TM__TRY(visit(user, &block->input_norm, false));
-    for (int k = 0; k < 4; k++) TM__TRY(visit_linear(tm__block_linear(block, k), visit, user));
-    TM__TRY(visit(user, &block->post_norm, false));
-    for (int k = 4; k < TM__LINEARS; k++) TM__TRY(visit_linear(tm__block_linear(block, k), visit, user));
-    return TM_OK;
+    TM__TRY(visit_norm(&block->norm[TM__NORM_INPUT], visit, user));
+    for (int k = TM__Q; k <= TM__O; k++) TM__TRY(visit_linear(tm__block_linear(block, k), visit, user));
+    TM__TRY(visit_norm(&block->norm[TM__NORM_Q], visit, user));
+    TM__TRY(visit_norm(&block->norm[TM__NORM_K], visit, user));
+    TM__TRY(visit_norm(&block->norm[TM__NORM_ATTENTION_POST], visit, user));
+    TM__TRY(visit_norm(&block->norm[TM__NORM_MLP], visit, user));
+    for (int k = TM__GATE; k <= TM__DOWN; k++) TM__TRY(visit_linear(tm__block_linear(block, k), visit, user));
+    return visit_norm(&block->norm[TM__NORM_MLP_POST], visit, user);
 }
 
 tm_status tm__model_params(tm_model *model, tm__param_visit visit, void *user) {
     TM__TRY(visit(user, &model->embed, false));
     for (int64_t i = 0; i < model->config.layers; i++) TM__TRY(visit_block(&model->blocks[i], visit, user));
-    TM__TRY(visit(user, &model->final_norm, false));
-    return model->head.name ? visit(user, &model->head, false) : TM_OK;
+    TM__TRY(visit_norm(&model->final_norm, visit, user));
+    TM__TRY(visit_present(&model->head, visit, user));
+    TM__TRY(visit_present(&model->head_bias, visit, user));
+    return visit_present(&model->score, visit, user);
 }
 
 typedef struct collection {
@@ -193,8 +213,16 @@ tm_status tm__model_sorted(const tm_model *model, bool adapters, tm__param_item 
     return TM_OK;
 }
 
-tm__param *tm__model_head(tm_model *model) {
-    return model->head.value.data ? &model->head : &model->embed;
+tm__head tm__model_head(tm_model *model) {
+    return (tm__head){.weight = model->head.name ? &model->head : &model->embed,
+                      .bias = model->head_bias.name ? &model->head_bias : NULL,
+                      .soft_cap = model->config.final_cap};
+}
+
+tm_status tm__model_check_language(const tm_model *model) {
+    if (!model->config.labels) return TM_OK;
+    return tm__fail(TM_UNSUPPORTED, model->directory, "architectures", "use a ForCausalLM checkpoint",
+                    "%s has no language-model head", model->config.family->classifier);
 }
 
 /* ---- ownership and training -------------------------------------------------------------------------------------- */

@@ -57,7 +57,7 @@ void tm__adapter_release(tm_device *dev, tm__adapter *adapter);
 /* The part of a linear with this number, or NULL. */
 tm__adapter *tm__adapter_find(const tm__linear *linear, size_t number);
 /* "model.layers.3.self_attn.q_proj"; NULL: out of memory. */
-char *tm__linear_path(int64_t layer, int index);
+char *tm__linear_path(const tm_model *model, int64_t layer, int index);
 /* The parameter that a save of the model writes for `param`: the model's own where an adapter replaces it. */
 const tm__param *tm__param_base(const tm_model *model, const tm__param *param);
 

@@ -1,7 +1,8 @@
 /* head_loss.c: language-model head and cross-entropy over labelled positions only.
  *
- *   z_i = W h_{row_i};   loss = sum_i w_i (lse(z_i) - z_i[t_i])
- *   dz_i = dloss w_i (softmax(z_i) - onehot(t_i));   dh_{row_i} += dz_i W;   dW += sum_i dz_i h_{row_i}^T
+ *   z_i = cap(W h_{row_i} + b);   loss = sum_i w_i (lse(z_i) - z_i[t_i])
+ *   dz_i = dloss w_i (softmax(z_i) - onehot(t_i)) cap';   dh_{row_i} += dz_i W;   dW += sum_i dz_i h_{row_i}^T
+ *   db += sum_i dz_i;   cap(x) = c tanh(x / c), cap' = 1 - (z / c)^2
  *
  * Rows are worked through in chunks whose logits fit into a fixed number of bytes, so memory does not grow with the
  * batch. If one chunk is enough, its logits stay for backward and become dz in place; else they are computed again.
@@ -13,7 +14,7 @@
 typedef struct head_node {
     tm__node base;
     tm__var *hidden;
-    tm__param *head;
+    tm__head head;
     int64_t count, chunk; /* targets, and of these at a time */
     const double *weight; /* (count) */
     tm__scratch row, id;  /* (count) int32 */
@@ -43,11 +44,14 @@ static void release(tm__tape *tape, tm__node *base) {
 /* rows (m,d) = hidden rows of targets first .. first+m; logits (m,vocab) of them, if wanted. */
 static tm_status project(tm__tape *tape, const head_node *node, int64_t first, int64_t m, void *rows, void *logits) {
     tm_device *dev = tape->dev;
-    const tm_tensor *w = &node->head->value;
+    const tm_tensor *w = &node->head.weight->value;
+    const tm__param *bias = node->head.bias;
     TM__TRY(dev->k->gather_rows(dev, rows, node->hidden->value.data, integer(&node->row, first), m, w->shape[1]));
     if (!logits) return TM_OK;
-    return tm__product(tape, m, w->shape[0], w->shape[1], tm__plain(tape, rows), tm__weight_transposed(node->head),
-                       logits, 1, TM__PRODUCT_FORWARD);
+    TM__TRY(tm__product(tape, m, w->shape[0], w->shape[1], tm__plain(tape, rows),
+                        tm__weight_transposed(node->head.weight), logits, 1, TM__PRODUCT_FORWARD));
+    if (bias) TM__TRY(dev->k->add_bias(dev, logits, bias->value.data, bias->value.dtype, m, w->shape[0]));
+    return node->head.soft_cap > 0 ? dev->k->soft_cap(dev, logits, node->head.soft_cap, m * w->shape[0]) : TM_OK;
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------------------- */
@@ -63,7 +67,7 @@ static tm_status logits_grad(tm__tape *tape, const head_node *node, int64_t firs
         status = tm__scalar_set(dev, element(dev, &weight, i), upstream * node->weight[first + i]);
     if (status == TM_OK)
         status = dev->k->cross_entropy_grad(dev, logits, element(dev, &node->lse, first), integer(&node->id, first),
-                                            weight.data, m, node->head->value.shape[0]);
+                                            weight.data, m, node->head.weight->value.shape[0], node->head.soft_cap);
     tm__scratch_free(dev, &weight);
     return status;
 }
@@ -72,13 +76,14 @@ static tm_status logits_grad(tm__tape *tape, const head_node *node, int64_t firs
 static tm_status spread(tm__tape *tape, const head_node *node, int64_t first, int64_t m, const void *dz, void *rows,
                         void *dhidden) {
     tm_device *dev = tape->dev;
-    const tm_tensor *w = &node->head->value;
-    int64_t vocab = w->shape[0], d = w->shape[1];
-    if (node->head->trainable)
-        TM__TRY(tm__product(tape, vocab, d, m, tm__transposed(tape, dz), tm__plain(tape, rows), node->head->grad, 1,
+    const tm__param *weight = node->head.weight, *bias = node->head.bias;
+    int64_t vocab = weight->value.shape[0], d = weight->value.shape[1];
+    if (weight->trainable)
+        TM__TRY(tm__product(tape, vocab, d, m, tm__transposed(tape, dz), tm__plain(tape, rows), weight->grad, 1,
                             TM__PRODUCT_ADD));
+    if (bias && bias->trainable) TM__TRY(dev->k->bias_grad(dev, bias->grad, dz, m, vocab));
     if (!dhidden) return TM_OK;
-    TM__TRY(tm__product(tape, m, d, vocab, tm__plain(tape, dz), tm__weight(node->head), rows, 1, 0));
+    TM__TRY(tm__product(tape, m, d, vocab, tm__plain(tape, dz), tm__weight(weight), rows, 1, 0));
     return dev->k->scatter_rows(dev, dhidden, rows, integer(&node->row, first), m, d);
 }
 
@@ -87,8 +92,9 @@ static tm_status backward_chunks(tm__tape *tape, const head_node *node, double u
     tm__scratch rows = {0}, again = {0};
     bool kept = node->logits.data != NULL;
     tm_status status;
-    TM__TRY_GOTO(status, tm__scratch_alloc(dev, node->chunk * node->head->value.shape[1], &rows), done);
-    if (!kept) TM__TRY_GOTO(status, tm__scratch_alloc(dev, node->chunk * node->head->value.shape[0], &again), done);
+    TM__TRY_GOTO(status, tm__scratch_alloc(dev, node->chunk * node->head.weight->value.shape[1], &rows), done);
+    if (!kept)
+        TM__TRY_GOTO(status, tm__scratch_alloc(dev, node->chunk * node->head.weight->value.shape[0], &again), done);
     void *logits = kept ? node->logits.data : again.data;
     for (int64_t first = 0; first < node->count; first += node->chunk) {
         int64_t m = TM__MIN(node->chunk, node->count - first);
@@ -133,23 +139,32 @@ static tm_status check_rows(const tm__head_targets *targets, int64_t tokens, int
                            (long long)i, targets->row[i], targets->id[i]);
 }
 
-static tm_status check(tm__tape *tape, const tm__var *hidden, const tm__param *head, const tm__head_targets *targets) {
+static tm_status check(tm__tape *tape, const tm__var *hidden, const tm__head *head, const tm__head_targets *targets) {
+    const tm_tensor *w = &head->weight->value;
     TM__NEEDS(tape, gather_rows);
     TM__NEEDS(tape, cross_entropy);
     TM__NEEDS_BACKWARD(tape, fill);
     TM__NEEDS_BACKWARD(tape, scatter_rows);
     TM__NEEDS_BACKWARD(tape, cross_entropy_grad);
-    TM__TRY(tm__param_check(tape, head, "head_loss"));
-    if (head->value.ndim != 2 || hidden->value.ndim != 2 || hidden->value.shape[1] != head->value.shape[1])
-        return TM__SHAPE_ERROR("head_loss", "the hidden state does not fit head %s", head->name);
-    return check_rows(targets, hidden->value.shape[0], head->value.shape[0]);
+    if (head->soft_cap > 0) TM__NEEDS(tape, soft_cap);
+    TM__TRY(tm__param_check(tape, head->weight, "head_loss"));
+    if (w->ndim != 2 || hidden->value.ndim != 2 || hidden->value.shape[1] != w->shape[1])
+        return TM__SHAPE_ERROR("head_loss", "the hidden state does not fit head %s", head->weight->name);
+    if (head->bias) {
+        TM__NEEDS(tape, add_bias);
+        TM__NEEDS_BACKWARD(tape, bias_grad);
+        TM__TRY(tm__param_check(tape, head->bias, "head_loss"));
+        if (tm__tensor_count(&head->bias->value) != w->shape[0])
+            return TM__SHAPE_ERROR("head_loss", "bias %s does not fit its weight", head->bias->name);
+    }
+    return check_rows(targets, hidden->value.shape[0], w->shape[0]);
 }
 
 /* Copies the targets and takes buffers; on failure the caller frees what was taken. */
 static tm_status prepare(tm__tape *tape, head_node *node, const tm__head_targets *targets) {
     tm_device *dev = tape->dev;
     size_t n = (size_t)targets->count, limit = tape->head_chunk_bytes ? tape->head_chunk_bytes : TM__HEAD_CHUNK_BYTES;
-    size_t fitting = limit / ((size_t)node->head->value.shape[0] * tm__dtype_size(dev->act));
+    size_t fitting = limit / ((size_t)node->head.weight->value.shape[0] * tm__dtype_size(dev->act));
     node->count = targets->count;
     node->chunk = (int64_t)TM__MIN(TM__MAX(fitting, (size_t)1), n);
     double *weight = tm__arena_alloc(&tape->host, n, sizeof *weight);
@@ -159,21 +174,21 @@ static tm_status prepare(tm__tape *tape, head_node *node, const tm__head_targets
     TM__TRY(tm__scratch_upload(dev, targets->row, n * sizeof *targets->row, &node->row));
     TM__TRY(tm__scratch_upload(dev, targets->id, n * sizeof *targets->id, &node->id));
     TM__TRY(tm__scratch_alloc(dev, node->count, &node->lse));
-    return tm__scratch_alloc(dev, node->chunk * node->head->value.shape[0], &node->logits);
+    return tm__scratch_alloc(dev, node->chunk * node->head.weight->value.shape[0], &node->logits);
 }
 
 static tm_status forward(tm__tape *tape, const head_node *node, double *row_loss, double *total) {
     tm_device *dev = tape->dev;
     tm__scratch rows = {0}, losses = {0};
     tm_status status;
-    TM__TRY_GOTO(status, tm__scratch_alloc(dev, node->chunk * node->head->value.shape[1], &rows), done);
+    TM__TRY_GOTO(status, tm__scratch_alloc(dev, node->chunk * node->head.weight->value.shape[1], &rows), done);
     TM__TRY_GOTO(status, tm__scratch_alloc(dev, node->chunk, &losses), done);
     for (int64_t first = 0; first < node->count; first += node->chunk) {
         int64_t m = TM__MIN(node->chunk, node->count - first);
         TM__TRY_GOTO(status, project(tape, node, first, m, rows.data, node->logits.data), done);
         TM__TRY_GOTO(status,
                      dev->k->cross_entropy(dev, losses.data, element(dev, &node->lse, first), node->logits.data,
-                                           integer(&node->id, first), m, node->head->value.shape[0]),
+                                           integer(&node->id, first), m, node->head.weight->value.shape[0]),
                      done);
         for (int64_t i = 0; i < m; i++) {
             double loss;
@@ -198,16 +213,16 @@ static tm_status run(tm__tape *tape, head_node *node, const tm__head_targets *ta
     return tm__scalar_set(tape->dev, y->value.data, total);
 }
 
-tm_status tm__op_head_loss(tm__tape *tape, tm__var *hidden, tm__param *head, const tm__head_targets *targets,
+tm_status tm__op_head_loss(tm__tape *tape, tm__var *hidden, const tm__head *head, const tm__head_targets *targets,
                            double *row_loss, tm__var **loss) {
     TM__TRY(check(tape, hidden, head, targets));
-    bool needs_grad = hidden->needs_grad || head->trainable;
+    bool needs_grad = hidden->needs_grad || head->weight->trainable || (head->bias && head->bias->trainable);
     TM__TRY(tm__tape_output(tape, 1, (int64_t[]){1}, needs_grad, loss));
     head_node unrecorded = {0}, *node = &unrecorded;
     if (tape->recording && needs_grad)
         TM__TRY(tm__tape_node(tape, sizeof *node, "head_loss", *loss, backward, release, &node));
     node->hidden = hidden;
-    node->head = head;
+    node->head = *head;
     tm_status status = run(tape, node, targets, row_loss, *loss);
     free_buffers(tape->dev, &unrecorded);
     return status;

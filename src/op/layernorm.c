@@ -1,28 +1,63 @@
 /* layernorm.c: y = h * w + b with h = (x - mean) r, r = 1/sqrt(mean((x - mean)^2) + eps) per row   (Ba et al. 2016).
  *
- * Forward only: what needs a gradient is refused when recorded.
+ *   dw_j += sum_i dy_ij h_ij;   db_j += sum_i dy_ij
+ *   with g = w dy:   dx_ij = r_i (g_ij - mean_k g_ik - h_ij mean_k(g_ik h_ik))
  */
 #include "op/common.h"
 
-tm_status tm__op_layernorm(tm__tape *tape, tm__var *x, tm__param *weight, tm__param *bias, double eps, tm__var **y) {
+typedef struct layernorm_node {
+    tm__node base;
+    tm__var *x;
+    tm__param *weight, *bias;
+    tm__scratch mean, rstd; /* (n) */
+    int64_t n, d;
+} layernorm_node;
+
+static tm_status backward(tm__tape *tape, tm__node *base) {
+    layernorm_node *node = (layernorm_node *)base;
+    const tm__param *w = node->weight, *b = node->bias;
+    void *dx = NULL;
+    bool fresh = true;
+    if (node->x->needs_grad) TM__TRY(tm__tape_grad(tape, node->x, &dx, &fresh));
+    return tape->dev->k->layernorm_grad(
+        tape->dev, dx, !fresh, w->trainable ? w->grad : NULL, b->trainable ? b->grad : NULL, base->out->grad,
+        node->x->value.data, w->value.data, w->value.dtype, node->mean.data, node->rstd.data, node->n, node->d);
+}
+
+static void release(tm__tape *tape, tm__node *base) {
+    layernorm_node *node = (layernorm_node *)base;
+    tm__scratch_free(tape->dev, &node->mean);
+    tm__scratch_free(tape->dev, &node->rstd);
+}
+
+static tm_status run(tm__tape *tape, layernorm_node *node, double eps, tm__var *y) {
     tm_device *dev = tape->dev;
+    const tm_tensor *w = &node->weight->value, *b = &node->bias->value;
+    TM__TRY(tm__scratch_alloc(dev, node->n, &node->mean));
+    TM__TRY(tm__scratch_alloc(dev, node->n, &node->rstd));
+    return dev->k->layernorm(dev, y->value.data, node->mean.data, node->rstd.data, node->x->value.data, w->data,
+                             w->dtype, b->data, b->dtype, node->n, node->d, eps);
+}
+
+tm_status tm__op_layernorm(tm__tape *tape, tm__var *x, tm__param *weight, tm__param *bias, double eps, tm__var **y) {
     TM__NEEDS(tape, layernorm);
+    TM__NEEDS_BACKWARD(tape, layernorm_grad);
     TM__TRY(tm__param_check(tape, weight, "layernorm"));
     TM__TRY(tm__param_check(tape, bias, "layernorm"));
-    const tm_tensor *w = &weight->value, *b = &bias->value;
-    int64_t count = tm__tensor_count(&x->value), d = tm__tensor_count(w);
-    if (d == 0 || count % d != 0 || tm__tensor_count(b) != d)
+    int64_t count = tm__tensor_count(&x->value), d = tm__tensor_count(&weight->value);
+    if (d == 0 || count % d != 0 || tm__tensor_count(&bias->value) != d)
         return TM__SHAPE_ERROR("layernorm", "the input does not fit weight %s", weight->name);
     bool needs_grad = x->needs_grad || weight->trainable || bias->trainable;
-    if (tape->recording && needs_grad) return TM__SHAPE_ERROR("layernorm", "%s has no gradient", weight->name);
     TM__TRY(tm__tape_output(tape, x->value.ndim, x->value.shape, needs_grad, y));
-    tm__scratch mean = {0}, rstd = {0};
-    tm_status status = tm__scratch_alloc(dev, count / d, &mean);
-    if (status == TM_OK) status = tm__scratch_alloc(dev, count / d, &rstd);
-    if (status == TM_OK)
-        status = dev->k->layernorm(dev, (*y)->value.data, mean.data, rstd.data, x->value.data, w->data, w->dtype,
-                                   b->data, b->dtype, count / d, d, eps);
-    tm__scratch_free(dev, &mean);
-    tm__scratch_free(dev, &rstd);
+    layernorm_node unrecorded = {0}, *node = &unrecorded;
+    if (tape->recording && needs_grad)
+        TM__TRY(tm__tape_node(tape, sizeof *node, "layernorm", *y, backward, release, &node));
+    node->x = x;
+    node->weight = weight;
+    node->bias = bias;
+    node->n = count / d;
+    node->d = d;
+    tm_status status = run(tape, node, eps, *y);
+    release(tape, &unrecorded.base);
     return status;
 }

@@ -33,8 +33,8 @@ typedef struct tm__linear {
 tm_status tm__op_embedding(tm__tape *tape, tm__param *table, const int32_t *ids, int64_t n, tm__var **y);
 /* y (n,out) = x (n,in) W^T + bias + adapters. A frozen weight computes no dW. */
 tm_status tm__op_linear(tm__tape *tape, tm__var *x, tm__linear *linear, tm__var **y);
-tm_status tm__op_rmsnorm(tm__tape *tape, tm__var *x, tm__param *weight, double eps, tm__var **y);
-/* y = (x - mean) / deviation * weight + bias; x (..., d), weight and bias (d). Has no gradient. */
+/* x (..., d), weight and bias (d): y = x / rms(x) * (shift + weight), y = (x - mean) / deviation * weight + bias. */
+tm_status tm__op_rmsnorm(tm__tape *tape, tm__var *x, tm__param *weight, double shift, double eps, tm__var **y);
 tm_status tm__op_layernorm(tm__tape *tape, tm__var *x, tm__param *weight, tm__param *bias, double eps, tm__var **y);
 
 /* cos, sin (positions, rotary/2) on the device, act type; position (n) is copied; x (n, heads, head_dim) */
@@ -46,8 +46,10 @@ tm_status tm__op_rope(tm__tape *tape, tm__var *x, const tm__rope_table *table, c
 
 /* q (n,heads,head_dim), k, v (n,kv_heads,head_dim) -> y (n, heads*head_dim). `shape` and its arrays are copied. */
 tm_status tm__op_attention(tm__tape *tape, tm__var *q, tm__var *k, tm__var *v, const tm__attention *shape, tm__var **y);
-/* y = silu(gate) * up */
-tm_status tm__op_swiglu(tm__tape *tape, tm__var *gate, tm__var *up, tm__var **y);
+/* y = act(gate) * up;  up NULL: y = act(gate) */
+tm_status tm__op_gated(tm__tape *tape, tm__activation act, tm__var *gate, tm__var *up, tm__var **y);
+/* y = x with a share p of its elements zeroed and the others divided by 1 - p, where the tape trains; else *y = x. */
+tm_status tm__op_dropout(tm__tape *tape, tm__var *x, double p, tm__var **y);
 tm_status tm__op_add(tm__tape *tape, tm__var *a, tm__var *b, tm__var **y);
 tm_status tm__op_scale(tm__tape *tape, tm__var *x, double alpha, tm__var **y);
 /* Sum over i of weight[i] * x[i] for a constant weight buffer (act, device); y is a scalar of shape {1}. Used to
@@ -71,17 +73,21 @@ tm_status tm__op_tap(tm__tape *tape, tm__var *x, const tm__tap *tap, tm__var **y
 
 /* Head and cross-entropy over labelled positions only, in chunks: no (n, vocab) tensor exists for a whole batch.
  *
- *   loss {1} = sum_i weight[i] * ( lse(z_i) - z_i[target_i] ),   z_i = head hidden[row_i]
+ *   loss {1} = sum_i weight[i] * ( lse(z_i) - z_i[target_i] ),   z_i = cap(W hidden[row_i] + b)
  *
  * weight: 1/N for the mean over N targets. row_loss (count, host, fp64; may be NULL) receives each unweighted term at
  * once. Logits are kept for backward when all of them fit into TM__HEAD_CHUNK_BYTES, else recomputed chunk by chunk. */
 #define TM__HEAD_CHUNK_BYTES ((size_t)32 << 20)
+typedef struct tm__head {
+    tm__param *weight, *bias; /* (vocab, d), (vocab); bias NULL: none */
+    double soft_cap;          /* 0: none */
+} tm__head;
 typedef struct tm__head_targets {
     int64_t count;
     const int32_t *row, *id; /* (count) copied; rows distinct */
     const double *weight;    /* (count) copied */
 } tm__head_targets;
-tm_status tm__op_head_loss(tm__tape *tape, tm__var *hidden, tm__param *head, const tm__head_targets *targets,
+tm_status tm__op_head_loss(tm__tape *tape, tm__var *hidden, const tm__head *head, const tm__head_targets *targets,
                            double *row_loss, tm__var **loss);
 
 #endif

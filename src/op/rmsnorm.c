@@ -1,4 +1,4 @@
-/* rmsnorm.c: y = x * r * w with r = 1/sqrt(mean(x^2) + eps) per row   (Zhang & Sennrich 2019).
+/* rmsnorm.c: y = x * r * w with r = 1/sqrt(mean(x^2) + eps) per row   (Zhang & Sennrich 2019); w = shift + weight.
  *
  *   dw_j += sum_i dy_ij x_ij r_i;   dx_ij = r_i w_j dy_ij - x_ij r_i^3 / d * sum_k w_k dy_ik x_ik
  */
@@ -10,6 +10,7 @@ typedef struct rmsnorm_node {
     tm__param *weight;
     tm__scratch rstd; /* (n) */
     int64_t n, d;
+    double shift;
 } rmsnorm_node;
 
 static tm_status backward(tm__tape *tape, tm__node *base) {
@@ -19,15 +20,15 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
     bool fresh = true;
     if (node->x->needs_grad) TM__TRY(tm__tape_grad(tape, node->x, &dx, &fresh));
     return tape->dev->k->rmsnorm_grad(tape->dev, dx, !fresh, w->trainable ? w->grad : NULL, base->out->grad,
-                                      node->x->value.data, w->value.data, w->value.dtype, node->rstd.data, node->n,
-                                      node->d);
+                                      node->x->value.data, w->value.data, w->value.dtype, node->shift, node->rstd.data,
+                                      node->n, node->d);
 }
 
 static void release(tm__tape *tape, tm__node *base) {
     tm__scratch_free(tape->dev, &((rmsnorm_node *)base)->rstd);
 }
 
-tm_status tm__op_rmsnorm(tm__tape *tape, tm__var *x, tm__param *weight, double eps, tm__var **y) {
+tm_status tm__op_rmsnorm(tm__tape *tape, tm__var *x, tm__param *weight, double shift, double eps, tm__var **y) {
     tm_device *dev = tape->dev;
     TM__NEEDS(tape, rmsnorm);
     TM__NEEDS_BACKWARD(tape, rmsnorm_grad);
@@ -40,7 +41,7 @@ tm_status tm__op_rmsnorm(tm__tape *tape, tm__var *x, tm__param *weight, double e
     tm__scratch rstd = {0};
     TM__TRY(tm__scratch_alloc(dev, n, &rstd));
     tm_status status = dev->k->rmsnorm(dev, (*y)->value.data, rstd.data, x->value.data, weight->value.data,
-                                       weight->value.dtype, n, d, eps);
+                                       weight->value.dtype, shift, n, d, eps);
     if (status == TM_OK && tape->recording && needs_grad) {
         rmsnorm_node *node;
         status = tm__tape_node(tape, sizeof *node, "rmsnorm", *y, backward, release, &node);
@@ -50,6 +51,7 @@ tm_status tm__op_rmsnorm(tm__tape *tape, tm__var *x, tm__param *weight, double e
             node->rstd = rstd;
             node->n = n;
             node->d = d;
+            node->shift = shift;
             return TM_OK;
         }
     }

@@ -77,6 +77,12 @@ void tm__examples_release(tm__examples *examples) {
     *examples = (tm__examples){0};
 }
 
+void tm__examples_note(const tm__examples *examples, const tm_model *model, const tm_monitor *monitor) {
+    size_t longest = 0;
+    for (size_t i = 0; i < examples->count; i++) longest = TM__MAX(longest, examples->ids[i].len);
+    tm__rope_note(model, (int64_t)longest, monitor);
+}
+
 tm_status tm__examples_fit(const tm__examples *examples, const tm_model *model) {
     int64_t vocab = model->config.vocab;
     for (size_t i = 0; i < examples->count; i++)

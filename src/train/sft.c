@@ -111,7 +111,10 @@ tm_status tm__train_run(tm_model *model, const tm_tokenizer *tokenizer, const tm
                         size_t set_count, const char *method, tm__run *run, const tm_train_options *options,
                         const tm_monitor *monitor, tm_train_result *result) {
     char tag[65];
-    for (size_t i = 0; i < set_count; i++) TM__TRY(tm__examples_fit(sets[i], model));
+    for (size_t i = 0; i < set_count; i++) {
+        TM__TRY(tm__examples_fit(sets[i], model));
+        tm__examples_note(sets[i], model, monitor);
+    }
     TM__TRY(tm__train_tag(method, model, sets, set_count, options, tag));
     run->tag = tag;
     run->pad = tm__pad_id(tokenizer);

@@ -24,6 +24,8 @@ tm_status tm__examples_encode(const tm_tokenizer *tokenizer, const tm_dataset *d
 void tm__examples_release(tm__examples *examples);
 /* TM_MISMATCH if an id lies outside the model's vocabulary. */
 tm_status tm__examples_fit(const tm__examples *examples, const tm_model *model);
+/* Notes rows that are longer than what the model was trained for. */
+void tm__examples_note(const tm__examples *examples, const tm_model *model, const tm_monitor *monitor);
 /* Number of positions of a row that are predicted: labels but the first, which nothing precedes. */
 int64_t tm__example_targets(const tm__examples *examples, size_t row);
 

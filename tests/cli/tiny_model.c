@@ -3,6 +3,7 @@
  *
  *     DIR/model   checkpoint (safetensors fp32, config.json, tokenizer.json, tokenizer_config.json)
  *     DIR/other   the same with another hidden size: an adapter of the one does not fit the other
+ *     DIR/qwen2, DIR/gemma2, DIR/phi   the same vocabulary in models of other families
  *     DIR/rows.jsonl, harmful.jsonl, benign.jsonl, questions.jsonl
  */
 #include "temper.h"
@@ -19,6 +20,24 @@ static const char *const config_format =
     " \"vocab_size\": 272, \"max_position_embeddings\": 256, \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0,"
     " \"tie_word_embeddings\": true, \"hidden_act\": \"silu\", \"initializer_range\": 0.05,"
     " \"bos_token_id\": 270, \"eos_token_id\": 271, \"torch_dtype\": \"float32\"}";
+
+#define SHAPE                                                                                                     \
+    " \"hidden_size\": 32, \"intermediate_size\": 48, \"num_hidden_layers\": 2, \"num_attention_heads\": 4,"      \
+    " \"vocab_size\": 272, \"max_position_embeddings\": 256, \"initializer_range\": 0.05, \"bos_token_id\": 270," \
+    " \"eos_token_id\": 271, \"torch_dtype\": \"float32\"}"
+
+/* Windows are shorter than the rows, the soft caps near the scores. */
+static const struct {
+    const char *name, *config;
+} families[] = {
+    {"qwen2", "{\"architectures\": [\"Qwen2ForCausalLM\"], \"model_type\": \"qwen2\", \"num_key_value_heads\": 2,"
+              " \"use_sliding_window\": true, \"sliding_window\": 24, \"max_window_layers\": 1,"
+              " \"tie_word_embeddings\": true," SHAPE},
+    {"gemma2", "{\"architectures\": [\"Gemma2ForCausalLM\"], \"model_type\": \"gemma2\", \"num_key_value_heads\": 2,"
+               " \"head_dim\": 16, \"query_pre_attn_scalar\": 16, \"sliding_window\": 24,"
+               " \"attn_logit_softcapping\": 5.0, \"final_logit_softcapping\": 10.0," SHAPE},
+    {"phi", "{\"architectures\": [\"PhiForCausalLM\"], \"model_type\": \"phi\", \"resid_pdrop\": 0.1," SHAPE},
+};
 
 /* Merges of pieces that are in the vocabulary when their turn comes; U+0120 stands for the blank. */
 static const char *const merges[][2] = {
@@ -116,13 +135,11 @@ static bool write_rows(void) {
     return true;
 }
 
-static tm_status write_model(const char *name, int hidden) {
-    char config[1024];
+static tm_status write_model(const char *name, const char *config) {
     tm_device *device = NULL;
     tm_model *model = NULL;
     tm_save_options how = {
         .dtype = TM_SAVE_F32, .shard_bytes = 5000000000, .tokenizer_dir = "tokenizer", .overwrite = true};
-    snprintf(config, sizeof config, config_format, hidden);
     tm_status status = tm_device_open(NULL, &device);
     if (status == TM_OK) status = tm_model_create(device, config, 7, &model);
     if (status == TM_OK) status = tm_model_save(model, name, &how);
@@ -141,8 +158,14 @@ int main(int argc, char **argv) {
         perror(argv[1]);
         return 4;
     }
-    tm_status status = write_model("model", 32);
-    if (status == TM_OK) status = write_model("other", 16);
+    char config[1024];
+    tm_status status = TM_OK;
+    for (int i = 0; i < 2 && status == TM_OK; i++) {
+        snprintf(config, sizeof config, config_format, i ? 16 : 32);
+        status = write_model(i ? "other" : "model", config);
+    }
+    for (size_t i = 0; i < sizeof families / sizeof *families && status == TM_OK; i++)
+        status = write_model(families[i].name, families[i].config);
     if (status != TM_OK) fprintf(stderr, "tiny_model: %s\n", tm_error_last()->line);
     return tm_status_exit_code(status);
 }

@@ -23,9 +23,9 @@ static network net;
 static tm_status run_block(tm__tape *tape, void *ctx, tm__var *x, tm__var **y) {
     block *b = ctx;
     tm__var *normed, *gate, *gated, *out, *tapped;
-    TM__TRY(tm__op_rmsnorm(tape, x, &b->norm, 1e-5, &normed));
+    TM__TRY(tm__op_rmsnorm(tape, x, &b->norm, 0, 1e-5, &normed));
     TM__TRY(tm__op_linear(tape, x, &b->gate, &gate));
-    TM__TRY(tm__op_swiglu(tape, gate, normed, &gated));
+    TM__TRY(tm__op_gated(tape, TM__SILU, gate, normed, &gated));
     TM__TRY(tm__op_linear(tape, gated, &b->down, &out));
     tm__tape_drop(tape, gated);
     TM__TRY(tm__op_tap(tape, out, &b->tap, &tapped));
@@ -54,7 +54,7 @@ static tm_status build(tm__tape *tape, gradcheck *c, tm__var **y) {
         TM__TRY(run_one(tape, &net.blocks[1], first, &second));
         TM__TRY(run_one(tape, &net.blocks[2], second, y));
     }
-    return net.outside_reader ? tm__op_swiglu(tape, *y, first, y) : TM_OK;
+    return net.outside_reader ? tm__op_gated(tape, TM__SILU, *y, first, y) : TM_OK;
 }
 
 static void give_lora(tm__linear *linear, tm__adapter *adapter, double dropout) {
@@ -194,7 +194,7 @@ static tm_status build_identity(tm__tape *tape, gradcheck *c, tm__var **y) {
     tm__var *x, *same;
     TM__TRY(grad_var(tape, c, 0, &x));
     TM__TRY(tm__tape_checkpoint(tape, return_input, NULL, x, &same));
-    return tm__op_swiglu(tape, same, x, y);
+    return tm__op_gated(tape, TM__SILU, same, x, y);
 }
 
 static void test_segment_that_returns_its_input(void **state) {

@@ -149,17 +149,17 @@ static void adapter_long_rows(bench *b, tm__var **y) {
 
 static void rmsnorm_odd(bench *b, tm__var **y) {
     tm__var *x = input(b, 2, 131, 77, 0);
-    assert_ok(tm__op_rmsnorm(b->tape, x, weight(b, 1, 77, 1), 1e-5, y));
+    assert_ok(tm__op_rmsnorm(b->tape, x, weight(b, 1, 77, 1), 0, 1e-5, y));
 }
 
 static void rmsnorm_long(bench *b, tm__var **y) {
     tm__var *x = input(b, 2, 3, 4133, 0);
-    assert_ok(tm__op_rmsnorm(b->tape, x, weight(b, 1, 4133, 1), 1e-5, y));
+    assert_ok(tm__op_rmsnorm(b->tape, x, weight(b, 1, 4133, 1), 0, 1e-5, y));
 }
 
 static void rmsnorm_many_rows(bench *b, tm__var **y) {
     tm__var *x = input(b, 2, 4111, 13, 0);
-    assert_ok(tm__op_rmsnorm(b->tape, x, weight(b, 1, 13, 1), 1e-5, y));
+    assert_ok(tm__op_rmsnorm(b->tape, x, weight(b, 1, 13, 1), 0, 1e-5, y));
 }
 
 enum { POSITIONS = 50 };
@@ -209,7 +209,7 @@ static void attention_long(bench *b, tm__var **y) { /* the second document's sof
 
 static void swiglu(bench *b, tm__var **y) {
     tm__var *gate = input(b, 2, 31, 133, 0), *up = input(b, 2, 31, 133, 0);
-    assert_ok(tm__op_swiglu(b->tape, gate, up, y));
+    assert_ok(tm__op_gated(b->tape, TM__SILU, gate, up, y));
 }
 
 static void add_and_scale(bench *b, tm__var **y) {
@@ -248,7 +248,8 @@ static void head_of(bench *b, int64_t tokens, int64_t d, int64_t vocab, int64_t 
     }
     const tm__head_targets targets = {count, row, id, each};
     b->tape->head_chunk_bytes = (size_t)(chunk * vocab) * tm__dtype_size(b->dev->act);
-    assert_ok(tm__op_head_loss(b->tape, hidden, weight(b, 2, vocab, d), &targets, NULL, y));
+    assert_ok(
+        tm__op_head_loss(b->tape, hidden, &(const tm__head){.weight = weight(b, 2, vocab, d)}, &targets, NULL, y));
     free(row);
     free(id);
     free(each);

@@ -131,13 +131,13 @@ static tm_status attend(tm__tape *tape, network *net, tm__var *x, tm__var **y) {
 static tm_status block(tm__tape *tape, void *ctx, tm__var *x, tm__var **y) {
     network *net = ctx;
     tm__var *normed, *moved, *middle, *gate, *up, *gated;
-    TM__TRY(tm__op_rmsnorm(tape, x, &net->norm1, 1e-5, &normed));
+    TM__TRY(tm__op_rmsnorm(tape, x, &net->norm1, 0, 1e-5, &normed));
     TM__TRY(attend(tape, net, normed, &moved));
     TM__TRY(tm__op_add(tape, x, moved, &middle));
-    TM__TRY(tm__op_rmsnorm(tape, middle, &net->norm2, 1e-5, &normed));
+    TM__TRY(tm__op_rmsnorm(tape, middle, &net->norm2, 0, 1e-5, &normed));
     TM__TRY(tm__op_linear(tape, normed, &net->gate, &gate));
     TM__TRY(tm__op_linear(tape, normed, &net->up, &up));
-    TM__TRY(tm__op_swiglu(tape, gate, up, &gated));
+    TM__TRY(tm__op_gated(tape, TM__SILU, gate, up, &gated));
     TM__TRY(tm__op_linear(tape, gated, &net->down, &moved));
     return tm__op_add(tape, middle, moved, y);
 }
@@ -160,7 +160,7 @@ static void run(network *net) {
     tape->head_chunk_bytes = 5 * VOCAB * tm__dtype_size(net->dev->act);
     assert_ok(tm__op_embedding(tape, &net->embed, ids, TOKENS, &x));
     assert_ok(net->checkpointed ? tm__tape_checkpoint(tape, block, net, x, &y) : block(tape, net, x, &y));
-    assert_ok(tm__op_head_loss(tape, y, &net->embed, &labels, each, &loss));
+    assert_ok(tm__op_head_loss(tape, y, &(const tm__head){.weight = &net->embed}, &labels, each, &loss));
     net->loss = 0;
     for (int i = 0; i < TOKENS / 2; i++) net->loss += weight[i] * each[i];
     assert_ok(tm__tape_backward(tape, 1, &loss, NULL));

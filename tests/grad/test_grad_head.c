@@ -27,7 +27,7 @@ static tm_status build(tm__tape *tape, gradcheck *c, tm__var **y) {
     tm__var *hidden, *half, *loss, *other;
     TM__TRY(grad_var(tape, c, 0, &hidden));
     TM__TRY(tm__op_scale(tape, hidden, 0.5, &half));
-    TM__TRY(tm__op_head_loss(tape, half, &head, &targets, NULL, &loss));
+    TM__TRY(tm__op_head_loss(tape, half, &(const tm__head){.weight = &head}, &targets, NULL, &loss));
     TM__TRY(tm__op_weighted_sum(tape, half, c->weight + 100, &other));
     return tm__op_add(tape, loss, other, y);
 }
@@ -70,14 +70,34 @@ static void test_frozen_head(void **state) {
     assert_true(grad_agrees(&check));
 }
 
+/* A bias, and a soft cap that the logits are well inside, near and beyond. */
+static tm__param head_bias;
+
+static tm_status build_capped(tm__tape *tape, gradcheck *c, tm__var **y) {
+    tm__var *hidden;
+    TM__TRY(grad_var(tape, c, 0, &hidden));
+    const tm__head capped = {.weight = &head, .bias = &head_bias, .soft_cap = 1.5};
+    return tm__op_head_loss(tape, hidden, &capped, &targets, NULL, y);
+}
+
+static void test_bias_and_soft_cap(void **state) {
+    (void)state;
+    make_slots();
+    grad_param(&check, &head_bias, "bias", 1, (int64_t[]){VOCAB});
+    check.build = build_capped;
+    assert_true(grad_agrees(&check));
+    check.head_chunk_bytes = 2 * VOCAB * sizeof(double);
+    assert_true(grad_agrees(&check));
+}
+
 /* The embedding is the head as well: its gradient is the sum of both uses. */
 static tm_status build_tied(tm__tape *tape, gradcheck *c, tm__var **y) {
     const int32_t text[TOKENS] = {3, 8, 0, 3, 2, 7, 1};
     tm__var *embedded, *gated;
     (void)c;
     TM__TRY(tm__op_embedding(tape, &head, text, TOKENS, &embedded));
-    TM__TRY(tm__op_swiglu(tape, embedded, embedded, &gated));
-    return tm__op_head_loss(tape, gated, &head, &targets, NULL, y);
+    TM__TRY(tm__op_gated(tape, TM__SILU, embedded, embedded, &gated));
+    return tm__op_head_loss(tape, gated, &(const tm__head){.weight = &head}, &targets, NULL, y);
 }
 
 static void test_tied(void **state) {
@@ -98,7 +118,7 @@ static void test_row_losses(void **state) {
     tape->recording = false;
     tape->head_chunk_bytes = 2 * VOCAB * sizeof(double);
     assert_ok(grad_var(tape, &check, 0, &hidden));
-    assert_ok(tm__op_head_loss(tape, hidden, &head, &targets, each, &loss));
+    assert_ok(tm__op_head_loss(tape, hidden, &(const tm__head){.weight = &head}, &targets, each, &loss));
     for (int i = 0; i < TARGETS; i++) {
         double z[VOCAB], total = 0;
         for (int j = 0; j < VOCAB; j++) {
@@ -121,7 +141,7 @@ static void test_no_targets(void **state) {
     tm__tape *tape = grad_tape(&check);
     tm__var *hidden, *loss;
     assert_ok(grad_var(tape, &check, 0, &hidden));
-    assert_ok(tm__op_head_loss(tape, hidden, &head, &none, NULL, &loss));
+    assert_ok(tm__op_head_loss(tape, hidden, &(const tm__head){.weight = &head}, &none, NULL, &loss));
     assert_true(*(double *)loss->value.data == 0);
     assert_ok(tm__tape_backward(tape, 1, &loss, NULL));
     for (int i = 0; i < TOKENS * WIDTH; i++) assert_true(((double *)hidden->grad)[i] == 0);
@@ -141,7 +161,8 @@ static void test_bad_targets(void **state) {
         tm__tape *tape = grad_tape(&check);
         tm__var *hidden, *loss;
         assert_ok(grad_var(tape, &check, 0, &hidden));
-        assert_int_equal(tm__op_head_loss(tape, hidden, &head, &bad[i], NULL, &loss), TM_INVALID);
+        assert_int_equal(tm__op_head_loss(tape, hidden, &(const tm__head){.weight = &head}, &bad[i], NULL, &loss),
+                         TM_INVALID);
         tm__tape_free(tape);
     }
 }
@@ -156,7 +177,7 @@ static void test_golden_cross_entropy(void **state) {
     const int32_t target = 2;
     assert_ok(check.dev->k->cross_entropy(check.dev, &loss, &lse, logits, &target, 1, 3));
     assert_true(fabs(loss - 0.4076059644) < 5e-11);
-    assert_ok(check.dev->k->cross_entropy_grad(check.dev, logits, &lse, &target, &one, 1, 3));
+    assert_ok(check.dev->k->cross_entropy_grad(check.dev, logits, &lse, &target, &one, 1, 3, 0));
     for (int i = 0; i < 3; i++) assert_true(fabs(logits[i] - softmax[i]) < 6e-11);
 }
 
@@ -182,6 +203,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_one_chunk, begin, end),
         cmocka_unit_test_setup_teardown(test_many_chunks, begin, end),
         cmocka_unit_test_setup_teardown(test_frozen_head, begin, end),
+        cmocka_unit_test_setup_teardown(test_bias_and_soft_cap, begin, end),
         cmocka_unit_test_setup_teardown(test_tied, begin, end),
         cmocka_unit_test_setup_teardown(test_row_losses, begin, end),
         cmocka_unit_test_setup_teardown(test_no_targets, begin, end),

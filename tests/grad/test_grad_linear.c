@@ -43,7 +43,7 @@ static tm_status build(tm__tape *tape, gradcheck *c, tm__var **y) {
     TM__TRY(tm__op_scale(tape, x, 1.5, &scaled));
     TM__TRY(tm__op_linear(tape, scaled, &linear, &first));
     TM__TRY(tm__op_linear(tape, scaled, &linear, &second)); /* the weight is shared: its gradient adds up */
-    TM__TRY(tm__op_swiglu(tape, first, second, y));
+    TM__TRY(tm__op_gated(tape, TM__SILU, first, second, y));
     return TM_OK;
 }
 

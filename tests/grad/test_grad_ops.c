@@ -37,7 +37,7 @@ static void test_embedding(void **state) {
 static tm_status build_rmsnorm(tm__tape *tape, gradcheck *c, tm__var **y) {
     tm__var *x;
     TM__TRY(grad_var(tape, c, 0, &x));
-    return tm__op_rmsnorm(tape, x, c->ctx, 1e-3, y);
+    return tm__op_rmsnorm(tape, x, c->ctx, 0, 1e-3, y);
 }
 
 static void test_rmsnorm(void **state) {
@@ -58,6 +58,47 @@ static void test_rmsnorm_frozen_bf16_weight(void **state) {
     grad_input(&check, "x", 2, (int64_t[]){4, 7});
     check.ctx = &weight;
     check.build = build_rmsnorm;
+    assert_true(grad_agrees(&check));
+}
+
+static tm_status build_shifted(tm__tape *tape, gradcheck *c, tm__var **y) {
+    tm__var *x;
+    TM__TRY(grad_var(tape, c, 0, &x));
+    return tm__op_rmsnorm(tape, x, c->ctx, 1, 1e-3, y);
+}
+
+/* Gemma's norm, and a norm over the last dimension of (tokens, heads, head_dim), as of queries and keys. */
+static void test_rmsnorm_shifted_by_heads(void **state) {
+    (void)state;
+    tm__param weight;
+    grad_input(&check, "x", 3, (int64_t[]){3, 2, 5});
+    grad_param(&check, &weight, "weight", 1, (int64_t[]){5});
+    check.ctx = &weight;
+    check.build = build_shifted;
+    assert_true(grad_agrees(&check));
+}
+
+/* ---- layernorm ---- */
+
+static tm_status build_layernorm(tm__tape *tape, gradcheck *c, tm__var **y) {
+    tm__param *params = c->ctx;
+    tm__var *x;
+    TM__TRY(grad_var(tape, c, 0, &x));
+    return tm__op_layernorm(tape, x, &params[0], &params[1], 1e-3, y);
+}
+
+static void test_layernorm(void **state) {
+    (void)state;
+    tm__param params[2];
+    grad_input(&check, "x", 2, (int64_t[]){4, 7});
+    grad_param(&check, &params[0], "weight", 1, (int64_t[]){7});
+    grad_param(&check, &params[1], "bias", 1, (int64_t[]){7});
+    check.ctx = params;
+    check.build = build_layernorm;
+    assert_true(grad_agrees(&check));
+    params[0].trainable = false;
+    params[0].grad = NULL;
+    check.slots[1].n = 0;
     assert_true(grad_agrees(&check));
 }
 
@@ -99,7 +140,7 @@ static tm_status build_swiglu(tm__tape *tape, gradcheck *c, tm__var **y) {
     tm__var *gate, *up;
     TM__TRY(grad_var(tape, c, 0, &gate));
     TM__TRY(grad_var(tape, c, 1, &up));
-    return tm__op_swiglu(tape, gate, up, y);
+    return tm__op_gated(tape, TM__SILU, gate, up, y);
 }
 
 static void test_swiglu(void **state) {
@@ -110,11 +151,49 @@ static void test_swiglu(void **state) {
     assert_true(grad_agrees(&check));
 }
 
+static tm_status build_gelu(tm__tape *tape, gradcheck *c, tm__var **y) {
+    tm__var *gate, *up, *product, *alone;
+    TM__TRY(grad_var(tape, c, 0, &gate));
+    TM__TRY(grad_var(tape, c, 1, &up));
+    TM__TRY(tm__op_gated(tape, TM__GELU_TANH, gate, up, &product));
+    TM__TRY(tm__op_gated(tape, TM__GELU_TANH, up, NULL, &alone));
+    return tm__op_add(tape, product, alone, y);
+}
+
+static void test_gelu(void **state) {
+    (void)state;
+    grad_input(&check, "gate", 2, (int64_t[]){3, 5});
+    grad_input(&check, "up", 2, (int64_t[]){3, 5});
+    check.build = build_gelu;
+    assert_true(grad_agrees(&check));
+}
+
+/* ---- dropout: the same mask whenever the tape counts the same ---- */
+
+static tm_status build_dropout(tm__tape *tape, gradcheck *c, tm__var **y) {
+    tm__var *x, *once, *twice;
+    TM__TRY(grad_var(tape, c, 0, &x));
+    TM__TRY(tm__op_dropout(tape, x, 0.4, &once));
+    TM__TRY(tm__op_dropout(tape, x, 0.2, &twice));
+    return tm__op_gated(tape, TM__SILU, once, twice, y);
+}
+
+static void test_dropout(void **state) {
+    (void)state;
+    grad_input(&check, "x", 2, (int64_t[]){6, 9});
+    check.build = build_dropout;
+    double plain = grad_value(&check); /* not training: y = x */
+    assert_true(grad_agrees(&check));
+    check.training = true;
+    assert_true(grad_value(&check) != plain);
+    assert_true(grad_agrees(&check));
+}
+
 /* y = 0.5 * (swiglu(x, x) + x) + (x + x) */
 static tm_status build_same(tm__tape *tape, gradcheck *c, tm__var **y) {
     tm__var *x, *gated, *sum, *half, *twice;
     TM__TRY(grad_var(tape, c, 0, &x));
-    TM__TRY(tm__op_swiglu(tape, x, x, &gated));
+    TM__TRY(tm__op_gated(tape, TM__SILU, x, x, &gated));
     TM__TRY(tm__op_add(tape, gated, x, &sum));
     TM__TRY(tm__op_scale(tape, sum, 0.5, &half));
     TM__TRY(tm__op_add(tape, x, x, &twice));
@@ -152,7 +231,7 @@ static tm_status build_tap(tm__tape *tape, gradcheck *c, tm__var **y) {
     tm__var *x, *tapped;
     TM__TRY(grad_var(tape, c, 0, &x));
     TM__TRY(tm__op_tap(tape, x, &tap, &tapped));
-    return tm__op_swiglu(tape, tapped, x, y);
+    return tm__op_gated(tape, TM__SILU, tapped, x, y);
 }
 
 static void test_tap(void **state) {
@@ -180,6 +259,10 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_embedding, begin, end),
         cmocka_unit_test_setup_teardown(test_rmsnorm, begin, end),
         cmocka_unit_test_setup_teardown(test_rmsnorm_frozen_bf16_weight, begin, end),
+        cmocka_unit_test_setup_teardown(test_rmsnorm_shifted_by_heads, begin, end),
+        cmocka_unit_test_setup_teardown(test_layernorm, begin, end),
+        cmocka_unit_test_setup_teardown(test_gelu, begin, end),
+        cmocka_unit_test_setup_teardown(test_dropout, begin, end),
         cmocka_unit_test_setup_teardown(test_rope, begin, end),
         cmocka_unit_test_setup_teardown(test_rope_partial, begin, end),
         cmocka_unit_test_setup_teardown(test_swiglu, begin, end),

@@ -138,7 +138,7 @@ static const probe probes[] = {
     {"quantised", spoil_replace, CONFIG, "\"hidden_size\": 8,",
      "\"hidden_size\": 8, \"quantization_config\": {\"bits\": 4},", INSPECT, 7, "config.json", "quantization_config"},
     {"RoPE scaling unknown", spoil_replace, CONFIG, "\"hidden_size\": 8,",
-     "\"hidden_size\": 8, \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0},", INSPECT, 7, "config.json", "rope"},
+     "\"hidden_size\": 8, \"rope_scaling\": {\"type\": \"spiral\", \"factor\": 4.0},", INSPECT, 7, "config.json", "rope"},
     {"norm epsilon is text", spoil_replace, CONFIG, "1e-05", "\"small\"", INSPECT, 6, "config.json", "rms_norm_eps"},
     {"no such model", spoil_nothing, NULL, NULL, NULL, "inspect nowhere", 5, "nowhere", NULL},
     {"model is a file", spoil_nothing, NULL, NULL, NULL, "inspect rows.jsonl", -1, "rows.jsonl", NULL},

@@ -8,11 +8,12 @@
 /* "0q" for q_proj of layer 0 and so on, with ":rank*scale" where these are not 8 and 1. */
 static void parts_of(const tm__adapter_rules *rules, char *out, size_t size) {
     static const char *const short_names[TM__LINEARS] = {"q", "k", "v", "o", "g", "u", "d"};
+    const tm_model llama = {.config = {.family = tm__family_find("LlamaForCausalLM", "llama")}};
     size_t at = 0;
     out[0] = 0;
     for (int64_t layer = 0; layer < 2; layer++)
         for (int k = 0; k < TM__LINEARS; k++) {
-            char *path = tm__linear_path(layer, k);
+            char *path = tm__linear_path(&llama, layer, k);
             bool wanted;
             tm__adapter_shape s;
             assert_ok(tm__adapter_rules_part(rules, path, &wanted, &s));

@@ -132,7 +132,7 @@ static void test_inputs_are_the_layers_own(void **state) {
     double *embed, *norm, *q, *after, sums[32] = {0};
     assert_ok(tm__examples_encode(tokenizer, harmful, TM_CHAT_CHATML, train.max_length, false, NULL, &examples));
     assert_ok(tm__param_read_all(device, &model->embed, &embed));
-    assert_ok(tm__param_read_all(device, &model->blocks[0].input_norm, &norm));
+    assert_ok(tm__param_read_all(device, &model->blocks[0].norm[TM__NORM_INPUT].weight, &norm));
     assert_ok(tm__param_read_all(device, &model->blocks[0].q.weight, &q));
     for (size_t r = 0; r < examples.count; r++)
         for (size_t t = 0; t < examples.ids[r].len; t++) {

@@ -7,6 +7,9 @@
     "\"vocab_size\": 100"
 #define LLAMA "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", " SIZES
 
+#define OF(stem, type) \
+    "{\"architectures\": [\"" stem "ForCausalLM\"], \"model_type\": \"" type "\", \"num_key_value_heads\": 4, " SIZES
+
 static tm_status parse(const char *text, tm__config *config) {
     return tm__config_parse(text, strlen(text), "config.json", config);
 }
@@ -18,10 +21,10 @@ static void defaults_are_transformers(void **state) {
     assert_int_equal(c.kv_heads, 8);
     assert_int_equal(c.head_dim, 8);
     assert_int_equal(c.max_positions, 2048);
-    assert_true(c.rms_eps == 1e-6);
+    assert_true(c.norm_eps == 1e-6);
     assert_true(c.rope_theta == 10000);
     assert_true(c.initializer_range == 0.02);
-    assert_false(c.tied || c.attention_bias || c.mlp_bias);
+    assert_false(c.tied || c.qkv_bias || c.mlp_bias);
     assert_int_equal(c.rope_type, 0);
     assert_int_equal(c.dtype, TM_F32);
     assert_int_equal(c.bos, -1);
@@ -42,8 +45,8 @@ static void reads_what_is_given(void **state) {
     assert_int_equal(c.kv_heads, 2);
     assert_int_equal(c.head_dim, 16);
     assert_int_equal(c.max_positions, 77);
-    assert_true(c.rms_eps == 1e-5);
-    assert_true(c.tied && c.attention_bias && c.mlp_bias);
+    assert_true(c.norm_eps == 1e-5);
+    assert_true(c.tied && c.qkv_bias && c.mlp_bias);
     assert_int_equal(c.dtype, TM_BF16);
     assert_int_equal(c.bos, 3);
     assert_int_equal(c.pad, 6);
@@ -84,10 +87,46 @@ static void both_spellings_of_rope(void **state) {
     tm__config_release(&old);
 }
 
+/* What transformers' config classes say of keys that are absent. */
+static void defaults_of_families(void **state) {
+    (void)state;
+    tm__config c;
+    assert_ok(parse(OF("Mistral", "mistral") "}", &c));
+    assert_true(c.window && c.window[0] == 4096 && c.window[1] == 4096 && !c.qkv_bias);
+    tm__config_release(&c);
+    assert_ok(parse(OF("Mistral", "mistral") ", \"sliding_window\": null}", &c));
+    assert_null(c.window);
+    tm__config_release(&c);
+    assert_ok(parse(OF("Qwen2", "qwen2") ", \"use_sliding_window\": true, \"max_window_layers\": 1}", &c));
+    assert_true(c.window && c.window[0] == 0 && c.window[1] == 4096 && c.qkv_bias && !c.o_bias && !c.qk_norm);
+    tm__config_release(&c);
+    assert_ok(parse(OF("Qwen3", "qwen3") ", \"sliding_window\": 8, \"use_sliding_window\": false}", &c));
+    assert_true(!c.window && c.qk_norm && c.head_dim == 128);
+    tm__config_release(&c);
+    assert_ok(parse(OF("Gemma2", "gemma2") "}", &c));
+    assert_true(c.window && c.window[0] == 4096 && c.window[1] == 0 && c.head_dim == 256 && c.tied);
+    assert_true(c.attention_cap == 50 && c.final_cap == 30 && c.attention_scale == 1. / 16 && c.embed_scale == 8);
+    assert_int_equal(c.activation, TM__GELU_TANH);
+    tm__config_release(&c);
+    assert_ok(parse(OF("Phi", "phi") ", \"resid_pdrop\": 0.1}", &c));
+    assert_true(c.rotary == 4 && c.head_dim == 8 && c.norm_eps == 1e-5 && c.residual_dropout == 0.1 && c.o_bias);
+    tm__config_release(&c);
+    assert_ok(parse("{\"architectures\": [\"LlamaForSequenceClassification\"], " SIZES "}", &c));
+    assert_int_equal(c.labels, 2);
+    tm__config_release(&c);
+    assert_ok(parse("{\"model_type\": \"gemma2\", \"num_key_value_heads\": 4, " SIZES "}", &c)); /* a bare config */
+    assert_true(c.family->norm_shift == 1 && !c.labels);
+    tm__config_release(&c);
+    assert_int_equal(parse("{\"architectures\": [\"GPT2LMHeadModel\"], " SIZES "}", &c), TM_UNSUPPORTED);
+    static const char *const families[] = {"Llama", "Mistral", "Qwen2", "Qwen3", "Gemma2", "Phi"};
+    for (size_t i = 0; i < TM__COUNT(families); i++) assert_non_null(strstr(tm_error_last()->line, families[i]));
+}
+
 /* Llama 3.1 8B: theta 500000, head_dim 128, factor 8, 1, 4, 8192. Frequencies are kept, blended or divided. */
 static void llama3_frequencies(void **state) {
     (void)state;
     const tm__config c = {.head_dim = 128,
+                          .rotary = 128,
                           .rope_theta = 500000,
                           .rope_type = 2,
                           .rope_factor = 8,
@@ -95,7 +134,7 @@ static void llama3_frequencies(void **state) {
                           .rope_high_freq = 4,
                           .rope_original_positions = 8192};
     double f[64], base[64];
-    tm__rope_frequencies(&c, f);
+    tm__rope_frequencies(&c, 0, f);
     int kept = 0, blended = 0, divided = 0;
     for (int i = 0; i < 64; i++) {
         base[i] = exp(-2.0 * i / 128 * log(500000.0));
@@ -162,8 +201,38 @@ static const struct {
     {LLAMA ", \"head_dim\": 65536, \"num_key_value_heads\": 8, \"max_position_embeddings\": 0}", TM_FORMAT,
      "max_position_embeddings"},
     {LLAMA ", \"hidden_act\": \"gelu\"}", TM_UNSUPPORTED, "hidden_act"},
-    {LLAMA ", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2}}", TM_UNSUPPORTED, "rope_type"},
-    {LLAMA ", \"rope_scaling\": {\"rope_type\": \"dynamic\", \"factor\": 2}}", TM_UNSUPPORTED, "rope_type"},
+    {LLAMA ", \"rope_scaling\": {\"type\": \"yarn\"}}", TM_FORMAT, "factor"},
+    {LLAMA ", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2, \"beta_fast\": -1}}", TM_FORMAT, "beta_fast"},
+    {LLAMA ", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2, \"attention_factor\": 0}}", TM_FORMAT,
+     "attention_factor"},
+    {LLAMA ", \"rope_scaling\": {\"rope_type\": \"dynamic\", \"factor\": 0.5}}", TM_FORMAT, "factor"},
+    {LLAMA ", \"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 2, \"long_factor\": [1]}}", TM_UNSUPPORTED,
+     "long_factor"},
+    {LLAMA ", \"attn_logit_softcapping\": 30}", TM_UNSUPPORTED, "attn_logit_softcapping"},
+    {LLAMA ", \"query_pre_attn_scalar\": 8}", TM_UNSUPPORTED, "query_pre_attn_scalar"},
+    {LLAMA ", \"use_bidirectional_attention\": true}", TM_UNSUPPORTED, "use_bidirectional_attention"},
+    {LLAMA ", \"use_sliding_window\": true}", TM_UNSUPPORTED, "use_sliding_window"},
+    {OF("Mistral", "mistral") ", \"attention_bias\": true}", TM_UNSUPPORTED, "attention_bias"},
+    {OF("Mistral", "mistral") ", \"sliding_window\": 0}", TM_FORMAT, "sliding_window"},
+    {OF("Mistral", "mistral") ", \"layer_types\": [\"full_attention\", \"sliding_attention\"]}", TM_UNSUPPORTED,
+     "layer_types"},
+    {OF("Mistral", "mistral") ", \"rope_parameters\": {\"rope_type\": \"default\", \"partial_rotary_factor\": 0.5}}",
+     TM_UNSUPPORTED, "partial_rotary_factor"},
+    {OF("Qwen2", "qwen2") ", \"layer_types\": [\"full_attention\", \"sliding_attention\"]}", TM_UNSUPPORTED,
+     "layer_types"}, /* use_sliding_window is false */
+    {OF("Qwen2", "qwen2") ", \"layer_types\": [\"full_attention\"]}", TM_FORMAT, "layer_types"},
+    {OF("Qwen3", "qwen3") ", \"layer_types\": [\"full_attention\", \"chunked_attention\"]}", TM_UNSUPPORTED,
+     "layer_types"},
+    {OF("Gemma2", "gemma2") ", \"sliding_window\": null}", TM_FORMAT, "sliding_window"},
+    {OF("Gemma2", "gemma2") ", \"hidden_activation\": \"relu\"}", TM_UNSUPPORTED, "hidden_activation"},
+    {OF("Gemma2", "gemma2") ", \"final_logit_softcapping\": 0}", TM_FORMAT, "final_logit_softcapping"},
+    {OF("Phi", "phi") ", \"partial_rotary_factor\": 0.4}", TM_FORMAT, "partial_rotary_factor"},
+    {OF("Phi", "phi") ", \"attention_dropout\": 0.1}", TM_UNSUPPORTED, "attention_dropout"},
+    {OF("Phi", "phi") ", \"resid_pdrop\": 1}", TM_FORMAT, "resid_pdrop"},
+    {OF("Phi", "phi") ", \"sliding_window\": 8}", TM_UNSUPPORTED, "sliding_window"},
+    {"{\"architectures\": [\"Qwen2ForSequenceClassification\"], \"id2label\": {}, " SIZES "}", TM_FORMAT, "id2label"},
+    {"{\"architectures\": [\"Qwen2ForTokenClassification\"], " SIZES "}", TM_UNSUPPORTED, "architectures"},
+    {"{\"model_type\": \"gpt2\", " SIZES "}", TM_UNSUPPORTED, "model_type"},
     {LLAMA ", \"rope_scaling\": {\"rope_type\": \"linear\"}}", TM_FORMAT, "factor"},
     {LLAMA ", \"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 0}}", TM_FORMAT, "factor"},
     {LLAMA ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8}}", TM_FORMAT, "low_freq_factor"},
@@ -223,9 +292,13 @@ static void survives_failing_allocations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults_are_transformers), cmocka_unit_test(reads_what_is_given),
-        cmocka_unit_test(both_spellings_of_rope),    cmocka_unit_test(llama3_frequencies),
-        cmocka_unit_test(refuses_by_name),           cmocka_unit_test(survives_failing_allocations),
+        cmocka_unit_test(defaults_are_transformers),
+        cmocka_unit_test(reads_what_is_given),
+        cmocka_unit_test(both_spellings_of_rope),
+        cmocka_unit_test(llama3_frequencies),
+        cmocka_unit_test(refuses_by_name),
+        cmocka_unit_test(defaults_of_families),
+        cmocka_unit_test(survives_failing_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

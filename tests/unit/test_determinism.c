@@ -162,19 +162,19 @@ static tm_status run_scatter(tm_device *dev, arrays *a) {
     return dev->k->scatter_rows(dev, a->out, a->x, a->rows, N, D);
 }
 static tm_status run_rmsnorm(tm_device *dev, arrays *a) {
-    return dev->k->rmsnorm(dev, a->out, a->more, a->x, a->y, TM_F32, N, D, 1e-5);
+    return dev->k->rmsnorm(dev, a->out, a->more, a->x, a->y, TM_F32, 0, N, D, 1e-5);
 }
 static tm_status run_rmsnorm_grad(tm_device *dev, arrays *a) {
-    return dev->k->rmsnorm_grad(dev, a->out, true, a->more, a->x, a->y, a->z, TM_F32, a->z + D, N, D);
+    return dev->k->rmsnorm_grad(dev, a->out, true, a->more, a->x, a->y, a->z, TM_F32, 0, a->z + D, N, D);
 }
 static tm_status run_rope(tm_device *dev, arrays *a) {
     return dev->k->rope(dev, a->out, true, a->x, a->y, a->z, a->rows, N, 5, D / 5, 40, 1);
 }
-static tm_status run_swiglu(tm_device *dev, arrays *a) {
-    return dev->k->swiglu(dev, a->out, a->x, a->y, COUNT);
+static tm_status run_gated(tm_device *dev, arrays *a) {
+    return dev->k->gated(dev, a->out, TM__SILU, a->x, a->y, COUNT);
 }
-static tm_status run_swiglu_grad(tm_device *dev, arrays *a) {
-    return dev->k->swiglu_grad(dev, a->out, a->more, a->x, a->y, a->z, COUNT);
+static tm_status run_gated_grad(tm_device *dev, arrays *a) {
+    return dev->k->gated_grad(dev, a->out, a->more, a->x, TM__SILU, a->y, a->z, COUNT);
 }
 static tm_status run_add_bias(tm_device *dev, arrays *a) {
     return dev->k->add_bias(dev, a->out, a->x, TM_F32, N, D);
@@ -188,11 +188,11 @@ static tm_status run_cross_entropy(tm_device *dev, arrays *a) {
 }
 static tm_status run_cross_entropy_grad(tm_device *dev, arrays *a) {
     for (int i = 0; i < N; i++) a->rows[i] %= D;
-    return dev->k->cross_entropy_grad(dev, a->out, a->x, a->rows, a->y, N, D);
+    return dev->k->cross_entropy_grad(dev, a->out, a->x, a->rows, a->y, N, D, 0);
 }
 static tm_status run_adamw(tm_device *dev, arrays *a) {
     tm__adamw o = {1e-3, 0.9, 0.999, 1e-8, 0.01, 0.1, 0.001, 1};
-    dev->k->swiglu(dev, a->z, a->x, a->x, COUNT); /* a second moment is not negative: x^2 sigmoid(x) */
+    dev->k->gated(dev, a->z, TM__SILU, a->x, a->x, COUNT); /* a second moment is not negative: x^2 sigmoid(x) */
     return dev->k->adamw(dev, a->out, a->more, a->z, a->x, COUNT, &o);
 }
 static tm_status run_sgd(tm_device *dev, arrays *a) {
@@ -254,8 +254,8 @@ static const struct {
                {"rmsnorm", run_rmsnorm},
                {"rmsnorm_grad", run_rmsnorm_grad},
                {"rope", run_rope},
-               {"swiglu", run_swiglu},
-               {"swiglu_grad", run_swiglu_grad},
+               {"gated", run_gated},
+               {"gated_grad", run_gated_grad},
                {"add_bias", run_add_bias},
                {"bias_grad", run_bias_grad},
                {"cross_entropy", run_cross_entropy},

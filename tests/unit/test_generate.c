@@ -249,7 +249,7 @@ static void logits_do_not_depend_on_company(void **state) {
                     slot[own] = 3;
                     position[own] = own;
                 }
-                assert_ok(tm__model_decode(model, tape, cache, 5, ids, slot, position, &hidden));
+                assert_ok(tm__model_decode(model, tape, cache, 5, ids, slot, position, NULL, &hidden));
                 tm__tape_reset(tape);
             }
             for (int i = 0; way == 1 && i < OTHERS; i++, n++) {
@@ -263,7 +263,7 @@ static void logits_do_not_depend_on_company(void **state) {
                 position[n] = own;
             }
             int32_t row = n - 1;
-            assert_ok(tm__model_decode(model, tape, cache, n, ids, slot, position, &hidden));
+            assert_ok(tm__model_decode(model, tape, cache, n, ids, slot, position, NULL, &hidden));
             assert_ok(tm__model_logits(model, tape, hidden, &row, 1, results[way]));
             tm__tape_free(tape);
             tm__cache_free(model, cache);
@@ -426,7 +426,8 @@ static void values_that_are_not_finite_are_reported(void **state) {
     const int32_t ids[] = {3, 4, 5};
     tm_ids prompt = {(int32_t *)(uintptr_t)ids, 3, 3}, out = {0};
     double sum = 7, embedding[64];
-    assert_ok(dev->k->fill(dev, model->final_norm.value.data, 1e38, tm__tensor_count(&model->final_norm.value)));
+    assert_ok(dev->k->fill(dev, model->final_norm.weight.value.data, 1e38,
+                           tm__tensor_count(&model->final_norm.weight.value)));
     assert_ok(dev->k->fill(dev, model->head.value.data, 1e3, tm__tensor_count(&model->head.value)));
     for (int hot = 0; hot < 2; hot++) {
         const tm_generate_options options = {.temperature = hot, .max_new_tokens = 2};
@@ -436,7 +437,8 @@ static void values_that_are_not_finite_are_reported(void **state) {
     }
     assert_int_equal(tm_model_score(model, ids, 3, &sum), TM_NUMERIC);
     assert_true(sum == 7);
-    assert_ok(dev->k->fill(dev, model->final_norm.value.data, INFINITY, tm__tensor_count(&model->final_norm.value)));
+    assert_ok(dev->k->fill(dev, model->final_norm.weight.value.data, INFINITY,
+                           tm__tensor_count(&model->final_norm.weight.value)));
     assert_int_equal(tm__model_embed_texts(model, &prompt, 1, embedding), TM_NUMERIC);
     tm_model_free(model);
     assert_int_equal(dev->bytes_in_use, 0);

@@ -167,18 +167,18 @@ static void norm_and_bias(const devices *dev) {
         pair rstd = pair_random((size_t)n, 4), dw = pair_random((size_t)d, 5), dx = pair_random((size_t)(n * d), 6);
         float *w_floats = random_floats((size_t)d, 7);
         void *w = as_type(w_floats, type, (size_t)d);
-        ON_CPU(rmsnorm, y.x, rstd.x, x.x, w, type, n, d, 1e-5);
-        ON_REF(rmsnorm, y.d, rstd.d, x.d, w, type, n, d, 1e-5);
+        ON_CPU(rmsnorm, y.x, rstd.x, x.x, w, type, 0, n, d, 1e-5);
+        ON_REF(rmsnorm, y.d, rstd.d, x.d, w, type, 0, n, d, 1e-5);
         check_pair("rmsnorm", dev, &y, summed);
         check_pair("rmsnorm's rstd", dev, &rstd, summed);
         for (int accumulate = 0; accumulate < 2; accumulate++) {
-            ON_CPU(rmsnorm_grad, dx.x, accumulate, accumulate ? NULL : dw.x, dy.x, x.x, w, type, rstd.x, n, d);
-            ON_REF(rmsnorm_grad, dx.d, accumulate, accumulate ? NULL : dw.d, dy.d, x.d, w, type, rstd.d, n, d);
+            ON_CPU(rmsnorm_grad, dx.x, accumulate, accumulate ? NULL : dw.x, dy.x, x.x, w, type, 0, rstd.x, n, d);
+            ON_REF(rmsnorm_grad, dx.d, accumulate, accumulate ? NULL : dw.d, dy.d, x.d, w, type, 0, rstd.d, n, d);
             /* d = 1: dx is 0 but for rounding */
             if (d > 1) check_pair("rmsnorm_grad dx", dev, &dx, summed);
         }
-        ON_CPU(rmsnorm_grad, NULL, false, dw.x, dy.x, x.x, w, type, rstd.x, n, d);
-        ON_REF(rmsnorm_grad, NULL, false, dw.d, dy.d, x.d, w, type, rstd.d, n, d);
+        ON_CPU(rmsnorm_grad, NULL, false, dw.x, dy.x, x.x, w, type, 0, rstd.x, n, d);
+        ON_REF(rmsnorm_grad, NULL, false, dw.d, dy.d, x.d, w, type, 0, rstd.d, n, d);
         check_pair("rmsnorm_grad dw", dev, &dw, summed);
         ON_CPU(add_bias, y.x, w, type, n, d);
         ON_REF(add_bias, y.d, w, type, n, d);
@@ -194,6 +194,70 @@ static void norm_and_bias(const devices *dev) {
         pair_free(&dx);
         free(w_floats);
         free(w);
+    }
+}
+
+static void shifted_and_layer_norm(const devices *dev) {
+    for (size_t s = 0; s < TM__COUNT(widths); s++) {
+        int64_t d = widths[s], n = s % 2 ? 130 : 3;
+        tm_dtype type = weight_types[s % 3];
+        size_t count = (size_t)(n * d);
+        pair x = pair_random(count, 1), dy = pair_random(count, 2), y = pair_random(count, 3),
+             dx = pair_random(count, 6);
+        pair mean = pair_random((size_t)n, 4), rstd = pair_random((size_t)n, 8);
+        pair dw = pair_random((size_t)d, 5), db = pair_random((size_t)d, 9);
+        float *w_floats = random_floats((size_t)d, 7), *b_floats = random_floats((size_t)d, 10);
+        void *w = as_type(w_floats, type, (size_t)d), *b = as_type(b_floats, type, (size_t)d);
+        ON_CPU(rmsnorm, y.x, rstd.x, x.x, w, type, 1, n, d, 1e-5);
+        ON_REF(rmsnorm, y.d, rstd.d, x.d, w, type, 1, n, d, 1e-5);
+        check_pair("rmsnorm, shifted", dev, &y, summed);
+        ON_CPU(rmsnorm_grad, dx.x, false, dw.x, dy.x, x.x, w, type, 1, rstd.x, n, d);
+        ON_REF(rmsnorm_grad, dx.d, false, dw.d, dy.d, x.d, w, type, 1, rstd.d, n, d);
+        if (d > 1) check_pair("rmsnorm_grad dx, shifted", dev, &dx, summed);
+        check_pair("rmsnorm_grad dw, shifted", dev, &dw, summed);
+        for (int64_t i = 0; i < n * d; i++)
+            x.d[i] = (double)(x.x[i] = x.x[i] + (s % 2 ? 3 : 0)); /* a mean to take off */
+        ON_CPU(layernorm, y.x, mean.x, rstd.x, x.x, w, type, b, type, n, d, 1e-5);
+        ON_REF(layernorm, y.d, mean.d, rstd.d, x.d, w, type, b, type, n, d, 1e-5);
+        if (d > 1) { /* d = 1: x - mean is 0 but for rounding */
+            check_pair("layernorm", dev, &y, graded);
+            check_pair("layernorm's mean", dev, &mean, summed);
+            check_pair("layernorm's rstd", dev, &rstd, graded);
+            for (int accumulate = 0; accumulate < 2; accumulate++) {
+                ON_CPU(layernorm_grad, dx.x, accumulate, dw.x, accumulate ? NULL : db.x, dy.x, x.x, w, type, mean.x,
+                       rstd.x, n, d);
+                ON_REF(layernorm_grad, dx.d, accumulate, dw.d, accumulate ? NULL : db.d, dy.d, x.d, w, type, mean.d,
+                       rstd.d, n, d);
+                check_pair("layernorm_grad dx", dev, &dx, graded);
+            }
+            ON_CPU(layernorm_grad, NULL, false, NULL, db.x, dy.x, x.x, w, type, mean.x, rstd.x, n, d);
+            ON_REF(layernorm_grad, NULL, false, NULL, db.d, dy.d, x.d, w, type, mean.d, rstd.d, n, d);
+            check_pair("layernorm_grad dw", dev, &dw, graded);
+            check_pair("layernorm_grad db", dev, &db, graded);
+        }
+        pair *all[] = {&x, &dy, &y, &dx, &mean, &rstd, &dw, &db};
+        for (size_t i = 0; i < TM__COUNT(all); i++) pair_free(all[i]);
+        free(w_floats);
+        free(b_floats);
+        free(w);
+        free(b);
+    }
+}
+
+static void soft_caps(const devices *dev) {
+    for (size_t s = 0; s < TM__COUNT(sizes); s++) {
+        int64_t n = sizes[s];
+        pair x = pair_random((size_t)n, 1);
+        for (int64_t i = 0; i < n; i++) x.d[i] = (double)(x.x[i] *= i % 3 ? 20 : 0.01f);
+        if (n > 16) {
+            const float far[] = {0, -0.0f, 1e-30f, 19, -19, 500, -500, 1e6f, -1e6f};
+            for (size_t i = 0; i < TM__COUNT(far); i++) x.d[i] = (double)(x.x[i] = far[i]);
+        }
+        ON_CPU(soft_cap, x.x, 30, n);
+        ON_REF(soft_cap, x.d, 30, n);
+        for (int64_t i = 0; i < n; i++) /* each by itself: near 0 as well */
+            assert_true(fabs((double)x.x[i] - x.d[i]) <= 5e-7 * fabs(x.d[i]) + 1e-37);
+        pair_free(&x);
     }
 }
 
@@ -255,7 +319,7 @@ static void rope_kernel(const devices *dev) {
         }
 }
 
-static void gate(const devices *dev) {
+static void gate_of(const devices *dev, tm__activation act) {
     for (size_t s = 0; s < TM__COUNT(sizes); s++) {
         int64_t n = sizes[s];
         pair g = pair_random((size_t)n, 1), up = pair_random((size_t)n, 2), dy = pair_random((size_t)n, 3);
@@ -264,16 +328,22 @@ static void gate(const devices *dev) {
             const float far[] = {0, 30, -30, 89, -89, 200, -200, 1000, -1000};
             for (size_t i = 0; i < TM__COUNT(far); i++) g.d[i] = (double)(g.x[i] = far[i]);
         }
-        ON_CPU(swiglu, y.x, g.x, up.x, n);
-        ON_REF(swiglu, y.d, g.d, up.d, n);
-        check_pair("swiglu", dev, &y, summed);
-        ON_CPU(swiglu_grad, y.x, dup.x, dy.x, g.x, up.x, n);
-        ON_REF(swiglu_grad, y.d, dup.d, dy.d, g.d, up.d, n);
-        check_pair("swiglu_grad dgate", dev, &y, summed);
-        check_pair("swiglu_grad dup", dev, &dup, summed);
-        ON_CPU(swiglu_grad, NULL, dup.x, dy.x, g.x, up.x, n);
-        ON_CPU(swiglu_grad, y.x, NULL, dy.x, g.x, up.x, n);
-        check_pair("swiglu_grad dgate alone", dev, &y, summed);
+        ON_CPU(gated, y.x, act, g.x, up.x, n);
+        ON_REF(gated, y.d, act, g.d, up.d, n);
+        check_pair("gated", dev, &y, summed);
+        ON_CPU(gated_grad, y.x, dup.x, dy.x, act, g.x, up.x, n);
+        ON_REF(gated_grad, y.d, dup.d, dy.d, act, g.d, up.d, n);
+        check_pair("gated_grad dgate", dev, &y, summed);
+        check_pair("gated_grad dup", dev, &dup, summed);
+        ON_CPU(gated_grad, NULL, dup.x, dy.x, act, g.x, up.x, n);
+        ON_CPU(gated_grad, y.x, NULL, dy.x, act, g.x, up.x, n);
+        check_pair("gated_grad dgate alone", dev, &y, summed);
+        ON_CPU(gated, y.x, act, g.x, NULL, n);
+        ON_REF(gated, y.d, act, g.d, NULL, n);
+        check_pair("activation alone", dev, &y, summed);
+        ON_CPU(gated_grad, y.x, NULL, dy.x, act, g.x, NULL, n);
+        ON_REF(gated_grad, y.d, NULL, dy.d, act, g.d, NULL, n);
+        check_pair("gradient of an activation alone", dev, &y, summed);
         pair_free(&g);
         pair_free(&up);
         pair_free(&dy);
@@ -282,14 +352,19 @@ static void gate(const devices *dev) {
     }
 }
 
+static void gate(const devices *dev) {
+    gate_of(dev, TM__SILU);
+    gate_of(dev, TM__GELU_TANH);
+}
+
 /* An element's bytes do not depend on its place: generation relies on it. */
 static void gate_is_position_free(const devices *dev) {
     float x[64], y[64], z[64];
     for (int i = 0; i < 64; i++) x[i] = (float)(i * 37 % 64) / 9 - 3;
-    ON_CPU(swiglu, y, x, x, 64);
+    ON_CPU(gated, y, TM__SILU, x, x, 64);
     for (int at = 0; at < 64; at++)
         for (int n = 1; at + n <= 64; n += 5) {
-            ON_CPU(swiglu, z, x + at, x + at, n);
+            ON_CPU(gated, z, TM__SILU, x + at, x + at, n);
             assert_memory_equal(z, y + at, (size_t)n * 4);
         }
 }
@@ -310,9 +385,16 @@ static void loss(const devices *dev) {
             check_pair("cross_entropy's lse", dev, &lse, summed);
             for (int i = 0; i < N; i++)
                 lse.d[i] = (double)lse.x[i]; /* rounding lse at 300 to fp32 is not the kernel's error */
-            ON_CPU(cross_entropy_grad, x.x, lse.x, targets, weight.x, N, vocab[s]);
-            ON_REF(cross_entropy_grad, x.d, lse.d, targets, weight.d, N, vocab[s]);
+            ON_CPU(cross_entropy_grad, x.x, lse.x, targets, weight.x, N, vocab[s], 0);
+            ON_REF(cross_entropy_grad, x.d, lse.d, targets, weight.d, N, vocab[s], 0);
             if (vocab[s] > 1) check_pair("cross_entropy_grad", dev, &x, graded);
+            for (size_t i = 0; i < n; i++)
+                x.d[i] = (double)(x.x[i] = (float)(i * 7919 % 400) / 10 - 20); /* in the cap */
+            ON_CPU(cross_entropy, value.x, lse.x, x.x, targets, N, vocab[s]);
+            for (int i = 0; i < N; i++) lse.d[i] = (double)lse.x[i];
+            ON_CPU(cross_entropy_grad, x.x, lse.x, targets, weight.x, N, vocab[s], 25);
+            ON_REF(cross_entropy_grad, x.d, lse.d, targets, weight.d, N, vocab[s], 25);
+            if (vocab[s] > 1) check_pair("cross_entropy_grad, capped", dev, &x, graded);
             pair_free(&x);
             pair_free(&value);
             pair_free(&lse);
@@ -474,6 +556,8 @@ KERNEL_TEST(convert_kernel)
 KERNEL_TEST(optimisers)
 KERNEL_TEST(small_decay)
 KERNEL_TEST(norm_and_bias)
+KERNEL_TEST(shifted_and_layer_norm)
+KERNEL_TEST(soft_caps)
 KERNEL_TEST(rows_of_tables)
 KERNEL_TEST(rope_kernel)
 KERNEL_TEST(gate)
@@ -490,6 +574,8 @@ int main(void) {
         cmocka_unit_test(test_optimisers),
         cmocka_unit_test(test_small_decay),
         cmocka_unit_test(test_norm_and_bias),
+        cmocka_unit_test(test_shifted_and_layer_norm),
+        cmocka_unit_test(test_soft_caps),
         cmocka_unit_test(test_rows_of_tables),
         cmocka_unit_test(test_rope_kernel),
         cmocka_unit_test(test_gate),

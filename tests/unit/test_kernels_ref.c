@@ -160,15 +160,15 @@ static void test_rmsnorm(void **state) {
     (void)state;
     const double x[] = {3, 4}, w[] = {2, -1};
     double y[2], rstd;
-    assert_ok(wide->k->rmsnorm(wide, y, &rstd, x, w, TM_F64, 1, 2, 0));
+    assert_ok(wide->k->rmsnorm(wide, y, &rstd, x, w, TM_F64, 0, 1, 2, 0));
     assert_near(rstd, 1 / sqrt(12.5));
     assert_near(y[0], 6 / sqrt(12.5));
     assert_near(y[1], -4 / sqrt(12.5));
-    assert_ok(wide->k->rmsnorm(wide, y, &rstd, x, w, TM_F64, 1, 2, 3.5));
+    assert_ok(wide->k->rmsnorm(wide, y, &rstd, x, w, TM_F64, 0, 1, 2, 3.5));
     assert_near(y[0], 1.5);
     double dw[2] = {1, 1};
     const double dy[] = {1, 1};
-    assert_ok(wide->k->rmsnorm_grad(wide, NULL, false, dw, dy, x, w, TM_F64, &rstd, 1, 2)); /* rstd = 1/4 */
+    assert_ok(wide->k->rmsnorm_grad(wide, NULL, false, dw, dy, x, w, TM_F64, 0, &rstd, 1, 2)); /* rstd = 1/4 */
     assert_near(dw[0], 1.75);
     assert_near(dw[1], 2.0);
 }
@@ -207,13 +207,13 @@ static void test_swiglu(void **state) {
     (void)state;
     const double gate[] = {0, 1, -800, 800}, up[] = {3, 2, 5, 0.5}, dy[] = {1, 1, 1, 1};
     double y[4], dgate[4], dup[4];
-    assert_ok(wide->k->swiglu(wide, y, gate, up, 4));
+    assert_ok(wide->k->gated(wide, y, TM__SILU, gate, up, 4));
     assert_true(y[0] == 0 && fabs(y[2]) < 1e-300 && y[3] == 400);
     assert_near(y[1], 2 / (1 + exp(-1.0)));
-    assert_ok(wide->k->swiglu_grad(wide, dgate, dup, dy, gate, up, 4));
+    assert_ok(wide->k->gated_grad(wide, dgate, dup, dy, TM__SILU, gate, up, 4));
     assert_true(dgate[0] == 1.5 && dup[0] == 0 && dgate[3] == 0.5 && dup[3] == 800);
-    assert_ok(wide->k->swiglu_grad(wide, NULL, dup, dy, gate, up, 4));
-    assert_ok(wide->k->swiglu_grad(wide, dgate, NULL, dy, gate, up, 4));
+    assert_ok(wide->k->gated_grad(wide, NULL, dup, dy, TM__SILU, gate, up, 4));
+    assert_ok(wide->k->gated_grad(wide, dgate, NULL, dy, TM__SILU, gate, up, 4));
 }
 
 /* Two keys with equal scores, then one with the other's mass: softmax by hand. */
@@ -343,7 +343,7 @@ static void test_cross_entropy_row_maximum(void **state) {
     assert_ok(wide->k->cross_entropy(wide, loss, lse, logits, targets, 2, 3));
     assert_near(loss[0], 2 + log1p(exp(-2.0)));
     assert_near(loss[1], log(3.0));
-    assert_ok(wide->k->cross_entropy_grad(wide, logits, lse, targets, weight, 2, 3));
+    assert_ok(wide->k->cross_entropy_grad(wide, logits, lse, targets, weight, 2, 3, 0));
     double p = 1 / (1 + exp(-2.0));
     assert_true(fabs(logits[0] - 2 * p) < 1e-12 && fabs(logits[1] + 2 * p) < 1e-12 && logits[2] == 0);
     assert_true(logits[3] == 0 && logits[4] == 0 && logits[5] == 0);

@@ -292,7 +292,7 @@ static void cache_agrees_with_full_pass(void **state) {
         const int32_t slot[] = {2, 2, 2, 2, 2};
         tm__var *hidden;
         if (at + sizes[i] > 6) assert_ok(tm__cache_grow(model, cache, T)); /* contents move along */
-        assert_ok(tm__model_decode(model, tape, cache, sizes[i], f.ids + at, slot, f.position + at, &hidden));
+        assert_ok(tm__model_decode(model, tape, cache, sizes[i], f.ids + at, slot, f.position + at, NULL, &hidden));
         assert_ok(tm__model_logits(model, tape, hidden, rows, sizes[i], stepwise + at * V));
         tm__tape_reset(tape);
         at += sizes[i];
@@ -301,7 +301,7 @@ static void cache_agrees_with_full_pass(void **state) {
     assert_true(test_relative_error(stepwise, whole, T * V) < 1e-10);
     const int32_t outside = T, id = 1, slot = 0;
     tm__var *hidden;
-    assert_int_equal(tm__model_decode(model, tape, cache, 1, &id, &slot, &outside, &hidden), TM_INVALID);
+    assert_int_equal(tm__model_decode(model, tape, cache, 1, &id, &slot, &outside, NULL, &hidden), TM_INVALID);
     tm__tape_free(tape);
     tm__cache_free(model, cache);
     tm_model_free(model);

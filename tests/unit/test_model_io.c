@@ -174,7 +174,7 @@ static void creation_depends_on_the_seed_alone(void **state) {
     }
     assert_true(fabs(sum / 888) < 4 * 0.3 / sqrt(888));
     assert_true(fabs(sqrt(square / 888) - 0.3) < 4 * 0.3 / sqrt(2 * 888));
-    assert_true(((float *)first->final_norm.value.data)[5] == 1);
+    assert_true(((float *)first->final_norm.weight.value.data)[5] == 1);
     tm_model_free(first);
     tm_model_free(second);
     tm_model_free(third);
@@ -403,7 +403,7 @@ static void tolerated_tensors(void **state) {
     const char *root = small_write(&s, small_config);
     assert_ok(tm_model_load(dev, root, NULL, &model));
     assert_null(model->head.value.data);
-    assert_ptr_equal(tm__model_head(model), &model->embed);
+    assert_ptr_equal(tm__model_head(model).weight, &model->embed);
     tm_model_free(model);
     ((float *)entry_named(&s, "lm_head.weight")->source.data)[3] += 1;
     expect(dev, small_write(&s, small_config), TM_MISMATCH, "model.safetensors", "lm_head.weight");
@@ -418,9 +418,9 @@ static void fp64_weights_are_converted(void **state) {
     small_fill(&s);
     entry_named(&s, "model.norm.weight")->dtype = TM_F64;
     assert_ok(tm_model_load(dev, small_write(&s, small_config), NULL, &model));
-    assert_int_equal(model->final_norm.value.dtype, TM_F32);
-    assert_int_equal(model->final_norm.stored, TM_F64);
-    assert_true(((float *)model->final_norm.value.data)[1] == 0.02f);
+    assert_int_equal(model->final_norm.weight.value.dtype, TM_F32);
+    assert_int_equal(model->final_norm.weight.stored, TM_F64);
+    assert_true(((float *)model->final_norm.weight.value.data)[1] == 0.02f);
     tm_model_free(model);
     tm_device_close(dev);
 }
@@ -477,7 +477,7 @@ static void a_diverged_model_is_not_saved(void **state) {
     tm_model *model = fixture_model(dev, FIXTURE_CONFIG(""), 3);
     char path[256];
     snprintf(path, sizeof path, "%s/model", test_scratch());
-    ((float *)model->final_norm.value.data)[5] = NAN;
+    ((float *)model->final_norm.weight.value.data)[5] = NAN;
     assert_int_equal(tm_model_save(model, path, NULL), TM_NUMERIC);
     assert_string_equal(tm_error_last()->file, path);
     assert_string_equal(tm_error_last()->field, "model.norm.weight");

@@ -29,7 +29,7 @@ static bool same_tensor(const tm__param *a, const tm__param *b) {
 }
 
 static bool same_base(tm_model *a, tm_model *b) {
-    bool same = same_tensor(&a->embed, &b->embed) && same_tensor(&a->final_norm, &b->final_norm);
+    bool same = same_tensor(&a->embed, &b->embed) && same_tensor(&a->final_norm.weight, &b->final_norm.weight);
     for (int64_t l = 0; l < 2; l++)
         for (int k = 0; k < TM__LINEARS; k++)
             same &=

@@ -47,7 +47,7 @@ static tm_tensor x_tensor(void) {
 static tm_status record(tm__tape *tape, bool x_grad, tm__var **x, tm__var **first, tm__var **second) {
     TM__TRY(tm__tape_input(tape, x_tensor(), x_grad, x));
     TM__TRY(tm__op_linear(tape, *x, &linear, first));
-    return tm__op_swiglu(tape, *first, *x, second);
+    return tm__op_gated(tape, TM__SILU, *first, *x, second);
 }
 
 /* ---- seeds ---- */
@@ -169,11 +169,12 @@ static void test_shapes_are_checked(void **state) {
     assert_ok(tm__tape_input(tape, cut, true, &narrow));
     assert_int_equal(tm__op_linear(tape, narrow, &linear, &y), TM_INVALID);
     assert_int_equal(tm__op_add(tape, x, narrow, &y), TM_INVALID);
-    assert_int_equal(tm__op_swiglu(tape, x, narrow, &y), TM_INVALID);
-    assert_int_equal(tm__op_rmsnorm(tape, narrow, &linear.weight, 0, &y), TM_INVALID);
+    assert_int_equal(tm__op_gated(tape, TM__SILU, x, narrow, &y), TM_INVALID);
+    assert_int_equal(tm__op_rmsnorm(tape, narrow, &linear.weight, 0, 0, &y), TM_INVALID);
     assert_int_equal(tm__op_embedding(tape, &linear.weight, ids, 2, &y), TM_INVALID);
     assert_int_equal(tm__op_embedding(tape, &linear.weight, below, 1, &y), TM_INVALID);
-    assert_int_equal(tm__op_head_loss(tape, narrow, &linear.weight, &none, NULL, &y), TM_INVALID);
+    assert_int_equal(tm__op_head_loss(tape, narrow, &(const tm__head){.weight = &linear.weight}, &none, NULL, &y),
+                     TM_INVALID);
     assert_int_equal(tm__op_attention(tape, x, x, x, &overlap, &y), TM_INVALID);
     assert_int_equal(tm__op_attention(tape, x, x, x, &uneven, &y), TM_INVALID);
     assert_int_equal(tm__op_rope(tape, x, &table, positions, &y), TM_INVALID); /* two dimensions */
@@ -193,12 +194,12 @@ static void test_missing_kernel_is_an_error(void **state) {
     tm__tape *tape = make_tape();
     tm__var *x, *y;
     assert_ok(tm__tape_input(tape, x_tensor(), true, &x));
-    partial.swiglu_grad = NULL;
+    partial.gated_grad = NULL;
     dev->k = &partial;
-    assert_int_equal(tm__op_swiglu(tape, x, x, &y), TM_UNSUPPORTED);
-    assert_non_null(strstr(tm_error_last()->line, "swiglu_grad"));
+    assert_int_equal(tm__op_gated(tape, TM__SILU, x, x, &y), TM_UNSUPPORTED);
+    assert_non_null(strstr(tm_error_last()->line, "gated_grad"));
     tape->recording = false; /* forward alone does without */
-    assert_ok(tm__op_swiglu(tape, x, x, &y));
+    assert_ok(tm__op_gated(tape, TM__SILU, x, x, &y));
     partial.gemm = NULL;
     assert_int_equal(tm__op_linear(tape, x, &linear, &y), TM_UNSUPPORTED);
     dev->k = whole;
@@ -267,7 +268,7 @@ static void test_second_step_allocates_nothing(void **state) {
         tm__var *x, *gated, *sum, *loss;
         if (step > 0) tm__alloc_fail_at(1, true);
         assert_ok(tm__tape_input(tape, x_tensor(), true, &x));
-        assert_ok(tm__op_swiglu(tape, x, x, &gated));
+        assert_ok(tm__op_gated(tape, TM__SILU, x, x, &gated));
         assert_ok(tm__op_add(tape, gated, x, &sum));
         assert_ok(tm__op_weighted_sum(tape, sum, seed_a, &loss));
         assert_ok(tm__tape_backward(tape, 1, &loss, NULL));
@@ -354,7 +355,7 @@ static tm_status segment(tm__tape *tape, void *ctx, tm__var *x, tm__var **y) {
     static const tm__rope_table table = {.cos = angles, .sin = angles, .positions = N, .rotary = 2};
     graph *g = ctx;
     tm__var *normed, *p, *turned, *mixed, *tapped;
-    TM__TRY(tm__op_rmsnorm(tape, x, &g->norm, 1e-5, &normed));
+    TM__TRY(tm__op_rmsnorm(tape, x, &g->norm, 0, 1e-5, &normed));
     TM__TRY(tm__op_linear(tape, normed, &g->proj, &p));
     TM__TRY(tm__var_reshape(p, 3, (int64_t[]){N, 2, 2}));
     TM__TRY(tm__op_rope(tape, p, &table, position, &turned));
@@ -375,8 +376,9 @@ static tm_status whole_step(graph *g, int *backward_failures) {
     tape->head_chunk_bytes = D * sizeof(double);
     TM__TRY_GOTO(status, tm__op_embedding(tape, &g->embed, ids, N, &x), done);
     TM__TRY_GOTO(status, tm__tape_checkpoint(tape, segment, g, x, &y), done);
-    TM__TRY_GOTO(status, tm__op_swiglu(tape, y, x, &gated), done);
-    TM__TRY_GOTO(status, tm__op_head_loss(tape, gated, &g->embed, &labels, NULL, &loss), done);
+    TM__TRY_GOTO(status, tm__op_gated(tape, TM__SILU, y, x, &gated), done);
+    TM__TRY_GOTO(status, tm__op_head_loss(tape, gated, &(const tm__head){.weight = &g->embed}, &labels, NULL, &loss),
+                 done);
     status = tm__tape_backward(tape, 1, &loss, NULL);
     if (status != TM_OK) ++*backward_failures;
 done:

@@ -49,11 +49,6 @@ TM__INLINE void seen_keys(const tm__attention *a, const document *doc, int64_t a
     *high = a->whole ? doc->length : at + 1;
 }
 
-/* cap * tanh(score / cap) on n scores. */
-TM__INLINE void cap_scores(float *score, int64_t n, float cap) {
-    for (int64_t i = 0; i < n; i++) score[i] = cap * tanhf(score[i] / cap);
-}
-
 /* Offset of row r of a span in a (tokens, heads, ...) array, in heads. */
 TM__INLINE int64_t row_head(const attention_plan *plan, const document *doc, int64_t first, int64_t r) {
     return (doc->start + first + r / plan->group) * plan->a->heads + doc->kv_head * plan->group + r % plan->group;

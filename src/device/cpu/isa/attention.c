@@ -37,7 +37,7 @@ static room room_at(const attention_plan *plan, float *at) {
 
 /* exp(score - max) over [low, high), zero elsewhere in [0, n). Returns the sum; *top gets the maximum. */
 static float softmax_row(float *score, int64_t n, int64_t low, int64_t high, float cap, float *top) {
-    if (cap > 0) cap_scores(score + low, high - low, cap);
+    if (cap > 0) cap_values(score + low, high - low, cap);
     vf max = splat(-INFINITY), sum = splat(0);
     for (int64_t j = low; j < high; j += VL) max = larger(load_part(score + j, high - j, -INFINITY), max);
     *top = lanes_max(max);

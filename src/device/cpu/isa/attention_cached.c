@@ -18,9 +18,12 @@ static float score_keys(float *score, const float *q, const float *keys, int64_t
         for (int64_t c = 0; c < d; c += VL)
             sum += load_part(q + c, d - c, 0) * load_part(keys + j * stride + c, d - c, 0);
         float s = lanes_sum(sum) * factor;
-        if (cap > 0) s = cap * tanhf(s / cap);
         score[j] = s;
         top = s > top ? s : top;
+    }
+    if (cap > 0) { /* tanh is monotone: the largest stays the largest */
+        cap_values(score, n, cap);
+        cap_values(&top, 1, cap);
     }
     return top;
 }

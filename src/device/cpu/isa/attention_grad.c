@@ -56,7 +56,7 @@ static int64_t padded_keys(int64_t length) {
 /* Turns scores into probabilities and dp into ds, over keys [low, high) of one row; the rest of [0, n) becomes 0. */
 static void softmax_grad_row(float *score, float *dp, int64_t n, int64_t low, int64_t high, float lse, float delta,
                              float factor, float cap) {
-    if (cap > 0) cap_scores(score + low, high - low, cap);
+    if (cap > 0) cap_values(score + low, high - low, cap);
     for (int64_t j = low; j < high; j += VL) {
         int64_t left = high - j;
         vf s = load_part(score + j, left, -INFINITY), p = exp_lanes(s - splat(lse));

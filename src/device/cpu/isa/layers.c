@@ -1,71 +1,8 @@
-/* layers.c: normalisation, rotation and gate. A row, or a chunk of the flat gate, is one thread's; column sums are
- * partial sums over TM__CPU_ROWS rows, added in order. */
+/* layers.c: biases, rotation and gate. A row, or a chunk of the flat gate, is one thread's; column sums are partial
+ * sums over TM__CPU_ROWS rows, added in order. */
 #include "device/cpu/isa/simd.h"
 
 enum { ROWS = TM__CPU_ROWS, CHUNK = TM__CPU_CHUNK };
-
-static void rmsnorm_row(float *y, float *rstd, const float *x, const float *w, int64_t d, double eps) {
-    vf squares = splat(0);
-    for (int64_t j = 0; j < d; j += VL) {
-        vf v = load_part(x + j, d - j, 0);
-        squares += v * v;
-    }
-    *rstd = (float)(1 / sqrt((double)lanes_sum(squares) / (double)d + eps));
-    for (int64_t j = 0; j < d; j += VL)
-        store_part(y + j, load_part(x + j, d - j, 0) * splat(*rstd) * load_part(w + j, d - j, 0), d - j);
-}
-
-tm_status TM__ISA(rmsnorm)(tm_device *dev, void *y, void *rstd, const void *x, const void *w, tm_dtype w_type,
-                           int64_t n, int64_t d, double eps) {
-    tm__scratch scratch;
-    TM__TRY(tm__cpu_scratch(dev, (size_t)d * 4, 0, &scratch));
-    const float *weight = widened(w, w_type, d, (float *)scratch.shared);
-    int team = tm__cpu_team(dev, (double)n * (double)d / 2);
-#pragma omp parallel for schedule(static) num_threads(team)
-    for (int64_t i = 0; i < n; i++)
-        rmsnorm_row((float *)y + i * d, (float *)rstd + i, (const float *)x + i * d, weight, d, eps);
-    return TM_OK;
-}
-
-/* dx_j = r w_j dy_j - x_j r^3 / d * sum_k w_k dy_k x_k;   dw_j += dy_j x_j r. Either may be NULL. */
-static void rmsnorm_grad_row(float *dx, bool accumulate, float *dw, const float *dy, const float *x, const float *w,
-                             float r, int64_t d) {
-    vf inner = splat(0);
-    for (int64_t j = 0; j < d; j += VL) {
-        vf g = load_part(dy + j, d - j, 0), v = load_part(x + j, d - j, 0);
-        inner += load_part(w + j, d - j, 0) * g * v;
-        if (dw) store_part(dw + j, load_part(dw + j, d - j, 0) + g * v * splat(r), d - j);
-    }
-    if (!dx) return;
-    float back = (float)((double)lanes_sum(inner) * (double)r * (double)r * (double)r / (double)d);
-    for (int64_t j = 0; j < d; j += VL) {
-        vf value = splat(r) * load_part(w + j, d - j, 0) * load_part(dy + j, d - j, 0) -
-                   load_part(x + j, d - j, 0) * splat(back);
-        if (accumulate) value += load_part(dx + j, d - j, 0);
-        store_part(dx + j, value, d - j);
-    }
-}
-
-tm_status TM__ISA(rmsnorm_grad)(tm_device *dev, void *dx, bool accumulate, void *dw, const void *dy, const void *x,
-                                const void *w, tm_dtype w_type, const void *rstd, int64_t n, int64_t d) {
-    int64_t parts = (n + ROWS - 1) / ROWS;
-    tm__scratch scratch;
-    TM__TRY(tm__cpu_scratch(dev, (size_t)(d + (dw ? parts * d : 0)) * 4, 0, &scratch));
-    const float *weight = widened(w, w_type, d, (float *)scratch.shared);
-    float *sums = (float *)scratch.shared + d;
-    int team = tm__cpu_team(dev, (double)n * (double)d);
-#pragma omp parallel for schedule(static) num_threads(team)
-    for (int64_t part = 0; part < parts; part++) {
-        float *sum = dw ? sums + part * d : NULL;
-        if (sum) memset(sum, 0, (size_t)d * 4);
-        for (int64_t i = part * ROWS; i < TM__MIN(n, (part + 1) * ROWS); i++)
-            rmsnorm_grad_row(dx ? (float *)dx + i * d : NULL, accumulate, sum, (const float *)dy + i * d,
-                             (const float *)x + i * d, weight, ((const float *)rstd)[i], d);
-    }
-    for (int64_t part = 0; dw && part < parts; part++)
-        for (int64_t j = 0; j < d; j++) ((float *)dw)[j] += sums[part * d + j];
-    return TM_OK;
-}
 
 tm_status TM__ISA(bias_grad)(tm_device *dev, void *dbias, const void *dy, int64_t n, int64_t d) {
     int64_t parts = (n + ROWS - 1) / ROWS;
@@ -88,7 +25,7 @@ tm_status TM__ISA(bias_grad)(tm_device *dev, void *dbias, const void *dy, int64_
 tm_status TM__ISA(add_bias)(tm_device *dev, void *y, const void *bias, tm_dtype bias_type, int64_t n, int64_t d) {
     tm__scratch scratch;
     TM__TRY(tm__cpu_scratch(dev, (size_t)d * 4, 0, &scratch));
-    const float *b = widened(bias, bias_type, d, (float *)scratch.shared);
+    const float *b = widened(bias, bias_type, 0, d, (float *)scratch.shared);
     int team = tm__cpu_team(dev, (double)n * (double)d / 4);
 #pragma omp parallel for schedule(static) num_threads(team)
     for (int64_t i = 0; i < n; i++)
@@ -132,28 +69,68 @@ TM__INLINE vf sigmoid(vf x) {
     return splat(1) / (splat(1) + exp_lanes(-x));
 }
 
-tm_status TM__ISA(swiglu)(tm_device *dev, void *y, const void *gate, const void *up, int64_t n) {
+static const float gelu_twice = 1.5957691216057308f, gelu_cube = 0.044715f; /* 2 sqrt(2 / pi) */
+
+/* What act(x) = x s multiplies x by. */
+TM__INLINE vf share_of(tm__activation act, vf x) {
+    if (act == TM__SILU) return sigmoid(x);
+    return sigmoid(splat(gelu_twice) * (x + splat(gelu_cube) * x * x * x));
+}
+
+/* act'(x), with s = share_of(act, x) = sigmoid(k(x)): s + x s (1 - s) k'(x) */
+TM__INLINE vf slope_of(tm__activation act, vf x, vf s) {
+    if (act == TM__SILU) return s + x * s * (splat(1) - s);
+    return s + x * s * (splat(1) - s) * (splat(gelu_twice) * (splat(1) + splat(3 * gelu_cube) * x * x));
+}
+
+/* Elements [lo, hi); `act` is a constant where these two are called. */
+TM__INLINE void gated_chunk(float *y, tm__activation act, const float *gate, const float *up, int64_t lo, int64_t hi) {
+    for (int64_t i = lo; i < hi; i += VL) {
+        vf g = load_part(gate + i, hi - i, 0), value = g * share_of(act, g);
+        if (up) value *= load_part(up + i, hi - i, 0);
+        store_part(y + i, value, hi - i);
+    }
+}
+
+TM__INLINE void gated_grad_chunk(float *dgate, float *dup, const float *dy, tm__activation act, const float *gate,
+                                 const float *up, int64_t lo, int64_t hi) {
+    for (int64_t i = lo; i < hi; i += VL) {
+        vf g = load_part(gate + i, hi - i, 0), out = load_part(dy + i, hi - i, 0), s = share_of(act, g);
+        if (dgate) {
+            vf scaled = out;
+            if (up) scaled *= load_part(up + i, hi - i, 0);
+            store_part(dgate + i, scaled * slope_of(act, g, s), hi - i);
+        }
+        if (dup) store_part(dup + i, out * g * s, hi - i);
+    }
+}
+
+tm_status TM__ISA(gated)(tm_device *dev, void *y, tm__activation act, const void *gate, const void *up, int64_t n) {
     int team = tm__cpu_team(dev, (double)n * 2);
 #pragma omp parallel for schedule(static) num_threads(team)
     for (int64_t lo = 0; lo < n; lo += CHUNK)
-        for (int64_t i = lo; i < TM__MIN(n, lo + CHUNK); i += VL) {
-            vf g = load_part((const float *)gate + i, n - i, 0), u = load_part((const float *)up + i, n - i, 0);
-            store_part((float *)y + i, g * sigmoid(g) * u, n - i);
-        }
+        if (act == TM__SILU)
+            gated_chunk(y, TM__SILU, gate, up, lo, TM__MIN(n, lo + CHUNK));
+        else
+            gated_chunk(y, TM__GELU_TANH, gate, up, lo, TM__MIN(n, lo + CHUNK));
     return TM_OK;
 }
 
-/* silu'(g) = s + g s (1 - s) with s = sigmoid(g) */
-tm_status TM__ISA(swiglu_grad)(tm_device *dev, void *dgate, void *dup, const void *dy, const void *gate, const void *up,
-                               int64_t n) {
+tm_status TM__ISA(gated_grad)(tm_device *dev, void *dgate, void *dup, const void *dy, tm__activation act,
+                              const void *gate, const void *up, int64_t n) {
     int team = tm__cpu_team(dev, (double)n * 2);
 #pragma omp parallel for schedule(static) num_threads(team)
     for (int64_t lo = 0; lo < n; lo += CHUNK)
-        for (int64_t i = lo; i < TM__MIN(n, lo + CHUNK); i += VL) {
-            vf g = load_part((const float *)gate + i, n - i, 0), u = load_part((const float *)up + i, n - i, 0);
-            vf out = load_part((const float *)dy + i, n - i, 0), s = sigmoid(g);
-            if (dgate) store_part((float *)dgate + i, out * u * (s + g * s * (splat(1) - s)), n - i);
-            if (dup) store_part((float *)dup + i, out * g * s, n - i);
-        }
+        if (act == TM__SILU)
+            gated_grad_chunk(dgate, dup, dy, TM__SILU, gate, up, lo, TM__MIN(n, lo + CHUNK));
+        else
+            gated_grad_chunk(dgate, dup, dy, TM__GELU_TANH, gate, up, lo, TM__MIN(n, lo + CHUNK));
+    return TM_OK;
+}
+
+tm_status TM__ISA(soft_cap)(tm_device *dev, void *x, double cap, int64_t n) {
+    int team = tm__cpu_team(dev, (double)n * 2);
+#pragma omp parallel for schedule(static) num_threads(team)
+    for (int64_t lo = 0; lo < n; lo += CHUNK) cap_values((float *)x + lo, TM__MIN(n - lo, (int64_t)CHUNK), (float)cap);
     return TM_OK;
 }

@@ -78,14 +78,18 @@ tm_status TM__ISA(cross_entropy)(tm_device *dev, void *loss, void *lse, const vo
 }
 
 tm_status TM__ISA(cross_entropy_grad)(tm_device *dev, void *logits, const void *lse, const int32_t *targets,
-                                      const void *weight, int64_t n, int64_t vocab) {
+                                      const void *weight, int64_t n, int64_t vocab, double cap) {
     int team = tm__cpu_team(dev, (double)n * (double)vocab);
 #pragma omp parallel for schedule(static) num_threads(team)
     for (int64_t i = 0; i < n; i++) {
         float *row = (float *)logits + i * vocab, sum = ((const float *)lse)[i], w = ((const float *)weight)[i];
-        for (int64_t j = 0; j < vocab; j += VL)
-            store_part(row + j, exp_lanes(load_part(row + j, vocab - j, 0) - splat(sum)) * splat(w), vocab - j);
-        row[targets[i]] -= w;
+        float target = row[targets[i]], back = cap > 0 ? (float)(1 / cap) : 0;
+        for (int64_t j = 0; j < vocab; j += VL) {
+            vf z = load_part(row + j, vocab - j, 0), dz = exp_lanes(z - splat(sum)) * splat(w);
+            if (cap > 0) dz *= splat(1) - z * splat(back) * (z * splat(back));
+            store_part(row + j, dz, vocab - j);
+        }
+        row[targets[i]] -= cap > 0 ? w * (1 - target * back * (target * back)) : w;
     }
     return TM_OK;
 }

@@ -116,6 +116,25 @@ TM__INLINE vf exp_lanes(vf x) {
     return choose(x < splat(-87.3f), splat(0), p * power);
 }
 
+/* tanh to about 1 ulp, after Cephes' tanhf: a polynomial near 0, where 1 - e^-2x would cancel. Odd by construction. */
+TM__INLINE vf tanh_lanes(vf x) {
+    vf z = x * x, size = choose(x < splat(0), -x, x);
+    vf p = splat(-5.70498872745e-3f);
+    p = p * z + splat(2.06390887954e-2f);
+    p = p * z + splat(-5.37397155531e-2f);
+    p = p * z + splat(1.33314422036e-1f);
+    p = p * z + splat(-3.33332819422e-1f);
+    vf near = p * z * x + x, far = splat(1) - splat(2) / (exp_lanes(size + size) + splat(1));
+    far = choose(x < splat(0), -far, far);
+    return choose(size < splat(0.625f), near, far);
+}
+
+/* n elements <- cap * tanh(x / cap) */
+TM__INLINE void cap_values(float *x, int64_t n, float cap) {
+    for (int64_t i = 0; i < n; i += VL)
+        store_part(x + i, splat(cap) * tanh_lanes(load_part(x + i, n - i, 0) * splat(1 / cap)), n - i);
+}
+
 /* Round to nearest even bf16, kept as fp32; NaN stays NaN. */
 TM__INLINE vf round_to_bf16(vf x) {
     vu bits = (vu)x;
@@ -148,10 +167,14 @@ TM__INLINE vf load_as(const void *row, tm_dtype type, int64_t i, int64_t n) {
     return type == TM_BF16 ? from_bf16(bits) : from_f16(bits);
 }
 
-/* A weight vector (d) as fp32: itself, or converted into `room` (d). */
-TM__INLINE const float *widened(const void *w, tm_dtype type, int64_t d, float *room) {
-    if (type == TM_F32) return w;
-    for (int64_t i = 0; i < d; i += VL) store_part(room + i, load_as(w, type, i, d - i), d - i);
+/* shift + a weight vector (d) as fp32: itself, or made in `room` (d). */
+TM__INLINE const float *widened(const void *w, tm_dtype type, float shift, int64_t d, float *room) {
+    if (type == TM_F32 && shift == 0) return w;
+    for (int64_t i = 0; i < d; i += VL) {
+        vf wide = load_as(w, type, i, d - i);
+        if (shift != 0) wide += splat(shift);
+        store_part(room + i, wide, d - i);
+    }
     return room;
 }
 
@@ -162,13 +185,15 @@ TM__INLINE const float *widened(const void *w, tm_dtype type, int64_t d, float *
     X(embedding_grad)      \
     X(rmsnorm)             \
     X(rmsnorm_grad)        \
-    X(layernorm)           \
     X(rope)                \
     X(attention)           \
     X(attention_grad)      \
     X(attention_cached)    \
-    X(swiglu)              \
-    X(swiglu_grad)         \
+    X(layernorm)           \
+    X(layernorm_grad)      \
+    X(gated)               \
+    X(gated_grad)          \
+    X(soft_cap)            \
     X(activation)          \
     X(add)                 \
     X(axpy)                \

@@ -1,0 +1,69 @@
+/* logits.c: scores of chosen rows of the hidden state: of the vocabulary, or of a classifier's labels.
+ *
+ * Shapes: D hidden, V vocabulary or labels.
+ */
+#include "model/weights.h"
+
+#include <stdlib.h>
+
+/* One chunk: rows (n) of hidden times the head, to the host. `picked` (n, D) and `scores` (n, V) are device buffers. */
+static tm_status chunk_scores(tm_model *model, const tm__tape *tape, const tm__var *hidden, const tm__head *head,
+                              const int32_t *rows, int64_t n, void *picked, void *scores, void *out) {
+    tm_device *dev = model->dev;
+    int64_t d = model->config.hidden, v = head->weight->value.shape[0];
+    const tm__gemm product = {.trans_b = true,
+                              .m = n,
+                              .n = v,
+                              .k = d,
+                              .a = picked,
+                              .a_type = dev->act,
+                              .lda = d,
+                              .b = head->weight->value.data,
+                              .b_type = head->weight->value.dtype,
+                              .ldb = d,
+                              .c = scores,
+                              .ldc = v,
+                              .alpha = 1,
+                              .row_invariant = tape->row_invariant};
+    TM__TRY(dev->k->gather_rows(dev, picked, hidden->value.data, rows, n, d));
+    TM__TRY(dev->k->gemm(dev, &product));
+    if (head->bias) TM__TRY(dev->k->add_bias(dev, scores, head->bias->value.data, head->bias->value.dtype, n, v));
+    if (head->soft_cap > 0) TM__TRY(dev->k->soft_cap(dev, scores, head->soft_cap, n * v));
+    return dev->download(dev, out, scores, (size_t)(n * v) * tm__dtype_size(dev->act));
+}
+
+static tm_status row_scores(tm_model *model, const tm__tape *tape, const tm__var *hidden, const tm__head *head,
+                            const int32_t *rows, int64_t count, void *logits) {
+    tm_device *dev = model->dev;
+    size_t size = tm__dtype_size(dev->act);
+    int64_t d = model->config.hidden, v = head->weight->value.shape[0];
+    int64_t fit = (int64_t)(TM__HEAD_CHUNK_BYTES / size) / v;
+    int64_t chunk = TM__MAX((int64_t)1, TM__MIN(count, fit));
+    size_t picked_bytes = (size_t)(chunk * d) * size, score_bytes = (size_t)(chunk * v) * size;
+    void *picked = NULL, *scores = NULL;
+    if (!dev->k->gather_rows) return tm__device_lacks(dev, "gather_rows");
+    if (head->soft_cap > 0 && !dev->k->soft_cap) return tm__device_lacks(dev, "soft_cap");
+    tm_status status = dev->alloc(dev, picked_bytes, &picked);
+    if (status == TM_OK) status = dev->alloc(dev, score_bytes, &scores);
+    for (int64_t first = 0; status == TM_OK && first < count; first += chunk) {
+        int64_t n = TM__MIN(chunk, count - first);
+        char *out = (char *)logits + (size_t)(first * v) * size;
+        status = chunk_scores(model, tape, hidden, head, rows + first, n, picked, scores, out);
+    }
+    if (picked) dev->release(dev, picked, picked_bytes);
+    if (scores) dev->release(dev, scores, score_bytes);
+    return status;
+}
+
+tm_status tm__model_logits(tm_model *model, tm__tape *tape, const tm__var *hidden, const int32_t *rows, int64_t count,
+                           void *logits) {
+    const tm__head head = tm__model_head(model);
+    TM__TRY(tm__model_check_language(model));
+    return row_scores(model, tape, hidden, &head, rows, count, logits);
+}
+
+tm_status tm__model_label_scores(tm_model *model, tm__tape *tape, const tm__var *hidden, const int32_t *rows,
+                                 int64_t count, void *scores) {
+    const tm__head head = {.weight = &model->score};
+    return row_scores(model, tape, hidden, &head, rows, count, scores);
+}
