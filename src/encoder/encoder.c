@@ -117,10 +117,10 @@ static tm_status encode(const tm_encoder *e, const char *text, pieces *p) {
     TM__TRY(tm_tokenizer_encode(e->tokenizer, text, strlen(text), 0, &p->plain));
     TM__TRY(tm_tokenizer_encode(e->tokenizer, text, strlen(text), TM_ENCODE_BOS_EOS, &p->whole));
     size_t extra = p->whole.len - p->plain.len;
-    while (p->before < extra &&
+    if (p->plain.len == 0) p->before = extra > 0; /* which of the marks opens cannot be seen: BERT's do both */
+    while (p->plain.len && p->before < extra &&
            memcmp(p->whole.data + p->before, p->plain.data, p->plain.len * sizeof *p->plain.data) != 0)
         p->before++;
-    if (p->plain.len == 0) p->before = extra > 0; /* which of the marks opens cannot be seen: BERT's do both */
     p->behind = extra - p->before;
     return TM_OK;
 }
