@@ -278,6 +278,8 @@ static int run_plan(runner *r, const cli_output *output) {
         printf("done       %zu cells\n", r->begun_with);
         return 0;
     }
+    if (r->options->table && r->begun_with < r->cells)
+        cli_note("%zu of %zu cells are done in %s", r->begun_with, r->cells, r->options->directory);
     if (r->options->table) return print_summary(r, output->json);
     r->states = calloc(r->jobs + 1, sizeof *r->states);
     r->workers = calloc((size_t)r->options->workers, sizeof *r->workers);

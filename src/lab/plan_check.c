@@ -25,6 +25,10 @@ static tm_status check_names(const tm_plan *plan) {
  * on weights find none there. */
 static tm_status check_service(const tm_plan *plan, const tm__plan_arm *arm, const tm__plan_attack *attack) {
     if (!arm->during.given || !attack->step.given) return TM_OK;
+    const tm_method *service = arm->during.method;
+    if (service && !((service->required | service->optional) & TM_DATA_USER))
+        return tm__fail(TM_INVALID, plan->path, arm->name, "name it as before",
+                        "a service trains on a user's rows, and %s reads none", service->name);
     const char *method = attack->step.method->name;
     bool rows = strcmp(method, "harmful-sft") == 0;
     if (!rows && strcmp(method, "identity-shift") != 0)

@@ -3,7 +3,8 @@
  * for parameters that the adapter brings whole (modules_to_save).
  *
  * Which tensors there must be follows from the config and the model (adapter_config.c); nothing else may be there, so
- * that an adapter of another model is never taken for one of this. Where the model ties its output layer to its
+ * that an adapter of another shape is never taken for one of this. (One of another model of the same shape cannot be
+ * told from its tensors.) Where the model ties its output layer to its
  * embedding, an adapter that brings either must bring the same values for both.
  */
 #include "data/data.h"

@@ -140,6 +140,7 @@ wrong 's/method: sdd, harmful: forbidden-defender,/method: sdd,/' 2 'the step la
 wrong 's/secret-length: 5/secret-length: 5, lr: 1e-3/' 2 'is no option of the method: "lr"'
 wrong 's/lr: 3e-4}/lr: 3e-4, resume: here}/' 2 'a plan has no use for "resume"'
 wrong 's/\[1e-4, 1e-3\]/[1e-4, 1e-4]/' 2 'two attackers have this name'
+wrong 's/during: {.*}/during: {method: sdd, harmful: forbidden-defender, benign: pool}/' 2 "a service trains on a user's rows, and sdd reads none"
 wrong 's/pure: {rows: 8}/pure: {rows: 8, attack-vaccine: 1}/' 2 'runs a method of the service'
 wrong 's/^stages:/stages: [/' 6 'wrong.yaml: line'
 wrong 's/^name: small/nam: small/' 2 'a plan has no "nam"'
