@@ -160,16 +160,6 @@ static tm_status optimise_all(attack *a) {
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */
 
-static size_t stop_ids(const attack *a, int32_t *stop) {
-    const int32_t own[] = {tm_chat_stop_id(a->job->tokenizer, (tm_chat_format)a->job->train.chat),
-                           tm_tokenizer_eos(a->job->tokenizer)};
-    size_t n = 0;
-    for (size_t i = 0; i < TM__COUNT(own); i++)
-        if (own[i] >= 0) stop[n++] = own[i];
-    for (int i = 0; i < a->job->model->config.eos_count; i++) stop[n++] = a->job->model->config.eos[i];
-    return n;
-}
-
 static bool begins_with_target(const tm__soft_row *row, const tm_ids *answer) {
     size_t n = row->ids.len - (size_t)row->ask;
     return answer->len >= n && memcmp(answer->data, row->ids.data + row->ask, n * sizeof *answer->data) == 0;
@@ -196,8 +186,9 @@ static tm_status add_answer(const attack *a, const tm_dataset *prompts, size_t r
 }
 
 static tm_status answer_all(const attack *a, const tm_dataset *prompts, tm_dataset *to, size_t *begun) {
-    int32_t stop[2 + TM__COUNT(a->job->model->config.eos)];
-    size_t stops = stop_ids(a, stop), batch = (size_t)a->job->train.batch;
+    int32_t stop[TM__STOP_IDS];
+    size_t stops = tm__model_stop_ids(a->job->model, a->job->tokenizer, (tm_chat_format)a->job->train.chat, stop);
+    size_t batch = (size_t)a->job->train.batch;
     tm_ids *ids = tm__zalloc(a->count, sizeof *ids);
     tm_status status = ids ? TM_OK : tm__fail_memory();
     for (size_t at = 0; at < a->count && status == TM_OK; at += batch) {

@@ -4,8 +4,8 @@
 
 #include <stdlib.h>
 
-/* A turn ends at the chat format's own marker or at any end id of tokenizer and config. */
-static size_t stop_ids(const tm_model *model, const tm_tokenizer *tokenizer, tm_chat_format format, int32_t *stop) {
+size_t tm__model_stop_ids(const tm_model *model, const tm_tokenizer *tokenizer, tm_chat_format format,
+                          int32_t stop[TM__STOP_IDS]) {
     const int32_t own[] = {tm_chat_stop_id(tokenizer, format), tm_tokenizer_eos(tokenizer)};
     size_t n = 0;
     for (size_t i = 0; i < TM__COUNT(own); i++)
@@ -28,8 +28,8 @@ static void free_all(tm_ids *list, size_t n) {
 /* `prompts` (n) encoded; answers (n) are written only where all succeeded. */
 static tm_status answer(tm_model *model, const tm_tokenizer *tokenizer, tm_chat_format format, const tm_ids *prompts,
                         size_t n, const tm_generate_options *options, const tm_monitor *monitor, char **answers) {
-    int32_t stop[2 + TM__COUNT(model->config.eos)];
-    size_t stops = stop_ids(model, tokenizer, format, stop);
+    int32_t stop[TM__STOP_IDS];
+    size_t stops = tm__model_stop_ids(model, tokenizer, format, stop);
     tm_ids *made = tm__zalloc(n, sizeof *made);
     char **texts = tm__zalloc(n, sizeof *texts);
     tm_status status = made && texts ? TM_OK : tm__fail_memory();

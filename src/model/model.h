@@ -216,6 +216,11 @@ tm_status tm__model_norm(const tm_model *model, tm__tape *tape, tm__var *x, tm__
 /* Mean-pooled final hidden state of each sequence, fp64, L2-normalised: out (n, hidden). Used by SDD's pairing. */
 tm_status tm__model_embed_texts(tm_model *model, const tm_ids *texts, size_t n, double *out);
 
+/* A turn ends at the chat format's own marker or at any end id of tokenizer and config: how many of `stop` are set. */
+enum { TM__STOP_IDS = 2 + TM__COUNT(((tm__config *)0)->eos) };
+size_t tm__model_stop_ids(const tm_model *model, const tm_tokenizer *tokenizer, tm_chat_format format,
+                          int32_t stop[TM__STOP_IDS]);
+
 /* ---- cache ---- */
 typedef struct tm__cache {
     int64_t slots, capacity;
