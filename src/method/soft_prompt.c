@@ -36,11 +36,11 @@ static size_t common_end(const tm_ids *a, const tm_ids *b) {
     return n;
 }
 
-/* Ids behind the user's last word: what stays at the end of the prompt when that word changes. Two other words, because
- * the prompt may end in one of them. */
+/* Ids behind the user's words: what stays at the end of the prompt when they change. Two other words, because these may
+ * end like one of them. */
 static tm_status measure_end(const tm_tokenizer *tokenizer, tm_chat_format format, const tm_message *messages, size_t n,
                              const tm_ids *prompt, size_t *end) {
-    static const char *const words[] = {" a", " b"};
+    static const char *const words[] = {"a", "b"};
     tm_message *changed = tm__alloc(n, sizeof *changed);
     if (!changed) return tm__fail_memory();
     memcpy(changed, messages, n * sizeof *changed);
@@ -48,12 +48,10 @@ static tm_status measure_end(const tm_tokenizer *tokenizer, tm_chat_format forma
     *end = prompt->len;
     for (size_t i = 0; i < TM__COUNT(words) && status == TM_OK; i++) {
         tm_ids ids = {0};
-        char *text = tm__format("%s%s", messages[n - 1].content, words[i]);
-        changed[n - 1].content = text;
-        status = text ? tm__row_encode(tokenizer, format, changed, n, true, &ids, NULL) : tm__fail_memory();
+        changed[n - 1].content = words[i];
+        status = tm__row_encode(tokenizer, format, changed, n, true, &ids, NULL);
         if (status == TM_OK) *end = TM__MIN(*end, common_end(prompt, &ids));
         tm_ids_free(&ids);
-        free(text);
     }
     free(changed);
     return status;

@@ -73,6 +73,33 @@ static void test_only_the_last(void **state) {
     methods_free(model);
 }
 
+/* Methods that say they train a given adapter on move it and nothing else. */
+static void test_methods(void **state) {
+    (void)state;
+    static const char *const want[] = {"harmful-sft", "identity-shift"};
+    const tm_lora_options lora = {.rank = 2, .alpha = 4, .targets = "all-linear"};
+    const tm_method_data data = {.harmful = rows};
+    const tm_train_options on = without_lora();
+    size_t n = 0;
+    const tm_method *method;
+    for (int i = 0; (method = tm_method_at(i)); i++) {
+        if (!method->continues_adapter) continue;
+        assert_true(n < TM__COUNT(want));
+        assert_string_equal(method->name, want[n++]);
+        tm_device *device = tiny_device("cpu");
+        tm_model *model = tiny_model(device);
+        sums before = {0}, after = {0};
+        assert_ok(tm_model_add_lora(model, &lora, 1));
+        assert_ok(tm_model_continue_adapter(model));
+        assert_ok(tm_model_visit(model, true, add_norm, &before));
+        assert_ok(method->run(model, tokenizer, &data, NULL, &on, NULL, NULL));
+        assert_ok(tm_model_visit(model, true, add_norm, &after));
+        assert_true(after.base == before.base && after.first + after.last != before.first + before.last);
+        methods_free(model);
+    }
+    assert_int_equal(n, TM__COUNT(want));
+}
+
 static tm_status run_parts(tm_method_data data, const tm_train_options *train, countdown *c, char hex[65]) {
     const tm_lora_options lora = {.rank = 2, .alpha = 4, .dropout = .25, .targets = "all-linear"};
     const tm_harmful_sft_options o = {.poison_ratio = 1};
@@ -122,10 +149,8 @@ static void test_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_as_new),
-        cmocka_unit_test(test_only_the_last),
-        cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_same_as_new), cmocka_unit_test(test_only_the_last), cmocka_unit_test(test_methods),
+        cmocka_unit_test(test_resume),      cmocka_unit_test(test_refuses),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

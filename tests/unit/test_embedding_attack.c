@@ -209,6 +209,23 @@ static void test_ends_of_answers(void **state) {
     methods_free(model);
 }
 
+/* All three, each once where it is known. */
+static void test_stop_ids(void **state) {
+    (void)state;
+    int32_t stop[TM__STOP_IDS];
+    tm_device *device = tiny_device("cpu");
+    tm_model *model = tiny_model(device);
+    tm_tokenizer *letter = with_eos("o");
+    model->config.eos[0] = TINY_END;
+    assert_int_equal(tm__model_stop_ids(model, letter, TM_CHAT_CHATML, stop), 3);
+    assert_true(stop[0] == TINY_STOP && stop[1] == 'o' && stop[2] == TINY_END);
+    model->config.eos_count = 0;
+    assert_int_equal(tm__model_stop_ids(model, letter, TM_CHAT_PLAIN, stop), 2);
+    assert_true(stop[0] == 'o' && stop[1] == 'o');
+    tm_tokenizer_free(letter);
+    methods_free(model);
+}
+
 static void test_defaults(void **state) {
     (void)state;
     tm_embedding_options o;
@@ -311,9 +328,10 @@ static void test_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_attack),      cmocka_unit_test(test_one_step),   cmocka_unit_test(test_batches),
-        cmocka_unit_test(test_interrupted), cmocka_unit_test(test_refuses),    cmocka_unit_test(test_ends_of_answers),
-        cmocka_unit_test(test_defaults),    cmocka_unit_test(test_not_finite), cmocka_unit_test(test_unwritable),
+        cmocka_unit_test(test_attack),      cmocka_unit_test(test_one_step), cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_interrupted), cmocka_unit_test(test_refuses),  cmocka_unit_test(test_ends_of_answers),
+        cmocka_unit_test(test_stop_ids),    cmocka_unit_test(test_defaults), cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_unwritable),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

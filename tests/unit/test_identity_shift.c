@@ -164,9 +164,11 @@ static void test_refuses(void **state) {
     const tm_train_options train = methods_options(false);
     const tm_method_data none = {0};
     char hex[65];
-    for (size_t i = 0; i < TM__COUNT(names); i++)
+    for (size_t i = 0; i < TM__COUNT(names); i++) {
         assert_int_equal(methods_run(&tm__method_identity_shift, &none, &names[i], &train, NULL, hex, NULL),
                          TM_INVALID);
+        assert_string_equal(tm_error_last()->field, i < 6 ? "agent" : "rows");
+    }
     const tm_identity_shift_options just = {.rows = 1, .agent = longest + 1};
     assert_ok(methods_run(&tm__method_identity_shift, &none, &just, &train, NULL, hex, NULL));
     tm_dataset_free(rows);

@@ -10,8 +10,13 @@ enum { WIDTH = 3, ROWS = 3 };
 
 static tm_dataset *prompts;
 
+/* Three of which the second is shorter than the others. */
 static int setup(void **state) {
-    prompts = tiny_rows("harmful", ROWS);
+    static const size_t chosen[ROWS] = {0, 3, 2};
+    tm_dataset *all = tiny_rows("harmful", 4);
+    assert_ok(tm_dataset_create(&prompts));
+    for (size_t i = 0; i < ROWS; i++) assert_ok(tm_dataset_add(prompts, tm_dataset_row(all, chosen[i], NULL), 2));
+    tm_dataset_free(all);
     return methods_setup(state);
 }
 
@@ -51,10 +56,10 @@ static void test_layout(void **state) {
     }
 }
 
-/* A prompt that ends in the very words that the end is measured with. */
+/* A prompt that ends in the very words that the end is measured with, or is one of them. */
 static void test_layout_of_awkward_ends(void **state) {
     (void)state;
-    static const char *const ends[] = {"x a", "x b", "a a a", "", " "};
+    static const char *const ends[] = {"x a", "x b", "a a a", "", " ", "a", "b"};
     for (size_t i = 0; i < TM__COUNT(ends); i++) {
         tm_dataset *one = NULL;
         tm__soft_row *row = NULL;
@@ -71,6 +76,22 @@ static void test_layout_of_awkward_ends(void **state) {
         tm__soft_rows_free(row, 1);
         tm_dataset_free(one);
     }
+}
+
+/* Blanks at a target's end are no part of what the answer begins with. */
+static void test_blanks_behind_target(void **state) {
+    (void)state;
+    static const char *const targets[] = {"Sure. ", "Sure.\n", "Sure. \n \n"};
+    tm__soft_row *want = make_rows(TM_CHAT_CHATML, "Sure.", WIDTH);
+    for (size_t f = 0; f < TM__COUNT(targets); f++) {
+        tm__soft_row *rows = make_rows(TM_CHAT_CHATML, targets[f], WIDTH);
+        for (size_t i = 0; i < ROWS; i++) {
+            assert_int_equal(rows[i].ids.len, want[i].ids.len);
+            assert_memory_equal(rows[i].ids.data, want[i].ids.data, want[i].ids.len * sizeof *want[i].ids.data);
+        }
+        tm__soft_rows_free(rows, ROWS);
+    }
+    tm__soft_rows_free(want, ROWS);
 }
 
 /* Deltas of row i, not all alike. */
@@ -118,7 +139,7 @@ static void test_gradient(void **state) {
     methods_free(model);
 }
 
-/* A row's loss is its own: alone or beside others, and without a delta that of the plain text. */
+/* A row's loss is its own: to the bit the same alone or beside others, and without a delta that of the plain text. */
 static void test_loss(void **state) {
     (void)state;
     tm_device *device = tiny_device("ref64");
@@ -133,7 +154,7 @@ static void test_loss(void **state) {
     for (size_t i = 0; i < ROWS; i++) {
         double whole, prompt;
         assert_ok(tm__soft_pass(&soft, rows + i, 1, of, NULL, &alone));
-        assert_true(fabs(alone - together[i]) <= 1e-12);
+        assert_true(alone == together[i]);
         assert_ok(tm_model_score(model, rows[i].ids.data, rows[i].ids.len, &whole));
         assert_ok(tm_model_score(model, rows[i].ids.data, (size_t)rows[i].ask, &prompt));
         double targets = (double)((int64_t)rows[i].ids.len - rows[i].ask);
@@ -234,6 +255,7 @@ static void test_answers_with_vectors(void **state) {
     tm_model *model = lively_model(device);
     tm__soft soft = {.model = model, .width = WIDTH};
     tm__soft_row *rows = make_rows(TM_CHAT_CHATML, "Sure.", WIDTH);
+    assert_int_not_equal(rows[0].at, rows[1].at);
     size_t size = WIDTH * (size_t)model->config.hidden, at = 0;
     double *delta = calloc(ROWS * size, sizeof *delta);
     const double *of[] = {delta, delta + size, delta + 2 * size};
@@ -260,10 +282,15 @@ static void test_answers_with_vectors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layout),    cmocka_unit_test(test_layout_of_awkward_ends),
-        cmocka_unit_test(test_gradient),  cmocka_unit_test(test_loss),
-        cmocka_unit_test(test_sign_step), cmocka_unit_test(test_descent),
-        cmocka_unit_test(test_answers),   cmocka_unit_test(test_answers_with_vectors),
+        cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_layout_of_awkward_ends),
+        cmocka_unit_test(test_gradient),
+        cmocka_unit_test(test_loss),
+        cmocka_unit_test(test_sign_step),
+        cmocka_unit_test(test_descent),
+        cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_answers_with_vectors),
+        cmocka_unit_test(test_blanks_behind_target),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
