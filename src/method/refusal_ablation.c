@@ -312,20 +312,27 @@ static tm_status try_direction(const choice *c, const double *r, const double *u
 
 static tm_status choose(const choice *c, const double *candidates, const tm_refusal_ablation_options *o, double *unit) {
     probe *p = c->p;
-    int64_t layers = TM__MAX((p->layers * 4) / 5, (int64_t)1), best = -1;
+    int64_t layers = TM__MAX((p->layers * 4) / 5, (int64_t)1), best = -1, far = 0, idle = 0;
     trial t, lowest = {0};
+    double least_kl = INFINITY;
     for (int64_t i = 0; i < layers * p->positions; i++) {
         const double *r = candidates + i * p->d;
         if (!normalise(r, p->d, unit)) continue;
         TM__TRY(try_direction(c, r, unit, i / p->positions, &t));
+        far += t.kl > o->max_kl;
+        idle += t.induced < 0;
+        least_kl = fmin(least_kl, t.kl);
         bool bad = t.kl > o->max_kl || t.induced < 0 || (best >= 0 && t.refusal >= lowest.refusal);
         if (bad && !p->model->dev->rehearses) continue;
         best = i;
         lowest = t;
     }
     if (best < 0)
-        return tm__fail(TM_UNSUPPORTED, NULL, "max-kl", "raise max-kl, or name a layer and a position",
-                        "none of %lld directions ablates refusal alone", (long long)(layers * p->positions));
+        return tm__fail(TM_UNSUPPORTED, NULL, far ? "max-kl" : "layer",
+                        far ? "raise max-kl, or name a layer and a position" : "name a layer and a position",
+                        "none of %lld directions is refusal's alone: %lld change harmless answers by more than %.3g "
+                        "nats (the least: %.3g), %lld do not make the model refuse when added",
+                        (long long)(layers * p->positions), (long long)far, o->max_kl, least_kl, (long long)idle);
     tm__note(p->monitor,
              "refusal-ablation: after block %lld, %lld tokens from the end; refusal score %.2f when ablated, harmless "
              "KL %.4f, refusal score %.2f when added",
