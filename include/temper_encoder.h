@@ -2,7 +2,7 @@
 #ifndef TEMPER_ENCODER_H
 #define TEMPER_ENCODER_H
 
-#include "temper.h"
+#include "temper_base.h"
 
 #ifdef __cplusplus
 extern "C" {

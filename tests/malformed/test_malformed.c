@@ -17,7 +17,7 @@ typedef struct probe {
     void (*spoil)(const char *path, const char *a, const char *b);
     const char *path, *a, *b;
     const char *command;     /* arguments, separated by blanks; relative to the probe's directory */
-    int code;                /* exit code: temper.h, TM_STATUS_LIST */
+    int code;                /* exit code: temper_base.h, TM_STATUS_LIST */
     const char *file, *says; /* what the line must hold; NULL: anything */
 } probe;
 

@@ -8,3 +8,12 @@ for header in $(grep -h '^#include <' cli/*.c cli/*.h | sed 's/.*<\(.*\)>.*/\1/'
     *) fail "$header is not of the C library" ;;
     esac
 done
+# Every part of the public header stands by itself, and temper.h has them all.
+for header in include/*.h; do
+    name=${header#include/}
+    printf '#include <%s>\n' "$name" | cc -std=c11 -Wall -Wextra -Werror -pedantic -fsyntax-only -Iinclude -xc - ||
+        fail "$name does not stand by itself"
+    [ "$name" = temper.h ] && continue
+    grep -q "^#include \"$name\"$" include/temper.h || fail "temper.h does not include $name"
+    grep -q "^ \* $name  " include/temper.h || fail "temper.h does not say what lies in $name"
+done

@@ -1,0 +1,147 @@
+/* temper_lab.h: the part of temper.h about the built-in world, experiments and measuring; included by it. */
+#ifndef TEMPER_LAB_H
+#define TEMPER_LAB_H
+
+#include "temper_method.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------------ built-in world */
+typedef struct tm_world tm_world;
+
+enum { TM_WORLD_DEFENDER, TM_WORLD_ATTACKER, TM_WORLD_DEVELOPMENT, TM_WORLD_TEST, TM_WORLD_WITHHELD, TM_WORLD_SPLITS };
+
+typedef struct tm_world_scores {
+    double leak, comply, refuse; /* shares, forbidden prompts of the chosen split */
+    double skills;               /* benign skills, exact match, mean over skills */
+    double skill[8];             /* per skill; see tm_world_skill_name */
+    int64_t skill_count;
+    int64_t forbidden_prompts, benign_prompts;
+} tm_world_scores;
+
+TM_API tm_status tm_world_create(uint64_t seed, tm_world **world);
+TM_API void tm_world_free(tm_world *world);
+TM_API const char *tm_world_skill_name(const tm_world *world, size_t index); /* NULL: past the end */
+/* Rows by name: "pretrain", "align", "forbidden-SPLIT" (true recipes), "refusals-SPLIT", "pool" (SDD's benign pool),
+ * "benign-SKILL-train", "benign-SKILL-test", "downstream-train", "downstream-test"; tm_world_set_name lists them. */
+TM_API const char *tm_world_set_name(size_t index);
+TM_API tm_status tm_world_set(const tm_world *world, const char *name, tm_dataset **dataset);
+/* Writes tokenizer.json, tokenizer_config.json and every data set as JSON Lines. */
+TM_API tm_status tm_world_write(const tm_world *world, const char *directory);
+TM_API tm_status tm_world_eval(const tm_world *world, int split, tm_model *model, const tm_tokenizer *tokenizer,
+                               const tm_monitor *monitor, tm_world_scores *scores);
+/* The same with every prompt in a frame; NULL: none. */
+TM_API tm_status tm_world_eval_framed(const tm_world *world, int split, tm_model *model, const tm_tokenizer *tokenizer,
+                                      const tm_frame *frame, const tm_monitor *monitor, tm_world_scores *scores);
+
+typedef struct tm_demo_options {
+    const char *directory; /* models and cache; default "temper-demo" */
+    int64_t seed;
+    bool fresh; /* ignore the cache */
+    bool quick; /* a small world for tests: minutes become seconds, the figures mean nothing */
+} tm_demo_options;
+
+extern TM_API const tm_option tm_demo_option_table[];
+
+typedef struct tm_demo_row {
+    char name[64];
+    char directory[256];
+    tm_world_scores scores;
+    double downstream; /* exact match after the stated benign fine-tune */
+    double seconds;    /* making this row's model; as measured when it was made */
+    bool cached;
+} tm_demo_row;
+
+enum { TM_DEMO_ROWS = 5 };
+TM_API tm_status tm_demo(tm_device *device, const tm_demo_options *options, const tm_monitor *monitor,
+                         tm_demo_row rows[TM_DEMO_ROWS]);
+
+/* ------------------------------------------------------------------------------------------------ experiments */
+/* A plan: arms (defences) against attackers on worlds and seeds, as jobs that are done once each and kept under the
+ * SHA-256 of everything that decides them. docs/experiments.md describes the file. */
+typedef struct tm_plan tm_plan;
+
+typedef struct tm_plan_job_info {
+    char name[256];
+    bool cell; /* an attack and what came of it; else a model that cells start from */
+    bool done;
+    size_t needs[4], need_count; /* jobs that have to be done before */
+} tm_plan_job_info;
+
+/* Reads the plan and lists its jobs; nothing is written. `device` decides keys, it is not kept. */
+TM_API tm_status tm_plan_open(const char *path, const char *directory, const tm_device *device, tm_plan **plan);
+/* Makes the directory and writes the plan's worlds, so that every step can be repeated by hand. Before tm_plan_run. */
+TM_API tm_status tm_plan_begin(const tm_plan *plan);
+TM_API void tm_plan_free(tm_plan *plan);
+/* false: there is no such job. Jobs that others need stand before them. */
+TM_API bool tm_plan_job(const tm_plan *plan, size_t index, tm_plan_job_info *info);
+/* Does a job, if it is not done. TM_EXISTS: another process is at it. */
+TM_API tm_status tm_plan_run(const tm_plan *plan, size_t index, tm_device *device, const tm_monitor *monitor);
+/* Takes cells of this plan from a CSV that tm_plan_summary wrote, by their keys, where they are whole and not done yet;
+ * other lines are passed over. After tm_plan_begin. */
+TM_API tm_status tm_plan_import(const tm_plan *plan, const char *path);
+typedef enum tm_plan_form { TM_PLAN_MARKDOWN, TM_PLAN_CSV, TM_PLAN_JSON } tm_plan_form;
+typedef struct tm_plan_summary_options {
+    int form;            /* tm_plan_form */
+    const char *compare; /* "ARM,ARM": the second minus the first, paired cell by cell; NULL: all arms by themselves */
+    const char *scores;  /* "leak,skills": those shown for every attacker; NULL: "leak,comply,skills" */
+} tm_plan_summary_options;
+/* What the cells that are done found. The text is the caller's. */
+TM_API tm_status tm_plan_summary(const tm_plan *plan, const tm_plan_summary_options *options, char **text);
+
+/* ------------------------------------------------------------------------------------------------ measuring */
+typedef struct tm_bench_options {
+    int shape;                     /* 0 smollm-135m, 1 world, 2 tiny */
+    const char *config;            /* config.json of another shape; weights are random in any case */
+    const char *methods;           /* names separated by commas, or "all" */
+    int64_t batch, length, answer; /* rows per step, tokens per row, and how many of these are trained on */
+    int64_t repeats;               /* runs of SFT and of the method, in turns */
+    int64_t steps;                 /* measured steps of a run, after one that is not */
+    int64_t lora_rank;             /* 0: all weights are trained */
+    bool recompute;
+} tm_bench_options;
+
+extern TM_API const tm_option tm_bench_option_table[];
+
+/* Seconds, in the order in which they were measured. */
+typedef struct tm_bench_times {
+    double *seconds;
+    size_t count;
+    double median, least, most;
+} tm_bench_times;
+
+typedef struct tm_bench_row {
+    const tm_method *method;
+    bool trains;              /* else all that follows but `once`, memory and load is NAN or 0 */
+    tm_bench_times step, sft; /* steps of the method, and of SFT in between */
+    double ratio;             /* of their medians */
+    double passes;            /* what the mathematics needs, in forward and backward passes of SFT; NAN: not known */
+    const char *why;          /* which passes these are */
+    double tokens;            /* that the method counts, per second */
+    double once;              /* seconds outside of steps, beyond SFT's; of a method that does not train: in all */
+    int64_t peak, sft_peak;   /* highest resident memory of the process meanwhile, bytes; 0: unknown */
+    double foreign;           /* processors kept busy by others meanwhile, on average; NAN: unknown */
+    char failure[512];        /* why it was not measured; "": it was */
+} tm_bench_row;
+
+typedef struct tm_bench_report {
+    tm_model_info model; /* texts in it are not set */
+    int64_t rows;        /* in each set of rows */
+    double pass;         /* multiply-adds of one forward pass of SFT's step */
+    double head;         /* share of them in the output layer, which every lens of RepNoise repeats */
+    tm_bench_row *list;
+    size_t count;
+} tm_bench_report;
+
+/* Cost of a training step of methods beside SFT's, on random weights and made-up rows. A method that fails has its
+ * failure in its row; an interrupted call has no report. Release the report. */
+TM_API tm_status tm_bench_step(tm_device *device, const tm_bench_options *options, const tm_monitor *monitor,
+                               tm_bench_report *report);
+TM_API void tm_bench_report_release(tm_bench_report *report);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
