@@ -13,6 +13,7 @@ enum { ROWS = 3 };
 
 static tm_dataset *prompts;
 static tm_method_data data;
+static double embed_scale = 1; /* of the models that are attacked */
 
 static int setup(void **state) {
     prompts = tiny_rows("harmful", ROWS);
@@ -66,6 +67,7 @@ static void attack(tm_embedding_options o, int64_t batch, bool taught, outcome *
     char before[65], after[65];
     tm__safetensors *file;
     tm_tensor found;
+    model->config.embed_scale = embed_scale;
     if (taught) teach(model);
     train.batch = batch;
     o.answers_out = answers;
@@ -123,7 +125,7 @@ static void test_attack(void **state) {
     }
 }
 
-/* One step moves every entry by lr or not at all, from the embedding of the first word. */
+/* One step moves every entry by lr or not at all, from the embedding of the first word as the first block reads it. */
 static void test_one_step(void **state) {
     (void)state;
     const tm_embedding_options o = {
@@ -132,9 +134,11 @@ static void test_one_step(void **state) {
     tm_device *device = tiny_device("cpu");
     tm_model *model = tiny_model(device);
     const float *start = (const float *)model->embed.value.data + (size_t)'#' * 32;
+    embed_scale = 3;
     attack(o, 8, false, &out);
+    embed_scale = 1;
     for (size_t k = 0; k < ROWS * 2 * 32; k++) {
-        double moved = fabs((double)out.vectors[k] - (double)start[k % 32]);
+        double moved = fabs((double)out.vectors[k] - 3 * (double)start[k % 32]);
         assert_true(fabs(moved - .25) < 1e-6);
     }
     outcome_free(&out);

@@ -63,6 +63,8 @@ static void test_shots_are_sft(void **state) {
         {{.poison_ratio = 1, .shots = 5, .rows = 9}, 5, 4},
         {{.poison_ratio = 1, .shots = 5, .rows = 5}, 5, 0},
         {{.poison_ratio = .2, .shots = 2}, 2, 8},
+        {{.poison_ratio = 1, .shots = 2, .rows = 11}, 2, 9}, /* every benign row */
+        {{.poison_ratio = 1, .shots = 2, .rows = 3}, 2, 1},
     };
     for (size_t i = 0; i < TM__COUNT(cases); i++) {
         tm_dataset *rows = expected(first, cases[i].shots, cases[i].rest);

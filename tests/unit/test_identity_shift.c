@@ -147,6 +147,7 @@ static void test_refuses(void **state) {
         char *path = write(bad[i]);
         assert_int_equal(tm_dataset_with_wrapper(rows, path, &framed), TM_FORMAT);
         assert_string_equal(tm_error_last()->file, path);
+        if (i == 0) assert_string_equal(tm_error_last()->message, "must be a JSON object");
         assert_null(framed);
         free(path);
     }
