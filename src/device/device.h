@@ -61,11 +61,14 @@ typedef struct tm__attention {
     const tm__relative *relative; /* with `whole`; NULL: none */
 } tm__attention;
 
-/* Attention of new tokens over a key-value cache. Token i belongs to slot[i] and stands at position[i] there; its keys
- * and values were already written. cache_k, cache_v: (slots, capacity, kv_heads, head_dim). The result for a token
- * depends on its slot alone. */
+/* Attention of new tokens over a key-value cache. Token i belongs to slot[i] and stands at position[i] of its sequence;
+ * its keys and values were already written. What all sequences begin with is held once: prefix_k, prefix_v (prefix,
+ * kv_heads, head_dim); cache_k, cache_v (slots, capacity, kv_heads, head_dim) hold positions `prefix` and on. The
+ * result for a token depends on its sequence alone, and on no byte does it matter how much of it is prefix. */
 typedef struct tm__attention_cached {
     int64_t tokens, heads, kv_heads, head_dim, capacity;
+    int64_t prefix; /* 0: none */
+    const void *prefix_k, *prefix_v;
     const int32_t *slot, *position; /* (tokens) */
     int64_t window;
     double scale, soft_cap;
@@ -141,6 +144,10 @@ typedef struct tm__kernels {
     /* y (m,d) = x[rows];  x[rows] += y (rows distinct) */
     tm_status (*gather_rows)(tm_device *dev, void *y, const void *x, const int32_t *rows, int64_t m, int64_t d);
     tm_status (*scatter_rows)(tm_device *dev, void *x, const void *y, const int32_t *rows, int64_t m, int64_t d);
+
+    /* index[i], on the host: of the largest number in row i of x (n,d), of equals the first; -1 where one of the row is
+     * not finite. */
+    tm_status (*largest)(tm_device *dev, int32_t *index, const void *x, int64_t n, int64_t d);
 
     /* loss (n) = lse - logits[target], lse (n) = log sum exp of a row of logits (n, vocab). */
     tm_status (*cross_entropy)(tm_device *dev, void *loss, void *lse, const void *logits, const int32_t *targets,

@@ -149,6 +149,8 @@ static tm_status attention_cached(tm_device *dev, void *out, const void *q, cons
                                   const tm__attention_cached *a) {
     is_for(dev, cache_k, TM__FOR_CACHE);
     is_for(dev, cache_v, TM__FOR_CACHE);
+    if (a->prefix) is_for(dev, a->prefix_k, TM__FOR_CACHE);
+    if (a->prefix) is_for(dev, a->prefix_v, TM__FOR_CACHE);
     return TM_OK;
 }
 
@@ -207,6 +209,12 @@ static tm_status move_rows(tm_device *dev, void *y, const void *x, const int32_t
     return TM_OK;
 }
 
+static tm_status largest(tm_device *dev, int32_t *index, const void *x, int64_t n, int64_t d) {
+    is_for(dev, x, TM__FOR_LOGITS);
+    memset(index, 0, (size_t)n * sizeof *index);
+    return TM_OK;
+}
+
 static tm_status cross_entropy(tm_device *dev, void *loss, void *lse, const void *logits, const int32_t *targets,
                                int64_t n, int64_t vocab) {
     is_for(dev, logits, TM__FOR_LOGITS);
@@ -260,6 +268,7 @@ static const tm__kernels kernels = {
     .dropout = dropout,
     .gather_rows = move_rows,
     .scatter_rows = move_rows,
+    .largest = largest,
     .cross_entropy = cross_entropy,
     .cross_entropy_grad = cross_entropy_grad,
     .adamw = adamw,

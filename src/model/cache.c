@@ -1,8 +1,9 @@
 /* cache.c: the key-value cache and the forward pass over it.
  *
- * Each layer holds keys (already rotated) and values for `slots` independent sequences of up to `capacity` tokens. A
- * call feeds any number of tokens of any slots: whole prompts, or one token each. Every kernel used is row-invariant,
- * so what a slot computes does not depend on which other slots are in the call.
+ * Each layer holds keys (already rotated) and values for `slots` independent sequences of up to `capacity` tokens
+ * beyond what all of them begin with, which another cache holds once. A call feeds any number of tokens of any slots:
+ * whole prompts, or one token each. Every kernel used is row-invariant, so what a slot computes does not depend on
+ * which other slots are in the call.
  */
 #include "model/block.h"
 #include "model/weights.h"
@@ -29,11 +30,13 @@ void tm__cache_free(tm_model *model, tm__cache *cache) {
     free(cache);
 }
 
-tm_status tm__cache_create(tm_model *model, int64_t slots, int64_t capacity, tm__cache **cache) {
+tm_status tm__cache_create(tm_model *model, int64_t slots, int64_t capacity, const tm__cache *prefix, int64_t shared,
+                           tm__cache **cache) {
+    assert(prefix ? shared <= prefix->capacity && !prefix->shared : !shared);
     size_t layers = (size_t)model->config.layers, bytes = layer_bytes(model, slots, capacity);
     tm__cache *made = tm__zalloc(1, sizeof *made);
     if (!made) return tm__fail_memory();
-    *made = (tm__cache){.slots = slots, .capacity = capacity};
+    *made = (tm__cache){.slots = slots, .capacity = capacity, .prefix = prefix, .shared = shared};
     made->k = tm__zalloc(layers, sizeof *made->k);
     made->v = tm__zalloc(layers, sizeof *made->v);
     tm_status status = made->k && made->v ? TM_OK : tm__fail_memory();
@@ -58,7 +61,7 @@ static tm_status copy(tm_device *dev, void *to, size_t to_at, const void *from, 
 tm_status tm__cache_grow(tm_model *model, tm__cache *cache, int64_t capacity) {
     tm__cache *grown;
     if (capacity <= cache->capacity) return TM_OK;
-    TM__TRY(tm__cache_create(model, cache->slots, capacity, &grown));
+    TM__TRY(tm__cache_create(model, cache->slots, capacity, cache->prefix, cache->shared, &grown));
     tm_status status = TM_OK;
     size_t row = row_elements(model), n = (size_t)cache->capacity * row, wide = (size_t)capacity * row;
     for (int64_t i = 0; i < model->config.layers; i++)
@@ -75,16 +78,6 @@ tm_status tm__cache_grow(tm_model *model, tm__cache *cache, int64_t capacity) {
     return status;
 }
 
-tm_status tm__cache_spread(tm_model *model, tm__cache *cache, int64_t count) {
-    size_t row = row_elements(model), n = (size_t)count * row, wide = (size_t)cache->capacity * row;
-    for (int64_t i = 0; i < model->config.layers; i++)
-        for (size_t s = 1; s < (size_t)cache->slots; s++) {
-            TM__TRY(copy(model->dev, cache->k[i], s * wide, cache->k[i], 0, n));
-            TM__TRY(copy(model->dev, cache->v[i], s * wide, cache->v[i], 0, n));
-        }
-    return TM_OK;
-}
-
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
 
 /* Writes rows (tokens, kv_heads * head_dim) into a layer's cache; runs of one slot's successive positions are one copy.
@@ -95,7 +88,7 @@ static tm_status store(const tm__block_run *run, void *cache, const void *rows) 
     for (int64_t i = 0, n; i < a->tokens; i += n) {
         for (n = 1; i + n < a->tokens && a->slot[i + n] == a->slot[i]; n++)
             if (a->position[i + n] != a->position[i] + n) break;
-        size_t at = ((size_t)a->slot[i] * (size_t)a->capacity + (size_t)a->position[i]) * row;
+        size_t at = ((size_t)a->slot[i] * (size_t)a->capacity + (size_t)(a->position[i] - a->prefix)) * row;
         TM__TRY(copy(run->model->dev, cache, at, rows, (size_t)i * row, (size_t)n * row));
     }
     return TM_OK;
@@ -125,8 +118,9 @@ tm_status tm__cache_attend(tm__tape *tape, const tm__block_run *run, tm__var *q,
 static tm_status check_tokens(const tm_model *model, const tm__cache *cache, int64_t tokens, const int32_t *ids,
                               const int32_t *slot, const int32_t *position) {
     for (int64_t i = 0; i < tokens; i++) {
+        int64_t at = position[i] - cache->shared;
         TM__TRY(tm__model_check_id(model, ids[i]));
-        if (slot[i] < 0 || slot[i] >= cache->slots || position[i] < 0 || position[i] >= cache->capacity)
+        if (slot[i] < 0 || slot[i] >= cache->slots || at < 0 || at >= cache->capacity)
             return tm__fail(TM_INVALID, NULL, NULL, NULL, "slot %d, position %d lies outside the cache", slot[i],
                             position[i]);
     }
@@ -171,6 +165,7 @@ tm_status tm__model_decode(tm_model *model, tm__tape *tape, tm__cache *cache, in
                                     .kv_heads = c->kv_heads,
                                     .head_dim = c->head_dim,
                                     .capacity = cache->capacity,
+                                    .prefix = cache->shared,
                                     .slot = slot,
                                     .position = position,
                                     .scale = c->attention_scale,
@@ -179,6 +174,8 @@ tm_status tm__model_decode(tm_model *model, tm__tape *tape, tm__cache *cache, in
     TM__TRY(tm__model_embed(model, tape, ids, tokens, &x));
     for (run.layer = 0; run.layer < c->layers; run.layer++) {
         run.cached.window = c->window ? c->window[run.layer] : 0;
+        run.cached.prefix_k = cache->prefix ? cache->prefix->k[run.layer] : NULL;
+        run.cached.prefix_v = cache->prefix ? cache->prefix->v[run.layer] : NULL;
         TM__TRY(tm__block_forward(tape, &run, x, &y));
         tm__tape_drop(tape, x);
         x = y;

@@ -5,8 +5,8 @@
  * waits takes its slot. No row is padded, and each has its own random stream, so a row's text does not depend on its
  * company.
  *
- * What all prompts begin with (a system prompt, BackdoorAlign's secret, a few-shot header) is computed once and copied
- * to every slot; a row that takes a slot finds it there, because rows write behind it only.
+ * What all prompts begin with (a system prompt, BackdoorAlign's secret, a few-shot header) is computed once, and its
+ * keys and values are held once: every row reads them there, and its slot holds what follows.
  */
 #include "model/model.h"
 
@@ -48,18 +48,19 @@ typedef struct run {
     const tm_generate_options *options;
     const tm_ids *prompts;
     size_t rows, next; /* next row that waits */
-    int64_t shared;    /* tokens that all prompts begin with, in every slot's cache */
+    int64_t shared;    /* tokens that all prompts begin with, in `prefix` */
     const int32_t *stop;
     size_t stops;
     tm_ids *made; /* (rows) new ids */
     slot *slots;
     int64_t slot_count, active;
-    tm__cache *cache;
+    tm__cache *cache, *prefix; /* prefix NULL: nothing is shared */
     tm__tape *tape;
     tm__sampler *sampler;
     int64_t tokens, tokens_cap; /* of this step */
-    int32_t *ids, *slot, *position, *length, *picked;
-    void *logits; /* (slot_count, vocab) */
+    int32_t *ids, *slot, *position, *length;
+    int32_t *picked, *best; /* (slot_count) rows of the hidden state that give a token; without draws, that token */
+    void *logits;           /* (slot_count, vocab); NULL: nothing is drawn */
     int64_t rows_done, tokens_done;
     const tm_monitor *monitor;
     bool noted; /* that a row is longer than what the model was trained for */
@@ -70,6 +71,7 @@ static void run_release(run *r) {
     free(r->made);
     free(r->slots);
     if (r->cache) tm__cache_free(r->model, r->cache);
+    if (r->prefix) tm__cache_free(r->model, r->prefix);
     tm__tape_free(r->tape);
     tm__sampler_free(r->sampler);
     free(r->ids);
@@ -77,18 +79,19 @@ static void run_release(run *r) {
     free(r->position);
     free(r->length);
     free(r->picked);
+    free(r->best);
     free(r->logits);
 }
 
 static tm_status run_open(run *r) {
-    int64_t longest = 0, vocab = r->model->config.vocab;
+    int64_t vocab = r->model->config.vocab;
+    bool draws = r->options->temperature > 0;
     for (size_t i = 0; i < r->rows; i++) {
         if (r->prompts[i].len == 0)
             return tm__fail(TM_INVALID, NULL, "prompt", "begin with the tokenizer's bos", "prompt %zu holds no tokens",
                             i);
         if (r->prompts[i].len > INT32_MAX / 2)
             return tm__fail(TM_INVALID, NULL, "prompt", NULL, "prompt %zu is too long", i);
-        longest = TM__MAX(longest, (int64_t)r->prompts[i].len);
     }
     r->slot_count = TM__MIN(r->options->batch, (int64_t)r->rows);
     r->tokens_cap = r->slot_count + STEP_TOKENS;
@@ -99,16 +102,17 @@ static tm_status run_open(run *r) {
     r->position = tm__alloc((size_t)r->tokens_cap, sizeof *r->position);
     r->length = tm__alloc((size_t)r->tokens_cap, sizeof *r->length);
     r->picked = tm__alloc((size_t)r->slot_count, sizeof *r->picked);
-    r->logits = tm__alloc((size_t)(r->slot_count * vocab), tm__dtype_size(r->model->dev->act));
-    if (!r->made || !r->slots || !r->ids || !r->slot || !r->position || !r->length || !r->picked || !r->logits)
+    r->best = tm__alloc((size_t)r->slot_count, sizeof *r->best);
+    if (draws) r->logits = tm__alloc((size_t)(r->slot_count * vocab), tm__dtype_size(r->model->dev->act));
+    if (!r->made || !r->slots || !r->ids || !r->slot || !r->position || !r->length || !r->picked || !r->best ||
+        (draws && !r->logits))
         return tm__fail_memory();
     for (int64_t i = 0; i < r->slot_count; i++) r->slots[i].row = -1;
     TM__TRY(tm__sampler_create(vocab, r->options, &r->sampler));
     TM__TRY(tm__tape_create(r->model->dev, &r->tape));
     r->tape->recording = false;
     r->tape->row_invariant = true;
-    int64_t capacity = longest + TM__MIN(r->options->max_new_tokens, (int64_t)FIRST_NEW);
-    return tm__cache_create(r->model, r->slot_count, capacity, &r->cache);
+    return TM_OK;
 }
 
 /* ---- one step ---------------------------------------------------------------------------------------------------- */
@@ -138,8 +142,8 @@ static int64_t common_tokens(const run *r) {
     return r->rows > 1 && common >= LEAST_SHARED ? common : 0;
 }
 
-static tm_status share_prefix(run *r) {
-    int64_t common = common_tokens(r);
+static tm_status compute_prefix(run *r, int64_t common) {
+    TM__TRY(tm__cache_create(r->model, 1, common, NULL, 0, &r->prefix));
     while (r->shared < common) {
         tm__var *hidden;
         int64_t n = TM__MIN(common - r->shared, r->tokens_cap);
@@ -150,12 +154,20 @@ static tm_status share_prefix(run *r) {
             r->length[k] = r->position[k] + 1; /* nothing depends on it: see common_tokens */
         }
         tm_status status =
-            tm__model_decode(r->model, r->tape, r->cache, n, r->ids, r->slot, r->position, r->length, &hidden);
+            tm__model_decode(r->model, r->tape, r->prefix, n, r->ids, r->slot, r->position, r->length, &hidden);
         tm__tape_reset(r->tape);
         TM__TRY(status);
         r->shared += n;
     }
-    return common ? tm__cache_spread(r->model, r->cache, common) : TM_OK;
+    return TM_OK;
+}
+
+static tm_status open_caches(run *r) {
+    int64_t common = common_tokens(r), longest = 0;
+    if (common) TM__TRY(compute_prefix(r, common));
+    for (size_t i = 0; i < r->rows; i++) longest = TM__MAX(longest, (int64_t)r->prompts[i].len);
+    int64_t capacity = longest - common + TM__MIN(r->options->max_new_tokens, (int64_t)FIRST_NEW);
+    return tm__cache_create(r->model, r->slot_count, capacity, r->prefix, common, &r->cache);
 }
 
 static int32_t token_at(const run *r, int64_t row, int64_t at) {
@@ -188,9 +200,8 @@ static bool is_stop(const run *r, int32_t id) {
     return false;
 }
 
-static tm_status advance(run *r, slot *s, const void *logits) {
+static tm_status advance(run *r, slot *s, int32_t id) {
     tm_ids *made = &r->made[s->row];
-    int32_t id = tm__sampler_pick(r->sampler, logits, r->model->dev->act, &s->rng);
     bool ends = is_stop(r, id);
     if (!ends) TM__TRY(tm_ids_push(made, id));
     r->tokens_done++;
@@ -202,29 +213,43 @@ static tm_status advance(run *r, slot *s, const void *logits) {
     return TM_OK;
 }
 
-/* A token picked from NaN would look like an answer. */
-static tm_status check_logits(const run *r, int64_t count) {
-    const tm_tensor all = {
-        .dtype = r->model->dev->act, .ndim = 1, .shape = {count * r->model->config.vocab}, r->logits};
-    if (tm__tensor_check_finite(&all, NULL, NULL) == TM_OK) return TM_OK;
+static tm_status fail_not_finite(const run *r) {
     return tm__fail(TM_NUMERIC, r->model->directory, "logits", "the training that made this model diverged",
                     "are not finite");
 }
 
+/* The likeliest token of each ready row, into r->best. A token picked from NaN would look like an answer. */
+static tm_status find_best(run *r, const tm__var *hidden, int64_t count) {
+    TM__TRY(tm__model_largest(r->model, r->tape, hidden, r->picked, count, r->best));
+    for (int64_t i = 0; i < count; i++)
+        if (r->best[i] < 0) return fail_not_finite(r);
+    return TM_OK;
+}
+
+/* A token drawn for each ready row, into r->best. */
+static tm_status draw_tokens(run *r, const tm__var *hidden, int64_t count) {
+    tm_dtype act = r->model->dev->act;
+    const tm_tensor all = {.dtype = act, .ndim = 1, .shape = {count * r->model->config.vocab}, r->logits};
+    const char *logits = r->logits;
+    int64_t n = 0;
+    TM__TRY(tm__model_logits(r->model, r->tape, hidden, r->picked, count, r->logits));
+    if (tm__tensor_check_finite(&all, NULL, NULL) != TM_OK) return fail_not_finite(r);
+    for (int64_t i = 0; i < r->slot_count; i++) {
+        if (r->slots[i].row < 0 || r->slots[i].ready < 0) continue;
+        r->best[n++] = tm__sampler_pick(r->sampler, logits, act, &r->slots[i].rng);
+        logits += (size_t)r->model->config.vocab * tm__dtype_size(act);
+    }
+    return TM_OK;
+}
+
 static tm_status pick_tokens(run *r, const tm__var *hidden) {
-    size_t row_bytes = (size_t)r->model->config.vocab * tm__dtype_size(r->model->dev->act);
-    int64_t count = 0;
+    int64_t count = 0, n = 0;
     for (int64_t i = 0; i < r->slot_count; i++)
         if (r->slots[i].row >= 0 && r->slots[i].ready >= 0) r->picked[count++] = (int32_t)r->slots[i].ready;
     if (count == 0) return TM_OK;
-    TM__TRY(tm__model_logits(r->model, r->tape, hidden, r->picked, count, r->logits));
-    TM__TRY(check_logits(r, count));
-    const char *logits = r->logits;
-    for (int64_t i = 0; i < r->slot_count; i++) {
-        if (r->slots[i].row < 0 || r->slots[i].ready < 0) continue;
-        TM__TRY(advance(r, &r->slots[i], logits));
-        logits += row_bytes;
-    }
+    TM__TRY(r->logits ? draw_tokens(r, hidden, count) : find_best(r, hidden, count));
+    for (int64_t i = 0; i < r->slot_count; i++)
+        if (r->slots[i].row >= 0 && r->slots[i].ready >= 0) TM__TRY(advance(r, &r->slots[i], r->best[n++]));
     return TM_OK;
 }
 
@@ -235,6 +260,7 @@ static tm_status make_room(run *r) {
         tm__rope_note(r->model, need, r->monitor);
         r->noted = true;
     }
+    need -= r->shared;
     if (need <= r->cache->capacity) return TM_OK;
     return tm__cache_grow(r->model, r->cache, TM__MAX(need, r->cache->capacity + r->cache->capacity / 2));
 }
@@ -268,7 +294,7 @@ static void report(const run *r, const tm_monitor *monitor, double began) {
 
 static tm_status run_all(run *r, const tm_monitor *monitor) {
     double began = tm__now();
-    TM__TRY(share_prefix(r));
+    TM__TRY(open_caches(r));
     while (r->rows_done < (int64_t)r->rows) {
         if (tm__stop(monitor)) return tm__fail(TM_INTERRUPTED, NULL, NULL, NULL, "generation was interrupted");
         TM__TRY(step(r));

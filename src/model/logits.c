@@ -6,9 +6,22 @@
 
 #include <stdlib.h>
 
-/* One chunk: rows (n) of hidden times the head, to the host. `picked` (n, D) and `scores` (n, V) are device buffers. */
+/* Where scores go on the host: all of them, or the index of each row's largest. */
+typedef struct destination {
+    void *scores;
+    int32_t *largest;
+} destination;
+
+static tm_status deliver(tm_device *dev, const void *scores, int64_t first, int64_t n, int64_t v,
+                         const destination *to) {
+    size_t size = tm__dtype_size(dev->act);
+    if (to->largest) return dev->k->largest(dev, to->largest + first, scores, n, v);
+    return dev->download(dev, (char *)to->scores + (size_t)(first * v) * size, scores, (size_t)(n * v) * size);
+}
+
+/* One chunk: rows (n) of hidden times the head. `picked` (n, D) and `scores` (n, V) are device buffers. */
 static tm_status chunk_scores(tm_model *model, const tm__tape *tape, const tm__var *hidden, const tm__head *head,
-                              const int32_t *rows, int64_t n, void *picked, void *scores, void *out) {
+                              const int32_t *rows, int64_t n, void *picked, void *scores) {
     tm_device *dev = model->dev;
     int64_t d = model->config.hidden, v = head->weight->value.shape[0];
     const tm__gemm product = {.trans_b = true,
@@ -28,12 +41,11 @@ static tm_status chunk_scores(tm_model *model, const tm__tape *tape, const tm__v
     TM__TRY(dev->k->gather_rows(dev, picked, hidden->value.data, rows, n, d));
     TM__TRY(dev->k->gemm(dev, &product));
     if (head->bias) TM__TRY(dev->k->add_bias(dev, scores, head->bias->value.data, head->bias->value.dtype, n, v));
-    if (head->soft_cap > 0) TM__TRY(dev->k->soft_cap(dev, scores, head->soft_cap, n * v));
-    return dev->download(dev, out, scores, (size_t)(n * v) * tm__dtype_size(dev->act));
+    return head->soft_cap > 0 ? dev->k->soft_cap(dev, scores, head->soft_cap, n * v) : TM_OK;
 }
 
 static tm_status row_scores(tm_model *model, const tm__tape *tape, const tm__var *hidden, const tm__head *head,
-                            const int32_t *rows, int64_t count, void *logits) {
+                            const int32_t *rows, int64_t count, const destination *to) {
     tm_device *dev = model->dev;
     size_t size = tm__dtype_size(dev->act);
     int64_t d = model->config.hidden, v = head->weight->value.shape[0];
@@ -42,13 +54,14 @@ static tm_status row_scores(tm_model *model, const tm__tape *tape, const tm__var
     size_t picked_bytes = (size_t)(chunk * d) * size, score_bytes = (size_t)(chunk * v) * size;
     void *picked = NULL, *scores = NULL;
     if (!dev->k->gather_rows) return tm__device_lacks(dev, "gather_rows");
+    if (to->largest && !dev->k->largest) return tm__device_lacks(dev, "largest");
     if (head->soft_cap > 0 && !dev->k->soft_cap) return tm__device_lacks(dev, "soft_cap");
     tm_status status = dev->alloc(dev, picked_bytes, &picked);
     if (status == TM_OK) status = dev->alloc(dev, score_bytes, &scores);
     for (int64_t first = 0; status == TM_OK && first < count; first += chunk) {
         int64_t n = TM__MIN(chunk, count - first);
-        char *out = (char *)logits + (size_t)(first * v) * size;
-        status = chunk_scores(model, tape, hidden, head, rows + first, n, picked, scores, out);
+        status = chunk_scores(model, tape, hidden, head, rows + first, n, picked, scores);
+        if (status == TM_OK) status = deliver(dev, scores, first, n, v, to);
     }
     if (picked) dev->release(dev, picked, picked_bytes);
     if (scores) dev->release(dev, scores, score_bytes);
@@ -59,11 +72,18 @@ tm_status tm__model_logits(tm_model *model, tm__tape *tape, const tm__var *hidde
                            void *logits) {
     const tm__head head = tm__model_head(model);
     TM__TRY(tm__model_check_language(model));
-    return row_scores(model, tape, hidden, &head, rows, count, logits);
+    return row_scores(model, tape, hidden, &head, rows, count, &(destination){.scores = logits});
+}
+
+tm_status tm__model_largest(tm_model *model, tm__tape *tape, const tm__var *hidden, const int32_t *rows, int64_t count,
+                            int32_t *ids) {
+    const tm__head head = tm__model_head(model);
+    TM__TRY(tm__model_check_language(model));
+    return row_scores(model, tape, hidden, &head, rows, count, &(destination){.largest = ids});
 }
 
 tm_status tm__model_label_scores(tm_model *model, tm__tape *tape, const tm__var *hidden, const int32_t *rows,
                                  int64_t count, void *scores) {
     const tm__head head = {.weight = &model->score};
-    return row_scores(model, tape, hidden, &head, rows, count, scores);
+    return row_scores(model, tape, hidden, &head, rows, count, &(destination){.scores = scores});
 }

@@ -204,6 +204,9 @@ tm_status tm__model_loss(tm_model *model, tm__tape *tape, const tm__batch *batch
 /* Logits of chosen rows of `hidden`, act type, into a host buffer (count, vocab). */
 tm_status tm__model_logits(tm_model *model, tm__tape *tape, const tm__var *hidden, const int32_t *rows, int64_t count,
                            void *logits);
+/* The id with the largest logit, of equals the lowest, for each of the rows; -1 where a logit is not finite. */
+tm_status tm__model_largest(tm_model *model, tm__tape *tape, const tm__var *hidden, const int32_t *rows, int64_t count,
+                            int32_t *ids);
 /* The same of a classifier's labels (count, labels). */
 tm_status tm__model_label_scores(tm_model *model, tm__tape *tape, const tm__var *hidden, const int32_t *rows,
                                  int64_t count, void *scores);
@@ -225,14 +228,18 @@ size_t tm__model_stop_ids(const tm_model *model, const tm_tokenizer *tokenizer, 
 typedef struct tm__cache {
     int64_t slots, capacity;
     void **k, **v; /* per layer: (slots, capacity, kv_heads, head_dim), act type */
+    /* What every slot's sequence begins with: the first `shared` positions of another cache's slot 0, which is not this
+     * one's own and must outlive it. A slot's rows hold positions `shared` and on. */
+    const struct tm__cache *prefix;
+    int64_t shared;
 } tm__cache;
-tm_status tm__cache_create(tm_model *model, int64_t slots, int64_t capacity, tm__cache **cache);
+/* prefix NULL, shared 0: nothing is shared. */
+tm_status tm__cache_create(tm_model *model, int64_t slots, int64_t capacity, const tm__cache *prefix, int64_t shared,
+                           tm__cache **cache);
 /* Raises the capacity to at least `capacity`, contents kept; on failure the cache is unchanged. */
 tm_status tm__cache_grow(tm_model *model, tm__cache *cache, int64_t capacity);
-/* Copies the first `count` positions of slot 0 to all other slots. */
-tm_status tm__cache_spread(tm_model *model, tm__cache *cache, int64_t count);
 void tm__cache_free(tm_model *model, tm__cache *cache);
-/* New tokens of several slots: token i goes to slot[i], position[i]. length[i]: of the sequence as far as it is known,
+/* New tokens of several slots: token i goes to slot[i], position[i], which is no position of the shared prefix. length[i]: of the sequence as far as it is known,
  * which dynamic rotary frequencies depend on; NULL: it ends with this call's last token of the slot. hidden (tokens,
  * hidden) after the final norm. Tape: recording off, row_invariant on. */
 tm_status tm__model_decode(tm_model *model, tm__tape *tape, tm__cache *cache, int64_t tokens, const int32_t *ids,

@@ -237,6 +237,10 @@ static tm_status run_attention_cached(tm_device *dev, arrays *a) {
     return dev->k->attention_cached(dev, a->out, a->x, a->y, a->z, &c);
 }
 
+static tm_status run_largest(tm_device *dev, arrays *a) {
+    return dev->k->largest(dev, (int32_t *)a->out, a->x, N, D);
+}
+
 static const struct {
     const char *name;
     runner run;
@@ -258,6 +262,7 @@ static const struct {
                {"gated_grad", run_gated_grad},
                {"add_bias", run_add_bias},
                {"bias_grad", run_bias_grad},
+               {"largest", run_largest},
                {"cross_entropy", run_cross_entropy},
                {"cross_entropy_grad", run_cross_entropy_grad},
                {"adamw", run_adamw},

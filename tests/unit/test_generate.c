@@ -222,56 +222,84 @@ static void open_matrix_unit(tm_device *dev, bool wanted) {
     if (wanted && !cpu->amx && strcmp(dev->isa, "avx512") == 0) assert_ok(tm__amx_open(cpu));
 }
 
+/* How the row reaches its last token: in one call; after others; its first tokens in a call of their own; these held
+ * apart, as what all slots begin with. */
+enum { ALONE, AFTER_OTHERS, IN_PARTS, BEHIND_PREFIX, WAYS };
+
+/* Tokens of one call. */
+typedef struct tokens {
+    int32_t ids[64], slot[64], position[64], n;
+} tokens;
+
+static void list_tokens(tokens *t, int slot, int first, int count, int factor, int add) {
+    for (int i = first; i < first + count; i++) {
+        t->ids[t->n] = (factor * i + add) % V;
+        t->slot[t->n] = slot;
+        t->position[t->n++] = i;
+    }
+}
+
+static void row_logits(tm_model *model, int way, float *logits) {
+    enum { ROW = 14, BEGINNING = 5, OTHERS = 3 };
+    tokens begin = {.n = 0}, rest = {.n = 0};
+    tm__cache *cache, *prefix = NULL;
+    tm__tape *tape;
+    tm__var *hidden;
+    int own = way == IN_PARTS || way == BEHIND_PREFIX ? BEGINNING : 0;
+    assert_ok(tm__tape_create(model->dev, &tape));
+    tape->recording = false;
+    tape->row_invariant = true;
+    list_tokens(&begin, way == BEHIND_PREFIX ? 0 : 3, 0, own, 5, 1);
+    if (way == BEHIND_PREFIX) {
+        assert_ok(tm__cache_create(model, 1, 7, NULL, 0, &prefix));
+        assert_ok(tm__model_decode(model, tape, prefix, own, begin.ids, begin.slot, begin.position, NULL, &hidden));
+    }
+    assert_ok(tm__cache_create(model, 4, prefix ? ROW - own : 32, prefix, prefix ? own : 0, &cache));
+    if (way == IN_PARTS)
+        assert_ok(tm__model_decode(model, tape, cache, own, begin.ids, begin.slot, begin.position, NULL, &hidden));
+    tm__tape_reset(tape);
+    for (int o = 0; way >= AFTER_OTHERS && way != IN_PARTS && o < OTHERS; o++)
+        list_tokens(&rest, o, way == BEHIND_PREFIX ? own : 0, 8 + o % 2, 7, o);
+    list_tokens(&rest, 3, own, ROW - own, 5, 1);
+    if (way == BEHIND_PREFIX) { /* there are no rows for them */
+        int32_t at = own - 1;
+        assert_int_equal(tm__model_decode(model, tape, cache, 1, rest.ids, rest.slot, &at, NULL, &hidden), TM_INVALID);
+        assert_ok(tm__cache_grow(model, cache, 23));
+    }
+    assert_ok(tm__model_decode(model, tape, cache, rest.n, rest.ids, rest.slot, rest.position, NULL, &hidden));
+    int32_t last = rest.n - 1, best = 0, found;
+    assert_ok(tm__model_logits(model, tape, hidden, &last, 1, logits));
+    assert_ok(tm__model_largest(model, tape, hidden, &last, 1, &found));
+    for (int i = 1; i < model->config.vocab; i++)
+        if (logits[i] > logits[best]) best = i;
+    assert_int_equal(found, best);
+    tm__tape_free(tape);
+    tm__cache_free(model, cache);
+    if (prefix) tm__cache_free(model, prefix);
+}
+
 static void logits_do_not_depend_on_company(void **state) {
     (void)state;
-    enum { T = 14, OTHERS = 30, MOST = 301 };
+    enum { MOST = 301, THREADS = 3 };
     for (size_t k = 0; k < 3 * TM__COUNT(company_configs); k++) {
-        tm_device *dev = fixture_device("cpu", k % 3 ? TM_PRECISION_BF16 : TM_PRECISION_F32);
-        tm_model *model = fixture_model(dev, company_configs[k / 3], 3);
-        open_matrix_unit(dev, k % 3 == 2);
-        size_t logits = (size_t)model->config.vocab * sizeof(float);
-        const tm_lora_options lora = {.rank = 3, .alpha = 300, .targets = "all-linear"};
-        assert_ok(tm_model_add_lora(model, &lora, 1));
-        float alone[MOST], mixed[MOST], parts[MOST];
-        float *results[] = {alone, mixed, parts};
-        for (int way = 0; way < 3; way++) {
-            int32_t ids[64], slot[64], position[64], n = 0, own = 0;
-            tm__cache *cache;
-            tm__tape *tape;
-            tm__var *hidden;
-            assert_ok(tm__cache_create(model, 4, 32, &cache));
-            assert_ok(tm__tape_create(dev, &tape));
-            tape->recording = false;
-            tape->row_invariant = true;
-            if (way == 2) { /* the first five tokens in a call of their own */
-                for (; own < 5; own++) {
-                    ids[own] = (5 * own + 1) % V;
-                    slot[own] = 3;
-                    position[own] = own;
-                }
-                assert_ok(tm__model_decode(model, tape, cache, 5, ids, slot, position, NULL, &hidden));
-                tm__tape_reset(tape);
+        float first[MOST], logits[MOST];
+        for (int threads = 1; threads <= THREADS; threads++) {
+            tm_device *dev = NULL;
+            const tm_device_options where = {
+                .name = "cpu", .threads = threads, .precision = k % 3 ? TM_PRECISION_BF16 : TM_PRECISION_F32};
+            assert_ok(tm_device_open(&where, &dev));
+            tm_model *model = fixture_model(dev, company_configs[k / 3], 3);
+            open_matrix_unit(dev, k % 3 == 2);
+            const tm_lora_options lora = {.rank = 3, .alpha = 300, .targets = "all-linear"};
+            assert_ok(tm_model_add_lora(model, &lora, 1));
+            for (int way = 0; way < WAYS; way++) {
+                row_logits(model, way, threads == 1 && way == 0 ? first : logits);
+                if (threads > 1 || way) assert_memory_equal(logits, first, (size_t)model->config.vocab * sizeof *first);
             }
-            for (int i = 0; way == 1 && i < OTHERS; i++, n++) {
-                ids[n] = (7 * i) % V;
-                slot[n] = i / 10;
-                position[n] = i % 10;
-            }
-            for (; own < T; own++, n++) {
-                ids[n] = (5 * own + 1) % V;
-                slot[n] = 3;
-                position[n] = own;
-            }
-            int32_t row = n - 1;
-            assert_ok(tm__model_decode(model, tape, cache, n, ids, slot, position, NULL, &hidden));
-            assert_ok(tm__model_logits(model, tape, hidden, &row, 1, results[way]));
-            tm__tape_free(tape);
-            tm__cache_free(model, cache);
+            tm_model_free(model);
+            assert_int_equal(dev->bytes_in_use, 0);
+            tm_device_close(dev);
         }
-        assert_memory_equal(alone, mixed, logits);
-        assert_memory_equal(alone, parts, logits);
-        tm_model_free(model);
-        tm_device_close(dev);
     }
 }
 
@@ -305,6 +333,33 @@ static void every_product_of_generation_is_row_invariant(void **state) {
     tm_ids_free(&out);
     tm_model_free(model);
     tm_device_close(dev);
+}
+
+/* Any order of the prompts, any number of threads. */
+static void order_and_threads_do_not_change_texts(void **state) {
+    (void)state;
+    static prompts p;
+    prompts_fill(&p);
+    tm_ids first[ROWS];
+    for (int threads = 1; threads <= 3; threads++) {
+        tm_device *dev = NULL;
+        assert_ok(tm_device_open(&(tm_device_options){.name = "cpu", .threads = threads}, &dev));
+        tm_model *model = fixture_model(dev, company_configs[1], 3);
+        const tm_generate_options options = {.max_new_tokens = 40, .batch = 2 + threads};
+        tm_ids turned[ROWS], out[ROWS] = {{0}};
+        if (threads == 1) generate(model, &p, &options, NULL, 0, first);
+        for (int r = 0; r < ROWS; r++) turned[r] = p.ids[(r * 3 + threads) % ROWS];
+        assert_ok(tm_generate(model, turned, ROWS, NULL, 0, &options, NULL, out));
+        for (int r = 0; r < ROWS; r++) {
+            const tm_ids *same = &first[(r * 3 + threads) % ROWS];
+            assert_int_equal(out[r].len, same->len);
+            assert_memory_equal(out[r].data, same->data, same->len * sizeof *same->data);
+        }
+        release(out);
+        tm_model_free(model);
+        tm_device_close(dev);
+    }
+    release(first);
 }
 
 static void stops_and_lengths(void **state) {
@@ -593,6 +648,7 @@ int main(void) {
         cmocka_unit_test(batches_do_not_change_texts),
         cmocka_unit_test(logits_do_not_depend_on_company),
         cmocka_unit_test(every_product_of_generation_is_row_invariant),
+        cmocka_unit_test(order_and_threads_do_not_change_texts),
         cmocka_unit_test(stops_and_lengths),
         cmocka_unit_test(long_prompts),
         cmocka_unit_test(common_beginnings),

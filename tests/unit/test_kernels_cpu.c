@@ -431,6 +431,26 @@ static const attention_case attention_cases[] = {
     {1100, 2, 2, 8, 130, 0, 2, {0, 600}, {600, 500}},
 };
 
+static void largest_of_rows(const devices *dev) {
+    enum { N = 7 };
+    static const int64_t lengths[] = {1, 5, 16, 17, 100, 1364, 49152};
+    for (size_t s = 0; s < TM__COUNT(lengths); s++) {
+        int64_t d = lengths[s];
+        pair x = pair_random((size_t)(N * d), 1);
+        for (size_t i = 0; i < x.n; i++) x.d[i] = (double)(x.x[i] = roundf(x.x[i] * 8)); /* many are equal */
+        const float odd[] = {NAN, INFINITY, -INFINITY};
+        for (int i = 0; i < 3; i++) x.d[i * d + d / 2] = (double)(x.x[i * d + d / 2] = odd[i]);
+        for (int64_t j = 0; j < d; j++) x.d[3 * d + j] = (double)(x.x[3 * d + j] = -3e38f);
+        int32_t got[N], wanted[N];
+        ON_CPU(largest, got, x.x, N, d);
+        ON_REF(largest, wanted, x.d, N, d);
+        assert_memory_equal(got, wanted, sizeof got);
+        for (int i = 0; i < N; i++) assert_true(i < 3 ? got[i] == -1 : got[i] >= 0 && got[i] < d);
+        assert_int_equal(got[3], 0);
+        pair_free(&x);
+    }
+}
+
 static void attention_kernels(const devices *dev) {
     for (size_t s = 0; s < TM__COUNT(attention_cases); s++) {
         const attention_case *c = &attention_cases[s];
@@ -462,6 +482,50 @@ static void attention_kernels(const devices *dev) {
         pair *all[] = {&q, &k, &v, &dout, &out, &lse, &dq, &dk, &dv};
         for (size_t i = 0; i < TM__COUNT(all); i++) pair_free(all[i]);
     }
+}
+
+/* The first `shared` rows of slot 0 of a cache become those of all slots: as a part of each, or apart from them. */
+static void split_cache(const pair *all, int64_t slots, int64_t capacity, int64_t shared, int64_t line, pair *prefix,
+                        pair *rest) {
+    *prefix = pair_random((size_t)(shared * line), 1);
+    *rest = pair_random((size_t)(slots * (capacity - shared) * line), 1);
+    memcpy(prefix->x, all->x, prefix->n * 4);
+    for (int64_t s = 0; s < slots; s++) {
+        if (s) memcpy(all->x + s * capacity * line, all->x, prefix->n * 4);
+        memcpy(rest->x + s * (capacity - shared) * line, all->x + (s * capacity + shared) * line,
+               (size_t)((capacity - shared) * line) * 4);
+    }
+    for (size_t i = 0; i < prefix->n; i++) prefix->d[i] = (double)prefix->x[i];
+    for (size_t i = 0; i < rest->n; i++) rest->d[i] = (double)rest->x[i];
+}
+
+/* What all slots begin with gives the same bytes in a prefix of any length as in every slot. */
+static void behind_prefix(const devices *dev, const tm__attention_cached *whole, const pair *q, const pair *k,
+                          const pair *v) {
+    static const int64_t lengths[] = {1, 6, 16, 33, 40};
+    int64_t line = whole->kv_heads * whole->head_dim, slots = (int64_t)k->n / line / whole->capacity;
+    pair got = pair_random(q->n, 5), wanted = pair_random(q->n, 6);
+    for (size_t s = 0; s < TM__COUNT(lengths); s++) {
+        tm__attention_cached a = *whole;
+        pair prefix_k, prefix_v, rest_k, rest_v;
+        split_cache(k, slots, whole->capacity, lengths[s], line, &prefix_k, &rest_k);
+        split_cache(v, slots, whole->capacity, lengths[s], line, &prefix_v, &rest_v);
+        a.prefix = lengths[s];
+        a.capacity -= lengths[s];
+        a.prefix_k = prefix_k.x;
+        a.prefix_v = prefix_v.x;
+        ON_CPU(attention_cached, wanted.x, q->x, k->x, v->x, whole);
+        ON_CPU(attention_cached, got.x, q->x, rest_k.x, rest_v.x, &a);
+        assert_memory_equal(got.x, wanted.x, got.n * 4);
+        a.prefix_k = prefix_k.d;
+        a.prefix_v = prefix_v.d;
+        ON_REF(attention_cached, got.d, q->d, rest_k.d, rest_v.d, &a);
+        check_pair("attention_cached behind a prefix", dev, &got, attended);
+        pair *all[] = {&prefix_k, &prefix_v, &rest_k, &rest_v};
+        for (size_t i = 0; i < TM__COUNT(all); i++) pair_free(all[i]);
+    }
+    pair_free(&got);
+    pair_free(&wanted);
 }
 
 static void cached_attention(const devices *dev) {
@@ -496,6 +560,10 @@ static void cached_attention(const devices *dev) {
                 assert_memory_equal(alone, out.x + at, (size_t)(a.heads * a.head_dim) * 4);
             }
             free(alone);
+            a.tokens = N;
+            a.slot = slot;
+            a.position = position;
+            behind_prefix(dev, &a, &q, &k, &v);
             pair_free(&q);
             pair_free(&k);
             pair_free(&v);
@@ -563,6 +631,7 @@ KERNEL_TEST(rope_kernel)
 KERNEL_TEST(gate)
 KERNEL_TEST(gate_is_position_free)
 KERNEL_TEST(loss)
+KERNEL_TEST(largest_of_rows)
 KERNEL_TEST(attention_kernels)
 KERNEL_TEST(cached_attention)
 KERNEL_TEST(out_of_memory)
@@ -581,6 +650,7 @@ int main(void) {
         cmocka_unit_test(test_gate),
         cmocka_unit_test(test_gate_is_position_free),
         cmocka_unit_test(test_loss),
+        cmocka_unit_test(test_largest_of_rows),
         cmocka_unit_test(test_attention_kernels),
         cmocka_unit_test(test_cached_attention),
         cmocka_unit_test(test_out_of_memory),

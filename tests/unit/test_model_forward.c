@@ -282,7 +282,7 @@ static void cache_agrees_with_full_pass(void **state) {
     full_logits(model, &f.batch, whole);
     tm__cache *cache;
     tm__tape *tape;
-    assert_ok(tm__cache_create(model, 3, 6, &cache));
+    assert_ok(tm__cache_create(model, 3, 6, NULL, 0, &cache));
     assert_ok(tm__tape_create(dev, &tape));
     tape->recording = false;
     tape->row_invariant = true;

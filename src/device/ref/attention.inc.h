@@ -126,20 +126,40 @@ static tm_status attention_grad(tm_device *dev, void *dq, void *dk, void *dv, co
     return TM_OK;
 }
 
+/* One head's keys or values of a token, (n, d) at `to`, from position `first` on. */
+static void gather_context(REAL *to, const REAL *cache, const REAL *prefix, const tm__attention_cached *a, int64_t slot,
+                           int64_t head, int64_t first, int64_t n) {
+    int64_t d = a->head_dim, stride = a->kv_heads * d;
+    for (int64_t j = 0; j < n; j++) {
+        int64_t at = first + j;
+        const REAL *row =
+            at < a->prefix ? prefix + at * stride : cache + (slot * a->capacity + at - a->prefix) * stride;
+        memcpy(to + j * d, row + head * d, (size_t)d * sizeof *to);
+    }
+}
+
 static tm_status attention_cached(tm_device *dev, void *out, const void *q, const void *cache_k, const void *cache_v,
                                   const tm__attention_cached *a) {
     (void)dev;
-    int64_t d = a->head_dim, stride = a->kv_heads * d, group = a->heads / a->kv_heads;
-    double *p = tm__alloc((size_t)a->capacity, sizeof *p);
-    if (!p) return tm__fail_memory();
+    int64_t d = a->head_dim, group = a->heads / a->kv_heads, most = a->prefix + a->capacity;
+    double *p = tm__alloc((size_t)most, sizeof *p);
+    REAL *k = tm__alloc((size_t)(most * d), 2 * sizeof *k);
+    if (!p || !k) {
+        free(p);
+        free(k);
+        return tm__fail_memory();
+    }
+    REAL *v = k + most * d;
     for (int64_t i = 0; i < a->tokens; i++)
         for (int64_t h = 0; h < a->heads; h++) {
             int64_t row = i * a->heads + h, first = first_seen(a->position[i], 0, a->window);
-            int64_t key = ((a->slot[i] * a->capacity + first) * a->kv_heads + h / group) * d;
-            memset(p, 0, (size_t)a->capacity * sizeof *p);
-            attend((REAL *)out + row * d, p, (const REAL *)q + row * d, (const REAL *)cache_k + key,
-                   (const REAL *)cache_v + key, a->position[i] - first + 1, stride, d, a->scale, a->soft_cap);
+            int64_t n = a->position[i] - first + 1;
+            gather_context(k, cache_k, a->prefix_k, a, a->slot[i], h / group, first, n);
+            gather_context(v, cache_v, a->prefix_v, a, a->slot[i], h / group, first, n);
+            memset(p, 0, (size_t)n * sizeof *p);
+            attend((REAL *)out + row * d, p, (const REAL *)q + row * d, k, v, n, d, d, a->scale, a->soft_cap);
         }
     free(p);
+    free(k);
     return TM_OK;
 }

@@ -39,6 +39,7 @@ const tm__kernels REF_TABLE = {
     .dropout = dropout,
     .gather_rows = gather_rows,
     .scatter_rows = scatter_rows,
+    .largest = largest,
     .cross_entropy = cross_entropy,
     .cross_entropy_grad = cross_entropy_grad,
     .adamw = adamw,

@@ -152,16 +152,16 @@ static tm_status gated_grad(tm_device *dev, void *dgate, void *dup, const void *
 
 static double activated(tm__activation act, double x) {
     switch (act) {
-        case TM__SILU:
-            return x * sigmoid(x);
-        case TM__GELU_TANH:
-            return x * sigmoid(2 * sqrt(2 / M_PI) * (x + 0.044715 * x * x * x));
-        case TM__GELU:
-            return x / 2 * erfc(-x * M_SQRT1_2);
-        case TM__RELU:
-            return x > 0 ? x : 0;
-        case TM__TANH:
-            break;
+    case TM__SILU:
+        return x * sigmoid(x);
+    case TM__GELU_TANH:
+        return x * sigmoid(2 * sqrt(2 / M_PI) * (x + 0.044715 * x * x * x));
+    case TM__GELU:
+        return x / 2 * erfc(-x * M_SQRT1_2);
+    case TM__RELU:
+        return x > 0 ? x : 0;
+    case TM__TANH:
+        break;
     }
     return tanh(x);
 }
@@ -187,6 +187,21 @@ static tm_status dropout(tm_device *dev, void *y, bool accumulate, const void *x
         double value = dropped ? 0 : (double)((const REAL *)x)[i] / (1 - p);
         REAL *out = (REAL *)y + i;
         *out = (REAL)((accumulate ? (double)*out : 0) + value);
+    }
+    return TM_OK;
+}
+
+static tm_status largest(tm_device *dev, int32_t *index, const void *x, int64_t n, int64_t d) {
+    (void)dev;
+    for (int64_t i = 0; i < n; i++) {
+        const REAL *row = (const REAL *)x + i * d;
+        bool finite = true;
+        index[i] = 0;
+        for (int64_t j = 0; j < d; j++) {
+            finite = finite && isfinite(row[j]);
+            if (row[j] > row[index[i]]) index[i] = (int32_t)j;
+        }
+        if (!finite) index[i] = -1;
     }
     return TM_OK;
 }

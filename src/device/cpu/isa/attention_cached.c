@@ -1,35 +1,86 @@
 /* attention_cached.c: attention of new tokens over the key-value cache.
  *
- * The cache is read where it lies, once per query head: inner products of contiguous rows, softmax, mix of values. A
- * task is one token and one key-value head; nothing in it depends on the other tokens of the call.
+ * The cache is read where it lies, once for all query heads that share a key-value head: inner products of contiguous
+ * rows, softmax, mix of values. A task is one token and one key-value head; nothing in it depends on the other tokens
+ * of the call. Every score and every sum over keys is formed in one order, whether its keys lie in the prefix that all
+ * slots share or in the slot's own rows, and however many heads go together.
  */
 #include "device/cpu/isa/simd.h"
 
 #include <omp.h>
 
-enum { TOGETHER = 4 }; /* vectors of the output that are summed at once */
+enum {
+    KEYS = 4,                 /* scored together */
+    HEADS = VL == 16 ? 4 : 2, /* go together: as many sums as the registers hold */
+    TOGETHER = 4,             /* vectors of the output that are summed at once */
+    CHUNK = 4                 /* tasks handed out at a time */
+};
 
-/* Scores of one query against n keys, `stride` floats apart; returns the maximum. */
-static float score_keys(float *score, const float *q, const float *keys, int64_t n, int64_t stride, int64_t d,
-                        float factor, float cap) {
-    float top = -INFINITY;
-    for (int64_t j = 0; j < n; j++) {
-        vf sum = splat(0);
-        for (int64_t c = 0; c < d; c += VL)
-            sum += load_part(q + c, d - c, 0) * load_part(keys + j * stride + c, d - c, 0);
-        float s = lanes_sum(sum) * factor;
-        score[j] = s;
-        top = s > top ? s : top;
+/* Keys or values of a token's context: `shared` rows of the prefix, then the slot's own. Rows are `stride` apart. */
+typedef struct context {
+    const float *shared, *own;
+    int64_t shared_rows, rows; /* of the prefix; of both */
+    int64_t stride;
+} context;
+
+/* sum (heads, KEYS) += products of the first n <= VL elements from c on. */
+TM__INLINE void add_products(int heads, vf sum[HEADS][KEYS], const float *q, int64_t d, const float *const row[KEYS],
+                             int64_t c, int64_t n) {
+    vf key[KEYS];
+    for (int x = 0; x < KEYS; x++) key[x] = load_part(row[x] + c, n, 0);
+    for (int h = 0; h < heads; h++) {
+        vf query = load_part(q + h * d, n, 0);
+        for (int x = 0; x < KEYS; x++) sum[h][x] += query * key[x];
     }
+}
+
+/* Scores of `heads` queries (heads, d) against n rows of keys; score rows are `room` apart. `heads` is a constant where
+ * this is inlined. */
+TM__INLINE void score_rows(int heads, float *score, int64_t room, const float *q, const float *keys, int64_t n,
+                           int64_t stride, int64_t d, float factor) {
+    for (int64_t j = 0; j < n; j += KEYS) {
+        vf sum[HEADS][KEYS];
+        const float *row[KEYS];
+        int64_t count = TM__MIN(n - j, (int64_t)KEYS);
+        for (int x = 0; x < KEYS; x++) row[x] = keys + TM__MIN(j + x, n - 1) * stride;
+        for (int h = 0; h < heads; h++)
+            for (int x = 0; x < KEYS; x++) sum[h][x] = splat(0);
+        int64_t c = 0;
+        for (; c + VL <= d; c += VL) add_products(heads, sum, q + c, d, row, c, VL);
+        if (c < d) add_products(heads, sum, q + c, d, row, c, d - c);
+        for (int h = 0; h < heads; h++) {
+            f4 s = four_sums(sum[h]) * (factor - (f4){0});
+            if (count == KEYS)
+                *(f4 *)(score + h * room + j) = s;
+            else
+                memcpy(score + h * room + j, &s, (size_t)count * sizeof *score);
+        }
+    }
+}
+
+static void score_keys(int64_t heads, float *score, int64_t room, const float *q, const float *keys, int64_t n,
+                       int64_t stride, int64_t d, float factor) {
+    if (heads == 1)
+        score_rows(1, score, room, q, keys, n, stride, d, factor);
+    else if (heads == 2)
+        score_rows(2, score, room, q, keys, n, stride, d, factor);
+#if TM__LANES == 16
+    else if (heads == 3)
+        score_rows(3, score, room, q, keys, n, stride, d, factor);
+    else
+        score_rows(4, score, room, q, keys, n, stride, d, factor);
+#endif
+}
+
+/* Scores of one head become weights; returns their sum. */
+static float weigh(float *score, int64_t n, float cap) {
+    vf most = splat(-INFINITY), sum = splat(0);
+    for (int64_t j = 0; j < n; j += VL) most = larger(most, load_part(score + j, n - j, -INFINITY));
+    float top = lanes_max(most);
     if (cap > 0) { /* tanh is monotone: the largest stays the largest */
         cap_values(score, n, cap);
         cap_values(&top, 1, cap);
     }
-    return top;
-}
-
-static float softmax_sum(float *score, int64_t n, float top) {
-    vf sum = splat(0);
     for (int64_t j = 0; j < n; j += VL) {
         vf p = exp_lanes(load_part(score + j, n - j, -INFINITY) - splat(top));
         sum += p;
@@ -38,46 +89,101 @@ static float softmax_sum(float *score, int64_t n, float top) {
     return lanes_sum(sum);
 }
 
-/* out (d) = sum_j p_j values_j / total */
-static void mix_values(float *out, const float *p, const float *values, int64_t n, int64_t stride, int64_t d,
-                       float total) {
-    for (int64_t c = 0; c < d; c += TOGETHER * VL) {
-        int64_t vectors = TM__MIN((d - c + VL - 1) / VL, (int64_t)TOGETHER);
-        vf sum[TOGETHER];
-        for (int x = 0; x < TOGETHER; x++) sum[x] = splat(0);
-        for (int64_t j = 0; j < n; j++)
-            for (int64_t x = 0; x < vectors; x++) {
-                int64_t at = c + x * VL;
-                sum[x] += splat(p[j]) * load_part(values + j * stride + at, d - at, 0);
-            }
-        for (int64_t x = 0; x < vectors; x++) {
+/* sum (heads, vectors) += p_j values_j over n rows, from column c on. Constants: heads, vectors, whole. */
+TM__INLINE void mix_rows(int heads, int vectors, bool whole, vf sum[HEADS][TOGETHER], const float *p, int64_t room,
+                         const float *values, int64_t n, int64_t stride, int64_t d, int64_t c) {
+    for (int64_t j = 0; j < n; j++) {
+        vf value[TOGETHER];
+        for (int x = 0; x < vectors; x++) {
             int64_t at = c + x * VL;
-            store_part(out + at, sum[x] * splat(1 / total), d - at);
+            value[x] = load_part(values + j * stride + at, whole ? VL : d - at, 0);
         }
+        for (int h = 0; h < heads; h++)
+            for (int x = 0; x < vectors; x++) sum[h][x] += splat(p[h * room + j]) * value[x];
     }
 }
 
+/* out (heads, d) = sum_j p_j values_j / total, columns c and on. */
+TM__INLINE void mix_columns(int heads, int vectors, bool whole, float *out, const float *p, int64_t room,
+                            const context *v, int64_t d, int64_t c, const float *total) {
+    vf sum[HEADS][TOGETHER];
+    for (int h = 0; h < heads; h++)
+        for (int x = 0; x < vectors; x++) sum[h][x] = splat(0);
+    mix_rows(heads, vectors, whole, sum, p, room, v->shared, v->shared_rows, v->stride, d, c);
+    mix_rows(heads, vectors, whole, sum, p + v->shared_rows, room, v->own, v->rows - v->shared_rows, v->stride, d, c);
+    for (int h = 0; h < heads; h++)
+        for (int x = 0; x < vectors; x++) {
+            int64_t at = c + x * VL;
+            store_part(out + h * d + at, sum[h][x] * splat(1 / total[h]), whole ? VL : d - at);
+        }
+}
+
+TM__INLINE void mix_heads(int heads, float *out, const float *p, int64_t room, const context *v, int64_t d,
+                          const float *total) {
+    int64_t c = 0;
+    for (; c + TOGETHER * VL <= d; c += TOGETHER * VL) mix_columns(heads, TOGETHER, true, out, p, room, v, d, c, total);
+    for (; c < d; c += VL) mix_columns(heads, 1, false, out, p, room, v, d, c, total);
+}
+
+static void mix_values(int64_t heads, float *out, const float *p, int64_t room, const context *v, int64_t d,
+                       const float *total) {
+    if (heads == 1)
+        mix_heads(1, out, p, room, v, d, total);
+    else if (heads == 2)
+        mix_heads(2, out, p, room, v, d, total);
+#if TM__LANES == 16
+    else if (heads == 3)
+        mix_heads(3, out, p, room, v, d, total);
+    else
+        mix_heads(4, out, p, room, v, d, total);
+#endif
+}
+
+/* Rows [first, last) of a slot's keys or values. */
+static context context_of(const tm__attention_cached *a, const void *cache, const void *prefix, int64_t slot,
+                          int64_t head, int64_t first, int64_t last) {
+    int64_t d = a->head_dim, stride = a->kv_heads * d, shared = TM__MAX(a->prefix - first, (int64_t)0);
+    return (context){.shared = shared ? (const float *)prefix + first * stride + head * d : NULL,
+                     .own =
+                         (const float *)cache + (slot * a->capacity + first + shared - a->prefix) * stride + head * d,
+                     .shared_rows = TM__MIN(shared, last - first),
+                     .rows = last - first,
+                     .stride = stride};
+}
+
+/* One token and key-value head. score: (HEADS, room) */
+static void attend(float *out, const float *q, const void *cache_k, const void *cache_v, const tm__attention_cached *a,
+                   int64_t token, int64_t head, float *score, int64_t room) {
+    int64_t d = a->head_dim, group = a->heads / a->kv_heads, last = a->position[token] + 1;
+    int64_t first = a->window > 0 && last > a->window ? last - a->window : 0;
+    context k = context_of(a, cache_k, a->prefix_k, a->slot[token], head, first, last);
+    context v = context_of(a, cache_v, a->prefix_v, a->slot[token], head, first, last);
+    for (int64_t g = 0; g < group; g += HEADS) {
+        int64_t heads = TM__MIN(group - g, (int64_t)HEADS), row = (token * a->heads + head * group + g) * d;
+        float total[HEADS];
+        score_keys(heads, score, room, q + row, k.shared, k.shared_rows, k.stride, d, (float)a->scale);
+        score_keys(heads, score + k.shared_rows, room, q + row, k.own, k.rows - k.shared_rows, k.stride, d,
+                   (float)a->scale);
+        for (int64_t h = 0; h < heads; h++) total[h] = weigh(score + h * room, k.rows, (float)a->soft_cap);
+        mix_values(heads, out + row, score, room, &v, d, total);
+    }
+}
+
+/* Where a prefix is shared, tasks of one head follow each other, so that its rows stay in the cache. */
 tm_status TM__ISA(attention_cached)(tm_device *dev, void *out, const void *q, const void *cache_k, const void *cache_v,
                                     const tm__attention_cached *a) {
-    int64_t d = a->head_dim, stride = a->kv_heads * d, group = a->heads / a->kv_heads;
+    int64_t room = (a->prefix + a->capacity + VL - 1) / VL * VL;
     tm__scratch scratch;
-    TM__TRY(tm__cpu_scratch(dev, 0, (size_t)a->capacity * 4, &scratch));
+    TM__TRY(tm__cpu_scratch(dev, 0, (size_t)(HEADS * room) * 4, &scratch));
     double keys = 0;
     for (int64_t i = 0; i < a->tokens; i++) keys += a->position[i] + 1;
-    int team = tm__cpu_team(dev, keys * (double)(a->heads * d) / 4);
-#pragma omp parallel for schedule(dynamic) num_threads(team)
+    int team = tm__cpu_team(dev, keys * (double)(a->heads * a->head_dim) / 4);
+#pragma omp parallel for schedule(dynamic, CHUNK) num_threads(team)
     for (int64_t task = 0; task < a->tokens * a->kv_heads; task++) {
         float *score = (float *)(scratch.threads + scratch.thread_bytes * (size_t)omp_get_thread_num());
-        int64_t i = task / a->kv_heads, head = task % a->kv_heads, n = a->position[i] + 1, first = 0;
-        if (a->window > 0 && n > a->window) first = n - a->window;
-        int64_t at = ((a->slot[i] * a->capacity + first) * a->kv_heads + head) * d;
-        for (int64_t g = 0; g < group; g++) {
-            int64_t row = (i * a->heads + head * group + g) * d;
-            float top = score_keys(score, (const float *)q + row, (const float *)cache_k + at, n - first, stride, d,
-                                   (float)a->scale, (float)a->soft_cap);
-            float total = softmax_sum(score, n - first, top);
-            mix_values((float *)out + row, score, (const float *)cache_v + at, n - first, stride, d, total);
-        }
+        int64_t token = a->prefix ? task % a->tokens : task / a->kv_heads;
+        int64_t head = a->prefix ? task / a->tokens : task % a->kv_heads;
+        attend(out, q, cache_k, cache_v, a, token, head, score, room);
     }
     return TM_OK;
 }

@@ -206,6 +206,7 @@ TM__INLINE const float *widened(const void *w, tm_dtype type, float shift, int64
     X(dropout)             \
     X(gather_rows)         \
     X(scatter_rows)        \
+    X(largest)             \
     X(cross_entropy)       \
     X(cross_entropy_grad)  \
     X(adamw)               \
