@@ -49,7 +49,6 @@ static size_t draw_one(const double *importance, size_t layers, const bool *chos
     double sum = 0;
     size_t last = 0;
     for (size_t l = 0; l < layers; l++) {
-        if (chosen[l]) continue;
         double share = tm__t_vaccine_share(importance, layers, chosen, l);
         sum += share;
         if (share > 0) last = l;

@@ -138,6 +138,23 @@ static void test_secret_ends_without_a_blank(void **state) {
     tm_tokenizer_free(few);
 }
 
+/* Two tokens that become one side by side: a draw that does not lengthen the text is drawn again. */
+static void test_secret_of_tokens_that_merge(void **state) {
+    (void)state;
+    tm_tokenizer *kept = tokenizer, *few = few_tokens("\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, "
+                                                      "\"merges\": [\"a b\"]");
+    tokenizer = few;
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        tm__rng rng = tm__rng_make(seed, tm__stream(TM__STREAM_TEST, 1));
+        char *secret;
+        assert_ok(tm__secret_draw_seeded(few, 40, &rng, &secret));
+        assert_int_equal(tokens_of(secret), 40);
+        free(secret);
+    }
+    tokenizer = kept;
+    tm_tokenizer_free(few);
+}
+
 /* Every token falls apart into two when its text is read again: no secret has the length that is wanted. */
 static void test_no_secret_of_that_length(void **state) {
     (void)state;
@@ -533,6 +550,7 @@ int main(void) {
         cmocka_unit_test(test_secret_from_a_seed),
         cmocka_unit_test(test_secret_ends_without_a_blank),
         cmocka_unit_test(test_no_secret_of_that_length),
+        cmocka_unit_test(test_secret_of_tokens_that_merge),
         cmocka_unit_test(test_secret_file),
         cmocka_unit_test(test_rows_carry_the_secret),
         cmocka_unit_test(test_empty_secret_is_the_baseline),
