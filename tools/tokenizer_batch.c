@@ -2,9 +2,11 @@
  *
  *     tokenizer_batch MODEL FLAGS            texts on standard input, each ended by a NUL
  *     tokenizer_batch MODEL FLAGS speed      the same, timed
+ *     tokenizer_batch MODEL FLAGS decode     ids for texts, separated by blanks
  *
  * FLAGS: the sum of TM_ENCODE_ flags. Prints a line of JSON for each text: ids, offsets in bytes, the decoded text, and
- * that without special tokens; or, timed, the bytes, tokens and seconds of encoding them all once. */
+ * that without special tokens; of ids only the latter two; or, timed, the bytes, tokens and seconds of encoding them
+ * all once. */
 #include "temper.h"
 
 #include <stdio.h>
@@ -61,6 +63,24 @@ static tm_status put_line(const tm_tokenizer *tokenizer, const char *text, size_
     return status;
 }
 
+static tm_status put_ids(const tm_tokenizer *tokenizer, const char *text, const char *end) {
+    tm_ids ids = {0};
+    tm_status status = TM_OK;
+    while (text < end && status == TM_OK) {
+        char *after;
+        long id = strtol(text, &after, 10);
+        if (after == text) break;
+        status = tm_ids_push(&ids, (int32_t)id);
+        text = after;
+    }
+    printf("{\"ids\":[]");
+    if (status == TM_OK) status = put_decoded(tokenizer, &ids, 0, "text");
+    if (status == TM_OK) status = put_decoded(tokenizer, &ids, TM_DECODE_SKIP_SPECIAL, "plain");
+    printf("}\n");
+    tm_ids_free(&ids);
+    return status;
+}
+
 static double now(void) {
     struct timespec time;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
@@ -82,12 +102,13 @@ static char *read_all(size_t *len) {
 
 int main(int argc, char **argv) {
     if (argc < 3 || argc > 4) {
-        fprintf(stderr, "usage: %s MODEL FLAGS [speed]\n", argv[0]);
+        fprintf(stderr, "usage: %s MODEL FLAGS [speed|decode]\n", argv[0]);
         return 2;
     }
     tm_tokenizer *tokenizer = NULL;
     tm_ids ids = {0};
     unsigned flags = (unsigned)strtoul(argv[2], NULL, 10);
+    bool decode = argc == 4 && strcmp(argv[3], "decode") == 0, speed = argc == 4 && !decode;
     size_t len = 0, tokens = 0;
     tm_status status = tm_tokenizer_load(argv[1], &tokenizer);
     char *data = status == TM_OK ? read_all(&len) : NULL;
@@ -95,7 +116,9 @@ int main(int argc, char **argv) {
     for (size_t at = 0; data && at < len && status != TM_NO_MEMORY;) {
         const char *end = memchr(data + at, 0, len - at);
         size_t size = end ? (size_t)(end - data) - at : len - at;
-        if (argc == 4) {
+        if (decode) {
+            status = put_ids(tokenizer, data + at, data + at + size);
+        } else if (speed) {
             ids.len = 0;
             status = tm_tokenizer_encode(tokenizer, data + at, size, flags, &ids);
             tokens += ids.len;
@@ -104,7 +127,7 @@ int main(int argc, char **argv) {
         }
         at += size + 1;
     }
-    if (argc == 4 && status == TM_OK) printf("%zu %zu %.6f\n", len, tokens, now() - start);
+    if (speed && status == TM_OK) printf("%zu %zu %.6f\n", len, tokens, now() - start);
     if (!tokenizer || !data) fprintf(stderr, "%s\n", tokenizer ? "out of memory" : tm_error_last()->line);
     int code = tokenizer && data ? 0 : 1;
     tm_ids_free(&ids);

@@ -14,6 +14,6 @@ endfunction()
 cmake_language(DEFER CALL temper_tool_tests)
 
 # The other side of tools/parity/templates.py.
-add_executable(templates_peer EXCLUDE_FROM_ALL tools/parity/templates_peer.c)
+add_executable(templates_peer tools/parity/templates_peer.c)
 target_link_libraries(templates_peer PRIVATE temper temper_flags PkgConfig::JANSSON)
 set_target_properties(templates_peer PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tools)

@@ -39,7 +39,7 @@ FLAGS = {"cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens", "mea
 CASES = {
     "bert-sentence": dict(
         model=BertModel, config=dict(vocab_size=97, hidden_size=12, num_attention_heads=3, intermediate_size=20, num_hidden_layers=2,
-                                     max_position_embeddings=40), tokenizer="bpe", pooling=["mean"], normalise=True,
+                                     max_position_embeddings=40), tokenizer="wordpiece", pooling=["mean"], normalise=True,
         flips=dict(hidden_act="relu", layer_norm_eps=0.5, num_attention_heads=2),
         refused=dict(type_vocab_size=1, max_position_embeddings=41, hidden_size=6, intermediate_size=21, num_hidden_layers=1,
                      vocab_size=96)),
@@ -60,7 +60,7 @@ CASES = {
         config=dict(vocab_size=83, hidden_size=12, num_attention_heads=2, intermediate_size=16, num_hidden_layers=3,
                     max_position_embeddings=48, relative_attention=True, position_buckets=8, max_relative_positions=-1,
                     norm_rel_ebd="layer_norm", share_att_key=True, pos_att_type=["p2c", "c2p"], position_biased_input=False,
-                    type_vocab_size=0, id2label={0: "safe", 1: "harmful"}), tokenizer="bpe",
+                    type_vocab_size=0, id2label={0: "safe", 1: "harmful"}), tokenizer="unigram",
         flips=dict(hidden_act="tanh", layer_norm_eps=0.5, num_attention_heads=3, max_relative_positions=20, pooler_hidden_act="tanh",
                    **{"pos_att_type": ["c2p"], "pos_att_type ": "p2c", "pos_att_type  ": []}),
         refused=dict(position_buckets=9, norm_rel_ebd="none", share_att_key=False, position_biased_input=True, type_vocab_size=2,

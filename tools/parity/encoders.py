@@ -24,8 +24,8 @@ try:
                               DebertaV2ForSequenceClassification, DebertaV2Model)
 
     import encoders
-except ImportError as error:
-    print(error)
+except ImportError as missing:
+    print(f"SKIP: parity needs Python with torch, transformers and tokenizers ({missing})")
     sys.exit(77)
 
 BOUND = 1e-6
@@ -95,7 +95,7 @@ def one_round(temper, rng, generator, directory):
               metadata={"format": "pt"})
     config.architectures = [kind.__name__]
     config.save_pretrained(directory)
-    tokenizer = encoders.make_tokenizer("bpe", config.vocab_size)
+    tokenizer = encoders.make_tokenizer(rng.choice(["wordpiece", "unigram", "bpe"]), config.vocab_size)
     tokenizer.save(os.path.join(directory, "tokenizer.json"))
     tokenizer.enable_truncation(config.max_position_embeddings, strategy="longest_first")
     model = model.double()

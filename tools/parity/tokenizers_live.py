@@ -3,11 +3,13 @@
 
     python tools/parity/tokenizers_live.py BUILD [TEXTS]
 
-Over random Unicode and data files, for the real tokenizers below ../shared and for the small ones of
-tools/golden/tokenizers_variants.py. Exit code 77: the Python packages or the inputs are not there.
+For the small ones of tools/golden/tokenizers_variants.py, trained here (BPE, Unigram, WordPiece and WordLevel, every component on
+and off), over random Unicode, broken UTF-8 and random ids; for the real tokenizers below ../shared over data files as well. Exit
+code 77: the Python packages are not there; without the inputs their part is left out.
 """
 import base64
 import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -21,8 +23,8 @@ try:
     import sentencepiece
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
     import tokenizers_variants as variants
-except ImportError as error:
-    print(error)
+except ImportError as missing:
+    print(f"SKIP: parity needs Python with tokenizers and sentencepiece ({missing})")
     sys.exit(77)
 
 BOS_EOS, SPECIAL = 1, 2
@@ -32,11 +34,14 @@ QWEN2 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{
 LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 
 
-def ours(build, path, texts, flags):
+def ours(build, path, texts, *flags):
     program = Path(build) / "tools" / "tokenizer_batch"
-    data = b"".join(text.encode() + b"\0" for text in texts)
-    done = subprocess.run([program, path, str(flags)], input=data, stdout=subprocess.PIPE, check=True)
+    data = b"".join((text if isinstance(text, bytes) else text.encode()) + b"\0" for text in texts)
+    done = subprocess.run([program, path, *map(str, flags)], input=data, stdout=subprocess.PIPE, check=True)
     return [json.loads(line) for line in done.stdout.decode().split("\n") if line]
+
+
+compared = dict(tokenizers=0, texts=0)
 
 
 def compare(name, got, want, texts):
@@ -46,18 +51,53 @@ def compare(name, got, want, texts):
         fields = [key for key in b if a.get(key) != b[key]]
         if fields and wrong == 0:
             key = fields[0]
-            print("  %s: %s of %s\n    is     %s\n    not    %s" % (name, key, ascii(text)[:200], ascii(a.get(key, a))[:300],
-                                                                ascii(b[key])[:300]))
+            print("%s: %s of %s\n    is     %s\n    not    %s" % (name, key, ascii(text)[:200], ascii(a.get(key, a))[:300],
+                                                              ascii(b[key])[:300]))
         wrong += bool(fields)
     wrong += abs(len(got) - len(texts))
-    print("%-34s %5d texts, %d differ" % (name, len(texts), wrong), flush=True)
+    compared["tokenizers"] += 1
+    compared["texts"] += len(texts)
+    if wrong:
+        print("%s: %d of %d texts differ" % (name, wrong, len(texts)), flush=True)
     return wrong
+
+
+def broken(texts, seed):
+    """Bytes that are no UTF-8 in places: cut, turned, or of none of its forms."""
+    draw, out = random.Random(seed), []
+    for text in texts:
+        data = bytearray(text.encode())
+        for _ in range(draw.randrange(1, 4)):
+            at = draw.randrange(0, len(data) + 1)
+            if data and draw.random() < 0.5:
+                del data[at:at + draw.randrange(1, 3)]
+            else:
+                data[at:at] = draw.choice([b"\xff", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x91", b"\xed\xa0\x80", b"\xc0\xaf", b"\x80",
+                                           b"\xf4\x90\x80\x80", b"\xe0\x80\xaf"])
+        out.append(bytes(data))
+    return out
 
 
 def against_tokenizers(build, name, path, tok, texts, flags):
     tok.encode_special_tokens = not flags & SPECIAL
     want = [variants.expected(tok, text, bool(flags & BOS_EOS)) for text in texts]
     return compare("%s, flags %d" % (name, flags), ours(build, path, texts, flags), want, texts)
+
+
+def against_lossy(build, name, path, tok, texts, flags):
+    """`tokenizers` takes text alone: what is no UTF-8 comes to it as U+FFFD, a maximal part each, as Rust and Python have it."""
+    tok.encode_special_tokens = not flags & SPECIAL
+    want = [{"ids": tok.encode(text.decode(errors="replace"), add_special_tokens=bool(flags & BOS_EOS)).ids} for text in texts]
+    return compare("%s, broken UTF-8" % name, ours(build, path, texts, flags), want, texts)
+
+
+def against_decoder(build, name, path, tok, seed, count):
+    """Ids that no text gives: halves of characters, special tokens anywhere."""
+    draw, size = random.Random(seed), tok.get_vocab_size()
+    rows = [[draw.randrange(size) for _ in range(draw.randrange(1, 12))] for _ in range(count)]
+    texts = [" ".join(map(str, row)) for row in rows]
+    want = [{"text": tok.decode(row, skip_special_tokens=False), "plain": tok.decode(row)} for row in rows]
+    return compare("%s, random ids" % name, ours(build, path, texts, 0, "decode"), want, texts)
 
 
 def byte_level(vocab, merges, pattern, normalizer=None, whole=False):
@@ -111,8 +151,9 @@ def data_texts(count):
 
 
 def against_sentencepiece(build, name, path, texts):
-    """Text with a U+0000 in it is left out: nothing else is."""
+    """Text with a U+0000 in it is left out: nothing else is. It takes bytes, so that its own way with broken UTF-8 counts."""
     model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    texts = [text.encode() for text in texts] + broken(texts[:300], 3)
     want = [{"ids": model.encode(text)} for text in texts]
     return compare(name + ", sentencepiece", ours(build, path, texts, 0), want, texts)
 
@@ -125,8 +166,11 @@ def real(build, texts):
         return 0
     for name in ("phi-2", "phi-3-mini"):
         path = folder / name / "tokenizer.json"
+        tok = Tokenizer.from_file(str(path))
         for flags in (0, SPECIAL, SPECIAL | BOS_EOS):
-            wrong += against_tokenizers(build, name, path, Tokenizer.from_file(str(path)), texts, flags)
+            wrong += against_tokenizers(build, name, path, tok, texts, flags)
+        wrong += against_lossy(build, name, path, tok, broken(texts[:300], 1), SPECIAL)
+        wrong += against_decoder(build, name, path, tok, 2, 300)
     plain = [text for text in texts if "<|" not in text]
     for name, tok in (("gpt2", from_merges(folder / "gpt2", GPT2)),
                       ("qwen2", from_merges(folder / "qwen2", QWEN2, normalizers.NFC())),
@@ -144,6 +188,8 @@ def trained(build, texts):
         for name, _, tok in variants.variants(variants.train_models()):
             path.write_text(tok.to_str(), encoding="utf-8")
             wrong += against_tokenizers(build, name, path, tok, texts, SPECIAL | BOS_EOS)
+            wrong += against_lossy(build, name, path, tok, broken(texts[:60], 1), SPECIAL | BOS_EOS)
+            wrong += against_decoder(build, name, path, tok, 2, 60)
     return wrong
 
 
@@ -155,6 +201,7 @@ def main():
     if (SHARED / "data" / "t0_tasks.jsonl").exists():
         texts += data_texts(count // 4)
     wrong += real(build, texts)
+    print("tokenizers: %(texts)d texts in %(tokenizers)d comparisons" % compared + (", %d differ" % wrong if wrong else ", none differ"))
     sys.exit(1 if wrong else 0)
 
 
