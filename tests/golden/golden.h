@@ -1,4 +1,6 @@
-/* golden.h: fixtures that PyTorch computed: rows of text, options, and flat vectors over named parameters. */
+/* golden.h: fixtures that PyTorch computed: rows of text, options, and flat vectors over named parameters; the same for
+ * several model families. Fixtures of other families than Llama hold a sketch of each tensor (tools/golden/tiny.py):
+ * its norm and its products with vectors of signs. */
 #ifndef TM_TEST_GOLDEN_H
 #define TM_TEST_GOLDEN_H
 
@@ -18,8 +20,10 @@ static tm__safetensors *expected;
 static const char *home; /* the fixture's directory below tests/ */
 
 static inline bool golden_open(const char *directory) {
+    static char opened[64];
     char path[256];
-    home = directory;
+    snprintf(opened, sizeof opened, "%s", directory);
+    home = opened;
     snprintf(path, sizeof path, "%s/case.json", directory);
     bool ok = tm__json_load(test_path(path), (struct json_t **)&json) == TM_OK;
     snprintf(path, sizeof path, "%s/expected.safetensors", directory);
@@ -106,7 +110,7 @@ typedef struct named {
 } named;
 
 typedef struct weights {
-    named items[96];
+    named items[128];
     size_t count;
     tm_device *device;
     bool adapters;
@@ -157,28 +161,91 @@ static inline void weights_subtract(weights *now, const weights *then, double si
     }
 }
 
-/* Per tensor against the fixture's flat vector `key` in the order of names.`names`; the worst error. */
-static inline double weights_compare(const weights *w, const char *key, const char *names) {
+/* ---- comparing ---- */
+
+/* Product of x with sign vector k, whose signs are bits k of splitmix64. */
+static inline double sketch_product(const double *x, size_t n, size_t k) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t z = (i + 1) * 0x9E3779B97F4A7C15u;
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+        z ^= z >> 31;
+        sum += (z >> k & 1) ? -x[i] : x[i];
+    }
+    return sum;
+}
+
+/* The length of got - want over want's, where `want` is a sketch with `products` products: these of a difference have
+ * its length squared as their mean square. */
+static inline double sketch_error(const double *got, size_t n, const double *want, size_t products) {
+    double norm = 0, squares = 0;
+    for (size_t i = 0; i < n; i++) norm += got[i] * got[i];
+    for (size_t k = 0; k < products; k++) {
+        double off = sketch_product(got, n, k) - want[1 + k];
+        squares += off * off;
+    }
+    double error = fmax(fabs(sqrt(norm) - want[0]), sqrt(squares / (double)products));
+    return want[0] > 0 ? error / want[0] : error;
+}
+
+/* The error of a tensor against the fixture's flat vector `key` in the order of names.`names`. */
+static inline double golden_compare(const char *key, const char *names, const char *name, const double *got, size_t n) {
     tm_tensor want;
     const json_t *list = json_object_get(json_object_get(json, "names"), names);
-    size_t at = 0, k;
+    size_t products = (size_t)json_integer_value(json_object_get(json, "sketch")), at = 0, found = SIZE_MAX, k;
     json_t *pair;
-    double worst = 0;
     assert_ok(tm__safetensors_find(expected, key, &want));
-    assert_int_equal(w->count, json_array_size(list));
     json_array_foreach((json_t *)list, k, pair) {
-        const char *name = json_string_value(json_array_get(pair, 0));
-        size_t n = (size_t)json_integer_value(json_array_get(pair, 1)), i = 0;
-        while (i < w->count && strcmp(w->items[i].name, name) != 0) i++;
-        if (i == w->count) fail_msg("%s: no weight %s", key, name);
-        assert_int_equal(w->items[i].count, n);
-        double error = test_relative_error(w->items[i].values, (const double *)want.data + at, n);
-        if (!(error <= BOUND)) fail_msg("%s of %s: error %.3g", key, name, error);
-        worst = TM__MAX(worst, error);
-        at += n;
+        size_t count = (size_t)json_integer_value(json_array_get(pair, 1));
+        if (strcmp(json_string_value(json_array_get(pair, 0)), name) == 0) {
+            found = at;
+            assert_int_equal(n, count);
+        }
+        at += products ? 1 + products : count;
     }
+    if (found == SIZE_MAX) fail_msg("%s: no weight %s", key, name);
     assert_int_equal(at, tm__tensor_count(&want));
+    const double *values = (const double *)want.data + found;
+    double error = products ? sketch_error(got, n, values, products) : test_relative_error(got, values, n);
+    if (!(error <= BOUND)) fail_msg("%s, %s of %s: error %.3g", home, key, name, error);
+    return error;
+}
+
+static inline size_t golden_names(const char *names) {
+    return json_array_size(json_object_get(json_object_get(json, "names"), names));
+}
+
+/* Per tensor; the worst error. */
+static inline double weights_compare(const weights *w, const char *key, const char *names) {
+    double worst = 0;
+    assert_int_equal(w->count, golden_names(names));
+    for (size_t i = 0; i < w->count; i++) {
+        double error = golden_compare(key, names, w->items[i].name, w->items[i].values, w->items[i].count);
+        worst = TM__MAX(worst, error);
+    }
     return worst;
+}
+
+/* ---- families ---- */
+
+/* All tests on tests/golden/NAME and on the same for each other family. `open` reads what the tests want of a fixture,
+ * `close` frees it. */
+static inline int golden_run(const char *name, const struct CMUnitTest *tests, size_t count, void (*open)(void),
+                             void (*close)(void)) {
+    static const char *const families[] = {"", "-qwen2", "-gemma2"};
+    int failed = 0;
+    for (size_t i = 0; i < TM__COUNT(families); i++) {
+        char directory[64], group[64];
+        snprintf(directory, sizeof directory, "golden/%s%s", name, families[i]);
+        snprintf(group, sizeof group, "%s%s", name, families[i]);
+        if (!golden_open(directory)) return 1;
+        if (open) open();
+        failed += _cmocka_run_group_tests(group, tests, count, NULL, NULL);
+        if (close) close();
+        golden_close();
+    }
+    return failed;
 }
 
 #endif

@@ -71,20 +71,23 @@ static void test_shots(void **state) {
     }
 }
 
+static void open_rows(void) {
+    tokenizer = golden_tokenizer();
+    harmful = golden_rows("rows.harmful");
+    benign = golden_rows("rows.benign");
+}
+
+static void close_rows(void) {
+    tm_dataset_free(harmful);
+    tm_dataset_free(benign);
+    tm_tokenizer_free(tokenizer);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_identity_shift),
         cmocka_unit_test(test_shots_chosen),
         cmocka_unit_test(test_shots),
     };
-    if (!golden_open("golden/attack")) return 1;
-    tokenizer = golden_tokenizer();
-    harmful = golden_rows("rows.harmful");
-    benign = golden_rows("rows.benign");
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    tm_dataset_free(harmful);
-    tm_dataset_free(benign);
-    tm_tokenizer_free(tokenizer);
-    golden_close();
-    return failed;
+    return golden_run("attack", tests, TM__COUNT(tests), open_rows, close_rows);
 }

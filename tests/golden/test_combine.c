@@ -4,18 +4,10 @@
  *
  * Bound on ref fp64, as ||a - b|| / ||b|| per tensor: 1e-8, the requirement.
  */
-#include "support.h"
+#include "golden/golden.h"
 
-#include <jansson.h>
-
-#include "method/method.h"
-#include "model/safetensors.h"
-
-#define BOUND 1e-8
 enum { STEPS = 3, MOST_TENSORS = 64 };
 
-static json_t *json;
-static tm__safetensors *expected;
 static tm__examples firsts[STEPS], seconds[STEPS], singles[STEPS];
 
 static tm__examples examples_of(const char *key, size_t step, size_t most) {
@@ -55,22 +47,12 @@ typedef struct watch {
 /* Per tensor, the device's vector against the fixture's flat one. */
 static void compare(watch *w, const tm__paramset *set, void *const *data, const char *what) {
     char key[128];
-    tm_tensor want;
-    json_t *names = json_object_get(json_object_get(json, "names"), w->kind);
     snprintf(key, sizeof key, "%s.%s.%s", w->method, w->kind, what);
-    assert_ok(tm__safetensors_find(expected, key, &want));
-    assert_int_equal(set->count, json_array_size(names));
+    assert_int_equal(set->count, golden_names(w->kind));
     for (size_t i = 0; i < set->count; i++) {
-        size_t at = 0, j = 0, n = (size_t)tm__tensor_count(&set->items[i]->value);
-        for (; j < json_array_size(names); j++) {
-            json_t *pair = json_array_get(names, j);
-            if (strcmp(json_string_value(json_array_get(pair, 0)), set->items[i]->name) == 0) break;
-            at += (size_t)json_integer_value(json_array_get(pair, 1));
-        }
-        assert_true(j < json_array_size(names));
-        double error = test_relative_error(data[i], (const double *)want.data + at, n);
+        size_t n = (size_t)tm__tensor_count(&set->items[i]->value);
+        double error = golden_compare(key, w->kind, set->items[i]->name, data[i], n);
         w->worst = TM__MAX(w->worst, error);
-        if (!(error <= BOUND)) fail_msg("%s of %s: error %.3g", key, set->items[i]->name, error);
     }
 }
 
@@ -132,12 +114,13 @@ static void train_once(watch *w, bool packed, bool recompute) {
     tm_device *dev = NULL;
     tm_model *model = NULL;
     tm_train_options options;
-    char adapter[512];
+    char adapter[512], part[64];
     bool lora = strcmp(w->kind, "lora") == 0;
     const tm_device_options where = {.name = "ref", .threads = 1, .precision = TM_PRECISION_F64};
     assert_ok(tm_device_open(&where, &dev));
-    snprintf(adapter, sizeof adapter, "%s", test_path("golden/combine/adapter"));
-    assert_ok(tm_model_load(dev, test_path("golden/combine"), lora ? adapter : NULL, &model));
+    snprintf(part, sizeof part, "%s/adapter", home);
+    snprintf(adapter, sizeof adapter, "%s", test_path(part));
+    assert_ok(tm_model_load(dev, test_path(home), lora ? adapter : NULL, &model));
     assert_ok(lora ? tm__model_train_adapters(model, 0) : tm__model_train_full(model));
     tm_options_default(tm_train_option_table, &options);
     options.lr = json_number_value(json_object_get(json, "lr"));
@@ -230,29 +213,27 @@ static void test_lisa(void **state) {
                   .second = &lisa.refusals});
 }
 
+static void open_rows(void) {
+    for (size_t s = 0; s < STEPS; s++) {
+        firsts[s] = examples_of("first", s, SIZE_MAX);
+        seconds[s] = examples_of("second", s, SIZE_MAX);
+        singles[s] = examples_of("first", s, 1);
+    }
+}
+
+static void close_rows(void) {
+    for (size_t s = 0; s < STEPS; s++) {
+        tm__examples_release(&firsts[s]);
+        tm__examples_release(&seconds[s]);
+        tm__examples_release(&singles[s]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_panacea),        cmocka_unit_test(test_booster), cmocka_unit_test(test_vaccine),
         cmocka_unit_test(test_random_vaccine), cmocka_unit_test(test_ascent),  cmocka_unit_test(test_lisa),
         cmocka_unit_test(test_t_vaccine),
     };
-    if (tm__json_load(test_path("golden/combine/case.json"), (struct json_t **)&json) != TM_OK ||
-        tm__safetensors_open(test_path("golden/combine/expected.safetensors"), &expected) != TM_OK) {
-        fprintf(stderr, "%s\n", tm_error_last()->line);
-        return 1;
-    }
-    for (size_t s = 0; s < STEPS; s++) {
-        firsts[s] = examples_of("first", s, SIZE_MAX);
-        seconds[s] = examples_of("second", s, SIZE_MAX);
-        singles[s] = examples_of("first", s, 1);
-    }
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    for (size_t s = 0; s < STEPS; s++) {
-        tm__examples_release(&firsts[s]);
-        tm__examples_release(&seconds[s]);
-        tm__examples_release(&singles[s]);
-    }
-    json_decref(json);
-    tm__safetensors_close(expected);
-    return failed;
+    return golden_run("combine", tests, TM__COUNT(tests), open_rows, close_rows);
 }

@@ -228,18 +228,21 @@ static void test_embedding(void **state) {
     free(vectors);
 }
 
+static void open_rows(void) {
+    tokenizer = golden_tokenizer();
+    prompts = golden_rows("rows.prompts");
+}
+
+static void close_rows(void) {
+    tm_dataset_free(prompts);
+    tm_tokenizer_free(tokenizer);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_soft_rows),
         cmocka_unit_test(test_embedding_steps),
         cmocka_unit_test(test_embedding),
     };
-    if (!golden_open("golden/attack")) return 1;
-    tokenizer = golden_tokenizer();
-    prompts = golden_rows("rows.prompts");
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    tm_dataset_free(prompts);
-    tm_tokenizer_free(tokenizer);
-    golden_close();
-    return failed;
+    return golden_run("attack", tests, TM__COUNT(tests), open_rows, close_rows);
 }

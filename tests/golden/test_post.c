@@ -180,6 +180,14 @@ static void test_refusal_ablation(void **state) {
     check_refusal("fixed", true);
 }
 
+static void open_tokenizer(void) {
+    tokenizer = golden_tokenizer();
+}
+
+static void close_tokenizer(void) {
+    tm_tokenizer_free(tokenizer);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_perturbation),
@@ -187,10 +195,5 @@ int main(void) {
         cmocka_unit_test(test_safe_lora),
         cmocka_unit_test(test_refusal_ablation),
     };
-    if (!golden_open("golden/post")) return 1;
-    tokenizer = golden_tokenizer();
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    tm_tokenizer_free(tokenizer);
-    golden_close();
-    return failed;
+    return golden_run("post", tests, TM__COUNT(tests), open_tokenizer, close_tokenizer);
 }

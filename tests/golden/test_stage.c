@@ -164,6 +164,22 @@ static void test_full_sequence(void **state) {
     check(&(subject){"whole", NULL, NULL, {.user = user}, most, true, 0});
 }
 
+static void open_rows(void) {
+    tokenizer = golden_tokenizer();
+    user = golden_rows("rows.user");
+    harmful = golden_rows("rows.harmful");
+    benign = golden_rows("rows.benign");
+    refusals = golden_rows("rows.refusals");
+}
+
+static void close_rows(void) {
+    tm_dataset_free(user);
+    tm_dataset_free(harmful);
+    tm_dataset_free(benign);
+    tm_dataset_free(refusals);
+    tm_tokenizer_free(tokenizer);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_backdoor_align),
@@ -177,18 +193,5 @@ int main(void) {
         cmocka_unit_test(test_random_init),
         cmocka_unit_test(test_full_sequence),
     };
-    if (!golden_open("golden/stage")) return 1;
-    tokenizer = golden_tokenizer();
-    user = golden_rows("rows.user");
-    harmful = golden_rows("rows.harmful");
-    benign = golden_rows("rows.benign");
-    refusals = golden_rows("rows.refusals");
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    tm_dataset_free(user);
-    tm_dataset_free(harmful);
-    tm_dataset_free(benign);
-    tm_dataset_free(refusals);
-    tm_tokenizer_free(tokenizer);
-    golden_close();
-    return failed;
+    return golden_run("stage", tests, TM__COUNT(tests), open_rows, close_rows);
 }

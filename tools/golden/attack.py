@@ -1,15 +1,13 @@
 #!/usr/bin/env python3
 """Writes tests/golden/attack/: three steps of the attacks identity-shift, harmful fine-tuning on k shots, and embedding; in float64.
 
-    venv/bin/python tools/golden/attack.py tests/golden/attack      (needs what llama.py needs)
+    venv/bin/python tools/golden/attack.py tests/golden/attack[-FAMILY] [FAMILY]      (needs what llama.py needs)
 
 The first two go from options to gradients, on all weights and on a new adapter; see tiny.py. expected.safetensors holds for them
 what stage.py describes. For the embedding attack, with vectors of each prompt's own (own) and one set for all (shared), it holds
 KIND.grads (steps, prompts, width, hidden), each prompt's gradient before each step, KIND.deltas (sets, width, hidden), the vectors'
 change after the last, and KIND.vectors, the vectors themselves in float32 as the attack's file gives them.
 """
-import sys
-
 import torch
 
 import tiny
@@ -153,7 +151,7 @@ def embedding(bench, kind):
     answers = [answer(model, tokens, r, deltas[s]) for r, s in zip(rows, of)]
     begun = sum(a[:len(r["ids"]) - r["ask"]] == r["ids"][r["ask"]:] for a, r in zip(answers, rows))
     letters = {i: c for c, i in tokens.id.items()}
-    begins = torch.stack([model.model.embed_tokens.weight[r["ids"][r["at"]:r["at"] + o["tokens"]]] for r in rows[:len(deltas)]])
+    begins = torch.stack([model.model.embed_tokens(torch.tensor(r["ids"][r["at"]:r["at"] + o["tokens"]])) for r in rows[:len(deltas)]])
     bench.out[f"{kind}.grads"], bench.out[f"{kind}.deltas"] = torch.stack(grads), deltas
     bench.out[f"{kind}.vectors"] = (begins.detach() + deltas).float()
     bench.case["soft"][kind] = dict(losses=losses, begun=begun, answers=["".join(letters.get(i, "") for i in a) for a in answers])
@@ -168,20 +166,31 @@ def make(root):
     texts += [t for _, m in HARMFUL for _, t in m] + [t for r in BENIGN for t in r]
     rows = dict(harmful=[as_rows(m, c) for c, m in HARMFUL], benign=[as_rows(pair(*r)) for r in BENIGN],
                 prompts=[as_rows(m, c) for c, m in PROMPTS], shots=[as_rows(m) for m in shots(len(HARMFUL))])
-    bench = tiny.Bench(root, texts, 12, CONSTANTS, OPTIONS, rows)
+    bench = drawn(root, texts, rows)
     for name in ("shift", "few"):
         assert all(len(bench.tokens.chatml(m)["ids"]) < CONSTANTS["max_length"] for m in shift_rows(name))
-        bench.case.setdefault("wrapper", {})[name] = wrapper(name)
+        bench.case["wrapper"][name] = wrapper(name)
         bench.sft(name, shift_rows(name))
     for name in ("shots", "shots_rows", "shots_share"):
         bench.sft(name, shot_rows(name))
-    bench.case["soft"] = {}
-    assert [embedding(bench, kind) for kind in ("own", "shared")] == [1, 0]  # answers that begin with the target
     bench.save()
 
 
+def drawn(root, texts, rows):
+    """The first model, counted from 12, that leaves no sign and no token to rounding; of Llama also one attack makes more answers begin
+    with the target than the other, and neither all."""
+    for draw in range(12, 200):
+        bench = tiny.Bench(root, texts, draw, CONSTANTS, OPTIONS, rows)
+        bench.case.update(wrapper={}, soft={})
+        try:
+            own, shared = [embedding(bench, kind) for kind in ("own", "shared")]
+        except AssertionError as reason:
+            print("model", draw, reason)
+            continue
+        if tiny.family != "llama" or (own != shared and max(own, shared) < len(PROMPTS)):
+            return bench
+    raise AssertionError("no model will do")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    torch.set_num_threads(1)
-    make(sys.argv[1])
+    make(tiny.begin(__doc__))

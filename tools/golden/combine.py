@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes tests/golden/combine/: three AdamW steps of methods that combine or perturb gradients, in float64.
 
-    venv/bin/python tools/golden/combine.py tests/golden      (needs what llama.py needs)
+    venv/bin/python tools/golden/combine.py tests/golden/combine[-FAMILY] [FAMILY]      (needs what llama.py needs)
 
 Panacea, Booster, Vaccine, random Vaccine, T-Vaccine, gradient ascent and Lisa, each on all weights and on a LoRA adapter of one
 tiny checkpoint, written from their formulas with autograd; llama.py makes transformers compute in float64.
@@ -14,15 +14,15 @@ import json
 import math
 import os
 import re
-import sys
 
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import philox
+import tiny
 from llama import loss_of
+from tiny import flat, norm
 
 STEPS, ROWS = 3, 2
 ADAMW = dict(lr=8e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
@@ -38,10 +38,6 @@ FLOOR = 1e-7
 def gradient(model, params, rows, sign=1.0):
     loss, _ = loss_of(model, rows)
     return sign * loss.item(), list(torch.autograd.grad(sign * loss, params))
-
-
-def norm(tensors):
-    return torch.sqrt(sum((t * t).sum() for t in tensors))
 
 
 def shifted(model, params, rows, shift):
@@ -190,13 +186,13 @@ def run(model, method, firsts, seconds):
         losses.append(loss)
         grads.append([x.detach().clone() for x in g])
         adamw(params, g, m, v, step + 1, state.get("still", [False] * len(params)))
-    flat = lambda tensors: torch.cat([t.detach().reshape(-1) for t in tensors])
-    out = dict(grad0=flat(grads[0]), grad2=flat(grads[2]), delta=flat([p - s for p, s in zip(params, start)]))
+    change = [(p - s).detach() for p, s in zip(params, start)]
+    out = dict(grad0=grads[0], grad2=grads[2], delta=change)
     if "chosen" in state:
         print("t_vaccine blocks", state["chosen"])
         assert len(set(state["chosen"])) == 2, "one block rests throughout; choose another seed of the model"
     if "shift" in state:
-        out["shift"] = flat(state["shift"])
+        out["shift"] = state["shift"]
     with torch.no_grad():
         for p, s in zip(params, start):
             p.copy_(s)
@@ -220,29 +216,16 @@ def ours(name):
     return name.replace("base_model.model.", "", 1).replace(".default", ".0")
 
 
-def make(root):
-    directory = os.path.join(root, "combine")
+def make(directory):
     os.makedirs(os.path.join(directory, "adapter"), exist_ok=True)
     generator = torch.Generator().manual_seed(11)
-    config = LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-                         vocab_size=11, max_position_embeddings=16, tie_word_embeddings=True, rms_norm_eps=1e-5,
-                         bos_token_id=1, eos_token_id=2, attn_implementation="sdpa")
-    model = LlamaForCausalLM(config)
-    for name, p in model.named_parameters():
-        with torch.no_grad():
-            if p.dim() == 1:
-                p.copy_(1 + 0.2 * torch.randn(p.shape, generator=generator))
-            else:
-                spread = 2.0 if ("q_proj" in name or "k_proj" in name) else 1.0
-                p.copy_(spread * torch.randn(p.shape, generator=generator) / math.sqrt(p.shape[1]))
-    save_file({n: p.detach().clone() for n, p in model.named_parameters()}, os.path.join(directory, "model.safetensors"),
-              metadata={"format": "pt"})
-    config.dtype, config.architectures = torch.float32, ["LlamaForCausalLM"]
-    config.save_pretrained(directory)
-    model = model.double()
+    config = tiny.make_config(11, max_position_embeddings=16, bos_token_id=1, eos_token_id=2, initializer_range=0.02)
+    model = tiny.make_model(config, generator, sharp=2.0)
+    tiny.save_model(directory, config, dict(model.named_parameters()))
+    model = tiny.doubled(model)
     firsts, seconds = make_batches(config.vocab_size, generator), make_batches(config.vocab_size, generator)
     case = dict(lr=ADAMW["lr"], weight_decay=ADAMW["weight_decay"], clip=CLIP, seed=SEED, options=OPTIONS, first=firsts,
-                second=seconds, names={}, losses={}, importance={})
+                second=seconds, names={}, losses={}, importance={}, **tiny.sketched())
     out = {}
     for kind in ("full", "lora"):
         if kind == "lora":
@@ -269,9 +252,9 @@ def make(root):
                 plain = vectors["grad2"]
                 continue
             # A method that the comparison could not tell from SFT would pin nothing.
-            assert (vectors["grad2"] - plain).norm() > 1e-2 * plain.norm(), (name, kind)
+            assert norm([a - b for a, b in zip(vectors["grad2"], plain)]) > 1e-2 * norm(plain), (name, kind)
             case["losses"][f"{name}.{kind}"] = losses
-            out.update({f"{name}.{kind}.{k}": v.contiguous() for k, v in vectors.items()})
+            out.update({f"{name}.{kind}.{k}": flat(v) for k, v in vectors.items()})
     save_file(out, os.path.join(directory, "expected.safetensors"))
     with open(os.path.join(directory, "case.json"), "w") as f:
         json.dump(case, f, separators=(",", ":"))
@@ -282,7 +265,4 @@ def make(root):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    torch.set_num_threads(1)
-    make(sys.argv[1])
+    make(tiny.begin(__doc__))

@@ -154,7 +154,7 @@ def attention_forward(module, query, key, value, attention_mask, scaling=None, s
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if attention_mask is not None:
-        scores = scores.masked_fill(attention_mask < -1, -torch.inf)
+        scores = scores.masked_fill(attention_mask < -1, torch.finfo(scores.dtype).min)
     weights = torch.softmax(scores, dim=-1)
     PEAKS.append(weights.detach()[:, :, weights.shape[2] // 2:].max(-1).values.mean().item())
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes tests/golden/post/: what methods that edit weights without training leave of them; in float64.
 
-    venv/bin/python tools/golden/post.py tests/golden/post      (needs what llama.py needs)
+    venv/bin/python tools/golden/post.py tests/golden/post[-FAMILY] [FAMILY]      (needs what llama.py needs)
 
 Random perturbation, Antidote on a model and on an adapter, SafeLoRA with both projectors and both ways of choosing, and the search
 for the direction of refusal with its edit. See tiny.py. SafeLoRA's three checkpoints lie on a grid of 2^-10, so that what alignment
@@ -11,7 +11,6 @@ expected.safetensors holds NAME: the change of the weights (of the adapter) as a
 """
 import math
 import os
-import sys
 
 import numpy as np
 import torch
@@ -45,9 +44,9 @@ def double(model):
 # ---- noise ----
 
 
-def noise(config, weights, o, norm):
+def noise(model, weights, o, norm):
     z = {}
-    for k, name in enumerate(tiny.model_order(config)):
+    for k, name in enumerate(tiny.model_order(model)):
         values = philox.normals(SEED, philox.stream(philox.NOISE, k), weights[name].numel())
         z[name] = torch.tensor(values, dtype=torch.float64).reshape(weights[name].shape)
     length = math.sqrt(sum((t * t).sum().item() for t in z.values()))
@@ -158,9 +157,24 @@ class Probe:
 
     def ablating(self, unit):
         """Hooks that take the direction out of all that writes to the residual stream."""
-        without = lambda m, x, y: y - (y @ unit)[..., None] * unit
-        inner = self.model.model
-        return [(inner.embed_tokens, without)] + [(m, without) for l in inner.layers for m in (l.self_attn.o_proj, l.mlp.down_proj)]
+        def without(u):
+            return lambda m, x, y: y - (y @ u)[..., None] * u
+        return [(self.model.model.embed_tokens, without(unit))] + [
+            (self.model.get_submodule(path), without(u)) for path, u in writers(self.model, unit).items()]
+
+
+def writers(model, unit):
+    """The linears that write to the residual stream, and the direction that each output must lack. A norm of weights g behind one
+    (Gemma 2) gives g y / rms(y), which has no part along u if y has none along u g."""
+    out = {}
+    for i, layer in enumerate(model.model.layers):
+        for path, after in (("self_attn.o_proj", "post_attention_layernorm"), ("mlp.down_proj", "post_feedforward_layernorm")):
+            u = unit
+            if tiny.family == "gemma2":
+                u = unit * (1 + layer.get_submodule(after).weight.detach())
+                u = u / u.norm()
+            out[f"model.layers.{i}.{path}"] = u
+    return out
 
 
 def split(prompts, o):
@@ -196,6 +210,8 @@ def refusal(probe, o, name):
             trials.append(dict(layer=l, position=k + 1, refusal=score, kl=kl, induced=induced))
     early = [t for t in trials if t["layer"] < int(0.8 * layers)]
     fit = [t for t in early if t["kl"] <= o["max_kl"] and t["induced"] >= 0]
+    if not fit:
+        return None
     best = min(fit, key=lambda t: t["refusal"])
     lower = lambda among: sum(t["refusal"] < best["refusal"] for t in among)
     print(name, best, "of", len(fit), "fit; lower but barred: by layer",
@@ -205,27 +221,42 @@ def refusal(probe, o, name):
 
 
 def edited(model, direction):
-    u = direction / direction.norm()
+    unit = direction / direction.norm()
+    without = writers(model, unit)
     out = {n: torch.zeros_like(w) for n, w in double(model).items()}
     for n, w in double(model).items():
+        path = n.rsplit(".", 1)[0]
         if "embed_tokens" in n:
-            out[n] = -torch.outer(w @ u, u)
-        elif "o_proj" in n or "down_proj" in n:
+            out[n] = -torch.outer(w @ unit, unit)
+        elif path in without:
+            u = without[path]
             out[n] = -torch.outer(u, u @ w) if w.dim() == 2 else -u * (u @ w)
     return out
 
 
-def refusing_model(tokens):
-    generator = torch.Generator().manual_seed(MODEL_SEED)
+def refusing_model(tokens, seed):
+    generator = torch.Generator().manual_seed(seed)
+    biases = dict(llama=dict(attention_bias=True, mlp_bias=True), qwen2={}, gemma2=dict(attention_bias=True))
     config = tiny.make_config(tokens.size, num_hidden_layers=5, hidden_size=12, intermediate_size=12, tie_word_embeddings=False,
-                              attention_bias=True, mlp_bias=True)
-    model = tiny.make_model(config, generator).double()
+                              **biases[tiny.family])
+    model = tiny.doubled(tiny.make_model(config, generator))
     rows = [tokens.chatml([("user", w), ("assistant", "I no" if w.startswith("bad") else "yes")]) for w in HARMFUL + BENIGN]
     tiny.adamw(dict(model.named_parameters()), rows, TRAINED, 12, SEED, model, 0.02, 0.0, 1.0)
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(p.float().double())
     return config, model
+
+
+def refusals_of(tokens):
+    """The first model, counted from MODEL_SEED, in which every search finds a direction."""
+    for seed in range(MODEL_SEED, MODEL_SEED + 100):
+        config, model = refusing_model(tokens, seed)
+        probe = Probe(model, tokens)
+        found = {name: refusal(probe, OPTIONS[name], name) for name in ("search", "few", "fixed")}
+        if None not in found.values():
+            return config, model, found
+    raise AssertionError("no model will do")
 
 
 # ---- all ----
@@ -237,7 +268,7 @@ def grid(model, generator):
     for n, w in double(model).items():
         base[n] = torch.round(w * 1024) / 1024
         aligned[n] = base[n].clone()
-        if any(t in n for t in ("q_proj", "v_proj", "down_proj")):
+        if w.dim() == 2 and any(t in n for t in ("q_proj", "v_proj", "down_proj")):
             left = torch.randint(-3, 4, (w.shape[0], 2), generator=generator).double()
             right = torch.randint(-3, 4, (2, w.shape[1]), generator=generator).double()
             aligned[n] += left @ right / 64
@@ -266,13 +297,13 @@ def make(root):
     base, aligned = grid(model, generator)
     tiny.save_model(os.path.join(root, "base"), config, base)
     tiny.save_model(os.path.join(root, "aligned"), config, aligned)
-    model = model.double()
+    model = tiny.doubled(model)
     with torch.no_grad():
         for n, p in model.named_parameters():
             p.copy_(aligned[n])
     names, changes = {"full": [[n, p.numel()] for n, p in model.named_parameters()]}, {}
-    changes["noise.sigma"] = noise(config, aligned, OPTIONS["noise"], False)
-    changes["noise.norm"] = noise(config, aligned, OPTIONS["noise"], True)
+    changes["noise.sigma"] = noise(model, aligned, OPTIONS["noise"], False)
+    changes["noise.norm"] = noise(model, aligned, OPTIONS["noise"], True)
     changes["antidote.full"] = antidote(model, tokens, OPTIONS["antidote"], len(ROWS))
     values = lambda rows, columns: torch.randn(rows, columns, generator=generator).mul(0.4).float().double()
     adapter = tiny.Adapter(model, RANK, ALPHA, TARGETS, SEED, values=values)
@@ -284,23 +315,19 @@ def make(root):
         changes[f"safe.{kind}.tau"] = safe_lora(base, aligned, adapter, exact, tau=o["tau"])
         changes[f"safe.{kind}.lowest"] = safe_lora(base, aligned, adapter, exact, lowest=o["lowest"])
     adapter.remove()
-    config, model = refusing_model(tokens)
+    config, model, found = refusals_of(tokens)
     tiny.save_model(os.path.join(root, "refusing"), config, double(model))
     names["refusing"] = [[n, p.numel()] for n, p in model.named_parameters()]
-    probe, choices = Probe(model, tokens), {}
-    for name in ("search", "few", "fixed"):
-        direction, choices[name] = refusal(probe, OPTIONS[name], name)
+    choices = {name: choice for name, (_, choice) in found.items()}
+    for name, (direction, _) in found.items():
         changes[f"refusal.{name}"] = edited(model, direction)
     save_file({n: tiny.flat(c) for n, c in changes.items()}, os.path.join(root, "expected.safetensors"))
     row = lambda user, answer: dict(messages=[dict(role="user", content=user), dict(role="assistant", content=answer)])
     tiny.write_json(os.path.join(root, "case.json"),
-                    dict(seed=SEED, refusal=REFUSAL, options=OPTIONS, choices=choices, names=names,
+                    dict(seed=SEED, refusal=REFUSAL, options=OPTIONS, choices=choices, names=names, **tiny.sketched(),
                          rows=dict(scored=[row(*r) for r in ROWS], harmful=[row(h, "x") for h in HARMFUL],
                                    benign=[row(b, "x") for b in BENIGN])))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    torch.set_num_threads(1)
-    make(sys.argv[1])
+    make(tiny.begin(__doc__))

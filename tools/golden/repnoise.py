@@ -1,25 +1,25 @@
 #!/usr/bin/env python3
-"""Writes tests/golden/repnoise/: three steps of RepNoise and of the adversarial loss on a tiny Llama, in float64.
+"""Writes tests/golden/repnoise/: three steps of RepNoise and of the adversarial loss on a tiny model, in float64.
 
-    venv/bin/python tools/golden/repnoise.py tests/golden/repnoise
+    venv/bin/python tools/golden/repnoise.py tests/golden/repnoise[-FAMILY] [FAMILY]      (needs what llama.py needs)
 
-Losses are written as the published code writes them (logits and labels multiplied by the masks, hooks on the MLPs, MMD by
+expected.safetensors holds NAME.MODE.KIND.grad (of the first step) and .delta, KIND being full or lora, flat vectors over the
+parameters in the order of case.json's names. Losses are written as the published code writes them (logits and labels multiplied by the masks, hooks on the MLPs, MMD by
 autograd with a detached bandwidth); noise comes from Philox 4x32-10 and Box-Muller, one block per number.
 """
-import json
-import math
+import itertools
 import os
-import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import philox
-import llama  # noqa: F401  float64 rotary tables and norms
+import tiny
+from llama import SDPBackend, sdpa_kernel
 
 SEED, PAD, LAYERS, STEPS = 42, 3, 2, 3
 ALPHA, BETA, COEFFICIENT = 1.3, 0.7, 0.1
+LORA = dict(rank=2, alpha=3.0, targets="q_proj,v_proj,down_proj")
 OPTIMISER = dict(lr=5e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
 # Lengths differ; id 0 and coincidentally equal tokens stand within the answers. The last pair is the longest.
 PAIRS = [
@@ -81,13 +81,19 @@ class Method:
 
     def forward(self, side):
         ids = self.h if side == 0 else self.r
-        with llama.sdpa_kernel(llama.SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH):
             return self.model(input_ids=ids, attention_mask=self.attention[side], output_hidden_states=True)
+
+    def head(self, x):
+        """As the model's own logits: with the soft cap where the family has one."""
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        logits = self.model.lm_head(x)
+        return cap * torch.tanh(logits / cap) if cap else logits
 
     def repnoise(self, step):
         refusal = self.ce(self.forward(1).logits, self.r, self.mask_r)
         out = self.forward(0)
-        norm, head = self.model.model.norm, self.model.lm_head
+        norm, head = self.model.model.norm, self.head
         s = self.ce(out.logits, self.h, self.mask_h)
         states = list(out.hidden_states)
         assert len(states) == LAYERS + 1
@@ -108,60 +114,51 @@ class Method:
             self.forward(0).logits, self.h, self.mask_h)
 
 
-def train(config, state, name, compat):
-    model = LlamaForCausalLM(config).double()
-    model.load_state_dict({n: t.double() for n, t in state.items()}, strict=False)
+def train(config, state, name, compat, kind):
+    model = tiny.build(config)
+    model.load_state_dict(state, strict=False)
+    model = tiny.doubled(model)
     params = dict(model.named_parameters())
+    if kind == "lora":
+        params = tiny.Adapter(model, LORA["rank"], LORA["alpha"], LORA["targets"].split(","), SEED).params
     start = {n: p.detach().clone() for n, p in params.items()}
     optimiser = torch.optim.AdamW(params.values(), **OPTIMISER)
-    method, losses, out = Method(model, compat), [], {}
+    method, losses, grad = Method(model, compat), [], None
     for step in range(STEPS):
         optimiser.zero_grad()
         loss = getattr(method, name)(step)
         loss.backward()
         losses.append(loss.item())
         if step == 0:
-            out = {f"grad.{n}": p.grad.clone() for n, p in params.items()}
+            grad = {n: p.grad.clone() for n, p in params.items()}
         torch.nn.utils.clip_grad_norm_(params.values(), 1.0)
         optimiser.step()
-    out.update({f"delta.{n}": p.detach() - start[n] for n, p in params.items()})
-    return losses, out
+    return losses, grad, {n: (p - start[n]).detach() for n, p in params.items()}
 
 
-def main(root):
+def make(root):
     torch.manual_seed(20261122)
     generator = torch.Generator().manual_seed(11)
-    config = LlamaConfig(hidden_size=12, intermediate_size=16, num_hidden_layers=LAYERS, num_attention_heads=2,
-                         num_key_value_heads=1, vocab_size=29, max_position_embeddings=32, tie_word_embeddings=True,
-                         rms_norm_eps=1e-5, rope_parameters=dict(rope_type="default", rope_theta=500.0), bos_token_id=1,
-                         eos_token_id=2, attn_implementation="sdpa")
-    model = LlamaForCausalLM(config)
-    for name, p in model.named_parameters():
-        with torch.no_grad():
-            noise = torch.randn(p.shape, generator=generator)
-            p.copy_(1 + 0.2 * noise if p.dim() == 1 else noise / math.sqrt(p.shape[1]))
+    config = tiny.make_config(29, hidden_size=12, intermediate_size=16, num_hidden_layers=LAYERS, max_position_embeddings=32,
+                              rope_parameters=dict(rope_type="default", rope_theta=500.0), bos_token_id=1, eos_token_id=2,
+                              initializer_range=0.02)
+    model = tiny.make_model(config, generator)
     state = {n: p.detach().clone() for n, p in model.named_parameters()}
-    save_file(state, os.path.join(root, "model.safetensors"), metadata={"format": "pt"})
-    config.dtype, config.architectures = torch.float32, ["LlamaForCausalLM"]
-    config.save_pretrained(root)
-    cases, expected = {}, {}
+    tiny.save_model(root, config, state)
+    case = dict(seed=SEED, pad=PAD, alpha=ALPHA, beta=BETA, coefficient=COEFFICIENT, lr=OPTIMISER["lr"], pairs=PAIRS,
+                lora=LORA, names={}, losses={}, **tiny.sketched())
+    expected = {}
     state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    for name in ("repnoise", "adversarial"):
-        for mode in ("correct", "compat"):
-            losses, tensors = train(config, state, name, mode == "compat")
-            cases[f"{name}.{mode}"] = losses
-            expected.update({f"{name}.{mode}.{n}": t.contiguous() for n, t in tensors.items()
-                             if name == "repnoise" or n.startswith("delta")})
-            print(name, mode, losses)
+    for name, mode, kind in itertools.product(("repnoise", "adversarial"), ("correct", "compat"), ("full", "lora")):
+        losses, grad, delta = train(config, state, name, mode == "compat", kind)
+        key = f"{name}.{mode}.{kind}"
+        case["losses"][key] = losses
+        case["names"][kind] = [[n, p.numel()] for n, p in delta.items()]
+        expected[f"{key}.grad"], expected[f"{key}.delta"] = tiny.flat(grad), tiny.flat(delta)
+        print(key, losses)
     save_file(expected, os.path.join(root, "expected.safetensors"))
-    with open(os.path.join(root, "case.json"), "w") as f:
-        json.dump(dict(seed=SEED, pad=PAD, alpha=ALPHA, beta=BETA, coefficient=COEFFICIENT, lr=OPTIMISER["lr"], pairs=PAIRS,
-                       losses=cases), f, separators=(",", ":"))
-        f.write("\n")
+    tiny.write_json(os.path.join(root, "case.json"), case)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    torch.set_num_threads(1)
-    main(sys.argv[1])
+    make(tiny.begin(__doc__))

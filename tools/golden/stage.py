@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes tests/golden/stage/: three steps of the methods that choose rows, or freeze parts, and then fine-tune; in float64.
 
-    venv/bin/python tools/golden/stage.py tests/golden/stage      (needs what llama.py needs)
+    venv/bin/python tools/golden/stage.py tests/golden/stage[-FAMILY] [FAMILY]      (needs what llama.py needs)
 
 BackdoorAlign, Security Vectors, SDD and SDD_reject, additional safety training, gradient ascent, harmful fine-tuning with a mix
 and without a number of rows, random initialisation, and SFT on whole sequences: from rows of text to gradients, on all weights and
@@ -11,8 +11,6 @@ expected.safetensors holds, per method and kind (full, lora), flat vectors over 
 NAME.KIND.grad (gradient of the first step, before clipping) and .delta (weights after three AdamW steps minus before); for Security
 Vectors also vectors.delta, stage 1's.
 """
-import sys
-
 import torch
 
 import philox
@@ -127,34 +125,46 @@ def embed(model, ids, most):
     return mean / mean.norm()
 
 
-def sdd(model, tokens, name):
-    """The rows to train on and what the pairing file says of them."""
-    o = OPTIONS[name]
-    rows = select(o)
-    asked = [question(HARMFUL[i][1]) for i in rows]
-    e = torch.stack([embed(model, tokens.encode(u) + tokens.encode(more or ""), o["max_length"]) for _, u, more in asked])
-    pool = torch.stack([embed(model, tokens.encode(a), o["max_length"]) for _, a in BENIGN])
-    similarity = e @ pool.T
-    tau = o["tau"] if o["tau_is_cosine"] else similarity.flatten().sort().values[int(o["tau"] * (similarity.numel() - 1))].item()
-    draws = philox.Integers(o["seed"], philox.stream(philox.PAIRING, 0))
-    made, lines = [], []
-    for i, (system, user, more) in enumerate(asked):
+def draw_pairs(similarity, tau, o):
+    """(cosine, answer, tries, accepted) of every prompt: answers drawn until one is unlike the prompt, else the unlikest."""
+    draws, out = philox.Integers(o["seed"], philox.stream(philox.PAIRING, 0)), []
+    for row in similarity:
         best, tries, accepted = None, 0, False
         while tries < o["max_tries"] and not accepted:
-            j = draws.below(len(pool))
+            j = draws.below(len(row))
             tries += 1
-            s = similarity[i, j].item()
+            s = row[j].item()
             if best is None or s < best[0]:
                 best = (s, j)
             if s <= tau:
                 best, accepted = (s, j), True
-        answer = (PREFACE + "\n\n" if name == "reject" else "") + BENIGN[best[1]][1]
+        out.append((*best, tries, accepted))
+    return out
+
+
+def sdd(model, tokens, name):
+    """The rows to train on and what the pairing file says of them. The seed is the first with answers of every kind."""
+    o = OPTIONS[name]
+    while True:
+        rows = select(o)
+        asked = [question(HARMFUL[i][1]) for i in rows]
+        e = torch.stack([embed(model, tokens.encode(u) + tokens.encode(more or ""), o["max_length"]) for _, u, more in asked])
+        pool = torch.stack([embed(model, tokens.encode(a), o["max_length"]) for _, a in BENIGN])
+        similarity = e @ pool.T
+        tau = o["tau"] if o["tau_is_cosine"] else similarity.flatten().sort().values[int(o["tau"] * (similarity.numel() - 1))].item()
+        drawn = draw_pairs(similarity, tau, o)
+        if {d[3] for d in drawn} == {True, False} and any(d[3] and d[2] > 1 for d in drawn):
+            break
+        o["seed"] += 1
+        assert o["seed"] < 1000, (name, similarity)
+    print(name, "seed", o["seed"], "tau", tau, [d[2:] for d in drawn])
+    made, lines = [], []
+    for (system, user, more), (cosine, j, tries, accepted) in zip(asked, drawn):
+        answer = (PREFACE + "\n\n" if name == "reject" else "") + BENIGN[j][1]
         made.append(([("system", system)] if system else []) + [("user", user)] + ([("input", more)] if more else []) +
                     [("assistant", answer)])
-        lines.append(dict(prompt=user + ("\n" + more if more else ""), response=answer, cosine_sim=best[0], resample_tries=tries,
+        lines.append(dict(prompt=user + ("\n" + more if more else ""), response=answer, cosine_sim=cosine, resample_tries=tries,
                           accepted=accepted))
-    print(name, "tau", tau, [(l["resample_tries"], l["accepted"]) for l in lines])
-    assert {l["accepted"] for l in lines} == {True, False} and any(l["accepted"] and l["resample_tries"] > 1 for l in lines)
     return made, lines
 
 
@@ -201,13 +211,14 @@ class Bench(tiny.Bench):
                 a.remove()
 
     def drawn_anew(self):
-        """Weights N(0, initializer_range), norms 1, from the config alone."""
+        """Weights N(0, initializer_range), norms that multiply by 1, no biases, from the config alone."""
         shapes, out = dict(self.model.named_parameters()), {}
-        for k, n in enumerate(tiny.model_order(self.config), 1):
+        for k, n in enumerate(tiny.model_order(self.model), 1):
             shape = shapes[n].shape
             z = philox.normals(OPTIONS["random"]["seed"], philox.stream(philox.INIT, k), shapes[n].numel())
             z = self.config.initializer_range * torch.tensor(z, dtype=torch.float64).reshape(shape)
-            out[n] = z if len(shape) == 2 else torch.ones(shape, dtype=torch.float64)
+            one = n.endswith("norm.weight") and tiny.family != "gemma2"  # Gemma's norms multiply by 1 + w
+            out[n] = z if len(shape) == 2 else torch.full(shape, float(one), dtype=torch.float64)
         return out
 
 
@@ -230,7 +241,4 @@ def make(root):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    torch.set_num_threads(1)
-    make(sys.argv[1])
+    make(tiny.begin(__doc__))

@@ -1,19 +1,43 @@
-"""What stage.py, attack.py and post.py share: a tiny Llama, its tokenizer of single characters, ChatML, Philox, rows, adapters, AdamW.
+"""What the generators of methods' fixtures share: a tiny model of a family, its tokenizer of single characters, ChatML, Philox, rows,
+adapters, AdamW, sketches.
 
-Everything is float64 (llama.py makes transformers compute so) and written from the method specification, not from Temper's sources;
-the streams of random numbers are those that its documentation states.
+Everything is float64 (llama.py and families.py make transformers compute so) and written from the method specification, not from
+Temper's sources; the streams of random numbers are those that its documentation states.
 """
 import json
 import math
 import os
+import sys
 
+import numpy as np
 import torch
+import transformers
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import philox
-from combine import norm
 from llama import loss_of
+
+# A fixture of another family than Llama holds sketches of its vectors. pad_token_id: PyTorch's embedding gives no gradient to that
+# row, which here is a character's.
+FAMILIES = dict(
+    llama=("Llama", dict(attn_implementation="sdpa")),
+    qwen2=("Qwen2", dict(attn_implementation="eager", use_sliding_window=True, sliding_window=5, max_window_layers=1)),
+    gemma2=("Gemma2", dict(attn_implementation="eager", head_dim=6, query_pre_attn_scalar=5, attn_logit_softcapping=8.0,
+                           final_logit_softcapping=4.0, sliding_window=5, pad_token_id=None)))
+family = "llama"
+
+
+def begin(doc):
+    """The arguments of a generator: a directory, and a family or none."""
+    global family
+    if len(sys.argv) not in (2, 3):
+        sys.exit(doc)
+    family = (sys.argv[2:] or ["llama"])[0]
+    if family != "llama":
+        import families  # noqa: F401  float64 in every family
+    torch.set_num_threads(1)
+    return sys.argv[1]
+
 
 LINEARS = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
            "mlp.down_proj"]
@@ -95,24 +119,39 @@ def write_json(path, value):
 
 
 def make_config(vocab, **more):
+    stem, settings = FAMILIES[family]
     base = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
                 vocab_size=vocab, max_position_embeddings=512, tie_word_embeddings=True, rms_norm_eps=1e-5, bos_token_id=None,
-                eos_token_id=None, initializer_range=0.3, attn_implementation="sdpa")
+                eos_token_id=None, initializer_range=0.3)
+    base.update(settings)
     base.update(more)
-    return LlamaConfig(**base)
+    return getattr(transformers, stem + "Config")(**base)
 
 
-def make_model(config, generator):
-    model = LlamaForCausalLM(config)
+def build(config):
+    return getattr(transformers, FAMILIES[family][0] + "ForCausalLM")(config)
+
+
+def doubled(model):
+    """In float64, and so what Gemma multiplies its embeddings by, which is in no file."""
+    model = model.double()
+    if family == "gemma2":
+        model.model.embed_tokens.embed_scale = torch.tensor(model.config.hidden_size**0.5, dtype=torch.float64)
+    return model
+
+
+def make_model(config, generator, sharp=1.0):
+    """Norms multiply by about one, biases are about zero; `sharp`: of queries and keys."""
+    model = build(config)
     for name, p in model.named_parameters():
         with torch.no_grad():
             noise = torch.randn(p.shape, generator=generator)
             if name.endswith("norm.weight"):
-                p.copy_(1 + 0.2 * noise)
+                p.copy_((0 if family == "gemma2" else 1) + 0.2 * noise)
             elif p.dim() == 1:
                 p.copy_(0.1 * noise)
             else:
-                p.copy_(noise / math.sqrt(p.shape[1]))
+                p.copy_((sharp if "q_proj" in name or "k_proj" in name else 1.0) * noise / math.sqrt(p.shape[1]))
     return model
 
 
@@ -120,18 +159,21 @@ def save_model(directory, config, tensors):
     os.makedirs(directory, exist_ok=True)
     save_file({n: t.float().contiguous() for n, t in tensors.items()}, os.path.join(directory, "model.safetensors"),
               metadata={"format": "pt"})
-    config.dtype, config.architectures = torch.float32, ["LlamaForCausalLM"]
+    config.dtype, config.architectures = torch.float32, [FAMILIES[family][0] + "ForCausalLM"]
     config.save_pretrained(directory)
 
 
-def model_order(config):
-    """Names of all parameters as Temper counts them."""
-    names = ["model.embed_tokens.weight"]
-    for i in range(config.num_hidden_layers):
+def model_order(model):
+    """Names of all parameters as Temper counts them: a block's first norm, its attention, what stands between that and the MLP, the
+    MLP, its last norm; weight before bias."""
+    modules = ["model.embed_tokens"]
+    for i in range(model.config.num_hidden_layers):
         at = f"model.layers.{i}."
-        names += [at + "input_layernorm.weight"] + [at + f"{l}.weight" for l in LINEARS[:4]]
-        names += [at + "post_attention_layernorm.weight"] + [at + f"{l}.weight" for l in LINEARS[4:]]
-    return names + ["model.norm.weight"] + ([] if config.tie_word_embeddings else ["lm_head.weight"])
+        between = ["pre_feedforward_layernorm"] if family == "gemma2" else []
+        last = ["post_feedforward_layernorm"] if family == "gemma2" else []
+        modules += [at + m for m in ["input_layernorm"] + LINEARS[:4] + ["post_attention_layernorm"] + between + LINEARS[4:] + last]
+    names = [f"{m}.{kind}" for m in modules + ["model.norm", "lm_head"] for kind in ("weight", "bias")]
+    return [n for n in names if n in dict(model.named_parameters())]
 
 
 class Adapter:
@@ -192,8 +234,34 @@ def adamw(params, rows, steps, batch, seed, model, lr, weight_decay, clip, sign=
     return losses, dict(zip(names, first)), {n: (p - s).detach() for n, p, s in zip(names, tensors, start)}
 
 
-def flat(named):
-    return torch.cat([t.detach().reshape(-1) for t in named.values()]).contiguous()
+def norm(tensors):
+    return torch.sqrt(sum((t * t).sum() for t in tensors))
+
+
+SKETCH = 4
+
+
+def sketch(t):
+    """Norm of a tensor and its products with SKETCH vectors of signs, which are bits 0 .. SKETCH - 1 of splitmix64."""
+    x = t.detach().reshape(-1)
+    with np.errstate(over="ignore"):
+        z = np.arange(1, len(x) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    signs = [torch.from_numpy(1.0 - 2.0 * ((z >> np.uint64(k)) & np.uint64(1)).astype(np.float64)) for k in range(SKETCH)]
+    return torch.stack([x.norm()] + [s @ x for s in signs])
+
+
+def flat(tensors):
+    """Tensors end to end, or a sketch of each."""
+    tensors = tensors.values() if isinstance(tensors, dict) else tensors
+    return torch.cat([t.detach().reshape(-1) if family == "llama" else sketch(t) for t in tensors]).contiguous()
+
+
+def sketched():
+    """For case.json."""
+    return {} if family == "llama" else dict(sketch=SKETCH)
 
 
 class Bench:
@@ -208,12 +276,12 @@ class Bench:
         self.start = {n: p.detach().double() for n, p in model.named_parameters()}
         save_model(root, self.config, self.start)
         self.tokens.save(root)
-        self.model = model.double()
+        self.model = doubled(model)
         self.seed, self.steps, self.batch = constants["seed"], constants["steps"], constants["batch"]
         self.lora, self.max_length = constants["lora"], constants["max_length"]
         self.train = {k: constants[k] for k in ("lr", "weight_decay", "clip")}
         self.case = dict(seed=self.seed, steps=self.steps, batch=self.batch, max_length=self.max_length, lora=self.lora,
-                         options=options, losses={}, names={}, rows=rows, **self.train)
+                         options=options, losses={}, names={}, rows=rows, **sketched(), **self.train)
         self.out = {}
 
     def reset(self, tensors=None):
