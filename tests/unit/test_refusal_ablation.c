@@ -38,34 +38,48 @@ static void test_golden_edit(void **state) {
     tm_device_close(device);
 }
 
-/* No state after the embedding or any block has a part along r; a second edit changes nothing beyond rounding. */
-static void test_no_state_has_the_direction(void **state) {
-    (void)state;
-    enum { D = 32, N = 5 };
-    tm_device *device = tiny_device("ref64");
-    tm_model *model = tiny_model(device);
-    double r[D], norm = 0, seen[4][N * D];
+enum { D = 32, N = 5 };
+
+/* Blocks with norms behind attention and feed-forward, all weights of theirs different. */
+static tm_model *gemma2_model(tm_device *device) {
+    static const char config[] =
+        "{\"architectures\":[\"Gemma2ForCausalLM\"],\"model_type\":\"gemma2\",\"hidden_size\":32,"
+        "\"intermediate_size\":48,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
+        "\"head_dim\":8,\"vocab_size\":259,\"max_position_embeddings\":256,\"rms_norm_eps\":1e-6,"
+        "\"query_pre_attn_scalar\":8,\"sliding_window\":4,\"attn_logit_softcapping\":50.0,"
+        "\"final_logit_softcapping\":30.0,\"hidden_activation\":\"gelu_pytorch_tanh\",\"initializer_range\":0.08}";
+    tm_model *model = NULL;
+    assert_ok(tm_model_create(device, config, 5, &model));
+    for (int l = 0; l < 2; l++)
+        for (int k = 0; k < TM__NORMS; k++) {
+            tm__param *weight = &model->blocks[l].norm[k].weight;
+            double values[D];
+            if (!weight->name) continue;
+            for (int i = 0; i < D; i++) values[i] = .5 * cos(7 * l + 5 * k + 3 * i);
+            assert_ok(tm__param_own(model, weight));
+            assert_ok(tm__param_write(device, weight, 0, D, values));
+        }
+    return model;
+}
+
+/* After the embedding and after every block; `own`: in what attention itself gives, before a norm. */
+static void assert_no_state_has(tm_model *model, const double *r, bool own) {
+    double seen[4][N * D];
     const int32_t ids[N] = {72, 5, 200, 33, 1}, position[N] = {0, 1, 2, 3, 4};
     const int64_t start = 0, length = N;
-    for (int j = 0; j < D; j++) {
-        r[j] = sin(j + 1);
-        norm += r[j] * r[j];
-    }
-    for (int j = 0; j < D; j++) r[j] /= sqrt(norm);
-    assert_ok(tm__ablate_model(model, r));
     const tm__tap taps[] = {{.site = TM__TAP_EMBEDDING, .value = seen[0]},
-                            {.site = TM__TAP_ATTENTION_OUT, .layer = 1, .value = seen[1]},
-                            {.site = TM__TAP_HIDDEN, .layer = 0, .value = seen[2]},
-                            {.site = TM__TAP_HIDDEN, .layer = 1, .value = seen[3]}};
+                            {.site = TM__TAP_HIDDEN, .layer = 0, .value = seen[1]},
+                            {.site = TM__TAP_HIDDEN, .layer = 1, .value = seen[2]},
+                            {.site = TM__TAP_ATTENTION_OUT, .layer = 1, .value = seen[3]}};
     const tm__batch batch = {
         .tokens = N, .ids = ids, .position = position, .segments = 1, .start = &start, .length = &length};
     const tm__forward_options options = {.taps = taps, .tap_count = 4};
     tm__tape *tape;
     tm__var *hidden;
-    assert_ok(tm__tape_create(device, &tape));
+    assert_ok(tm__tape_create(tm_model_device(model), &tape));
     tape->recording = false;
     assert_ok(tm__model_forward(model, tape, &batch, &options, &hidden));
-    for (int tap = 0; tap < 4; tap++)
+    for (int tap = 0; tap < 3 + own; tap++)
         for (int t = 0; t < N; t++) {
             double dot = 0, size = 0;
             for (int j = 0; j < D; j++) dot += r[j] * seen[tap][t * D + j];
@@ -73,15 +87,32 @@ static void test_no_state_has_the_direction(void **state) {
             assert_true(size > 0 && fabs(dot) <= 1e-14 * sqrt(size) * D);
         }
     tm__tape_free(tape);
-    double *once, *twice, worst = 0;
-    assert_ok(tm__param_read_all(device, &model->blocks[1].down.weight, &once));
-    assert_ok(tm__ablate_model(model, r));
-    assert_ok(tm__param_read_all(device, &model->blocks[1].down.weight, &twice));
-    for (int i = 0; i < D * 48; i++) worst = fmax(worst, fabs(once[i] - twice[i]));
-    assert_true(worst < 1e-15);
-    free(once);
-    free(twice);
-    tm_model_free(model);
+}
+
+/* No state has a part along r, norms behind the writers or not; a second edit changes nothing beyond rounding. */
+static void test_no_state_has_the_direction(void **state) {
+    (void)state;
+    tm_device *device = tiny_device("ref64");
+    tm_model *models[] = {tiny_model(device), gemma2_model(device)};
+    double r[D], norm = 0;
+    for (int j = 0; j < D; j++) {
+        r[j] = sin(j + 1);
+        norm += r[j] * r[j];
+    }
+    for (int j = 0; j < D; j++) r[j] /= sqrt(norm);
+    for (int m = 0; m < 2; m++) {
+        double *once, *twice, worst = 0;
+        assert_ok(tm__ablate_model(models[m], r));
+        assert_no_state_has(models[m], r, m == 0);
+        assert_ok(tm__param_read_all(device, &models[m]->blocks[1].down.weight, &once));
+        assert_ok(tm__ablate_model(models[m], r));
+        assert_ok(tm__param_read_all(device, &models[m]->blocks[1].down.weight, &twice));
+        for (int i = 0; i < D * 48; i++) worst = fmax(worst, fabs(once[i] - twice[i]));
+        assert_true(worst < 1e-15);
+        free(once);
+        free(twice);
+        tm_model_free(models[m]);
+    }
     tm_device_close(device);
 }
 
