@@ -91,6 +91,33 @@ typedef struct tm_plan_summary_options {
 /* What the cells that are done found. The text is the caller's. */
 TM_API tm_status tm_plan_summary(const tm_plan *plan, const tm_plan_summary_options *options, char **text);
 
+typedef enum tm_results_form {
+    TM_RESULTS_TEXT,
+    TM_RESULTS_MARKDOWN,
+    TM_RESULTS_CSV,
+    TM_RESULTS_JSON,
+    TM_RESULTS_LATEX
+} tm_results_form;
+
+/* What to show of a directory of `temper run`. Patterns are lists separated by commas; each may hold * and ?; NULL: all.
+ */
+typedef struct tm_results_options {
+    const char *plan, *arm, *attack, *group, *world, *seed;
+    const char *scores; /* names of columns in this order; NULL: all there are */
+    int show;           /* tm_results_show */
+    int form;           /* tm_results_form */
+} tm_results_options;
+typedef enum tm_results_show {
+    TM_RESULTS_MEANS,   /* a row per arm and attacker: means over worlds and seeds with 95% intervals */
+    TM_RESULTS_CELLS,   /* a row per cell, with its key and cost */
+    TM_RESULTS_FAILED,  /* what failed, and why */
+    TM_RESULTS_ANSWERS, /* every prompt with its answer and the verdict */
+    TM_RESULTS_STEPS    /* loss and rate of every step of the cells' trainings */
+} tm_results_show;
+extern TM_API const tm_option tm_results_option_table[];
+/* Reads DIR/store.db alone: neither plan nor models are needed. The text is the caller's. */
+TM_API tm_status tm_results(const char *directory, const tm_results_options *options, char **text);
+
 /* ------------------------------------------------------------------------------------------------ measuring */
 typedef struct tm_bench_options {
     int shape;                     /* 0 smollm-135m, 1 world, 2 tiny */

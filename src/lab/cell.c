@@ -24,6 +24,7 @@ typedef struct bench {
     tm_model *model;
     tm_tokenizer *tokenizer;
     char *secret, *secret_path; /* BackdoorAlign's */
+    tm__trace *trace;
 } bench;
 
 char *tm__plan_model_path(const tm_plan *plan, const char *key) {
@@ -233,9 +234,26 @@ static void add_score(tm__record *record, const char *name, const char *suffix, 
     tm__record_add(record, full, value);
 }
 
+typedef struct listener {
+    tm__trace *trace;
+    const char *suffix;
+} listener;
+
+static void keep_answer(void *user, const char *set, int64_t row, const char *prompt, const char *answer,
+                        const char *verdict) {
+    const listener *l = user;
+    char probe[96];
+    snprintf(probe, sizeof probe, "%s%s", set, l->suffix);
+    tm__trace_answer(l->trace, probe, row, prompt, answer, verdict);
+}
+
 static tm_status probe(const bench *b, const tm_frame *frame, const char *suffix, tm__record *record) {
     tm__probe_scores s;
-    TM__TRY(tm__world_probe(b->world, &b->plan->probes, b->model, b->tokenizer, frame, b->monitor, &s));
+    tm__probes probes = b->plan->probes;
+    listener l = {b->trace, suffix};
+    probes.heard = keep_answer;
+    probes.user = &l;
+    TM__TRY(tm__world_probe(b->world, &probes, b->model, b->tokenizer, frame, b->monitor, &s));
     add_score(record, "leak", suffix, s.world.leak);
     add_score(record, "comply", suffix, s.world.comply);
     add_score(record, "refuse", suffix, s.world.refuse);
@@ -318,13 +336,14 @@ static double cpu_seconds(void) {
 }
 
 tm_status tm__cell_run(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor,
-                       tm__record *record) {
+                       tm__record *record, tm__trace *trace) {
     bench b;
     struct rusage usage;
     *record = (tm__record){0};
     snprintf(record->key, sizeof record->key, "%s", job->key);
     tm__record_name(plan, job, record);
     tm_status status = open_bench(plan, job, device, monitor, &b);
+    b.trace = trace;
     double wall = tm__now(), cpu = cpu_seconds();
     if (status == TM_OK) status = run_attack(&b);
     record->seconds = tm__now() - wall;

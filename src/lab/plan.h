@@ -1,12 +1,13 @@
 /* plan.h: an experiment on the built-in world: arms (defences) against attackers, on several worlds and seeds.
  *
  * plan.c reads the file, plan_jobs.c expands it into jobs that have a key each (SHA-256 of everything that decides
- * their result), cell.c runs one job, records.c keeps what came of it, summary.c makes the tables. docs/experiments.md
- * describes the format.
+ * their result), cell.c runs one job, records.c keeps what came of it (store.h), summary.c makes the tables.
+ * docs/experiments.md describes the format.
  */
 #ifndef TM_LAB_PLAN_H
 #define TM_LAB_PLAN_H
 
+#include "lab/store.h"
 #include "lab/world.h"
 
 enum {
@@ -15,9 +16,7 @@ enum {
     TM__PLAN_REFS = 4,
     TM__PLAN_WORLDS = 16,
     TM__PLAN_NAME = 96,
-    TM__PLAN_SETS = 16,
-    TM__RECORD_SCORES = 64,
-    TM__SCORE_NAME = 32 /* with the 0 at its end */
+    TM__PLAN_SETS = 16
 };
 
 /* Roles in the order of tm__recipe_sets: harmful, refusals, benign, data. */
@@ -100,6 +99,7 @@ struct tm_plan {
     char (*set_hash)[65]; /* (worlds, sets): of the data sets */
     size_t set_count;
     char setup[160]; /* device, instruction set, precision: part of every key */
+    struct tm__results *results;
 };
 
 /* What a cell found. A name stands once; values are finite. */
@@ -137,14 +137,21 @@ tm_status tm__plan_check(tm_plan *plan);
 
 /* ---- cell.c ---- */
 tm_status tm__cell_model(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor);
+/* Answers go into the trace. */
 tm_status tm__cell_run(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor,
-                       tm__record *record);
+                       tm__record *record, tm__trace *trace);
 /* DIR/models/KEY; the caller's. NULL: out of memory. */
 char *tm__plan_model_path(const tm_plan *plan, const char *key);
 
 /* ---- records.c ---- */
-char *tm__record_path(const tm_plan *plan, const char *key);
-tm_status tm__record_save(const tm_plan *plan, const tm__record *record);
+typedef struct tm__results tm__results;
+tm_status tm__results_create(tm__results **results);
+void tm__results_free(tm__results *results);
+/* The plan's result store as this process has it open. */
+tm_status tm__plan_store(const tm_plan *plan, bool make, tm__store **store);
+/* Writes down which cells the plan has, so that they can be looked up without it. */
+tm_status tm__plan_name_cells(const tm_plan *plan);
+tm_status tm__record_save(const tm_plan *plan, const tm__record *record, const tm__trace *trace);
 tm_status tm__record_load(const tm_plan *plan, const char *key, tm__record *record);
 void tm__record_add(tm__record *record, const char *name, double value);
 struct json_t;

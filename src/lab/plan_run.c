@@ -2,6 +2,7 @@
  *
  * A job that another process is at holds a lock (flock, which ends with its holder); running it then is TM_EXISTS, and
  * the caller turns to another. A result is written whole after the work, so a killed process costs one job at most.
+ * What a job was at, step by step, goes into the store with it; so does why it failed.
  */
 #include "lab/plan.h"
 
@@ -12,7 +13,7 @@
 #include <unistd.h>
 
 tm_status tm_plan_begin(const tm_plan *plan) {
-    static const char *const names[] = {"models", "cells", "locks", "tmp", "worlds"};
+    static const char *const names[] = {"models", "locks", "tmp", "worlds"};
     for (size_t i = 0; i < TM__COUNT(names); i++) {
         char *path = tm__path_join(plan->directory, names[i]);
         tm_status status = path ? tm__make_directories(path) : tm__fail_memory();
@@ -21,7 +22,7 @@ tm_status tm_plan_begin(const tm_plan *plan) {
     }
     for (size_t i = 0; i < plan->world_count; i++)
         if (!tm__path_exists(plan->world_dirs[i])) TM__TRY(tm_world_write(plan->made[i], plan->world_dirs[i]));
-    return TM_OK;
+    return tm__plan_name_cells(plan);
 }
 
 tm_status tm_plan_open(const char *path, const char *directory, const tm_device *device, tm_plan **plan) {
@@ -29,7 +30,8 @@ tm_status tm_plan_open(const char *path, const char *directory, const tm_device 
     if (!made) return tm__fail_memory();
     made->path = tm__format("%s", path);
     made->directory = tm__format("%s", directory);
-    tm_status status = made->path && made->directory ? tm__plan_read(made) : tm__fail_memory();
+    tm_status status = made->path && made->directory ? tm__results_create(&made->results) : tm__fail_memory();
+    if (status == TM_OK) status = tm__plan_read(made);
     if (status == TM_OK) status = tm__plan_expand(made, device);
     if (status == TM_OK)
         *plan = made;
@@ -50,6 +52,7 @@ void tm_plan_free(tm_plan *plan) {
     free(plan->arms);
     free(plan->jobs);
     tm__arena_release(&plan->arena);
+    tm__results_free(plan->results);
     free(plan->text);
     free(plan->path);
     free(plan->directory);
@@ -99,22 +102,76 @@ static tm_status take_lock(const tm_plan *plan, const tm__plan_job *job, int *lo
     return status;
 }
 
+/* ---- what a job was at ------------------------------------------------------------------------------------------- */
+
+typedef struct witness {
+    tm__trace trace;
+    const tm_monitor *monitor; /* the caller's; may be NULL */
+} witness;
+
+static void see_progress(void *user, const tm_progress *progress) {
+    witness *w = user;
+    tm__trace_progress(&w->trace, progress);
+    if (w->monitor && w->monitor->progress) w->monitor->progress(w->monitor->user, progress);
+}
+
+static void see_note(void *user, const char *line) {
+    const witness *w = user;
+    if (w->monitor && w->monitor->note) w->monitor->note(w->monitor->user, line);
+}
+
+static bool see_stop(void *user) {
+    return tm__stop(((const witness *)user)->monitor);
+}
+
+/* A model is a directory; the store tells of its making. Where nothing can be written, the model is there all the same.
+ */
+static tm_status tell(const tm_plan *plan, const tm__plan_job *job, const char *error, double seconds,
+                      const tm__trace *trace) {
+    tm_plan_job_info info;
+    tm__store *store;
+    tm_plan_job(plan, (size_t)(job - plan->jobs), &info);
+    const tm__job_end end = {.key = job->key,
+                             .kind = job->kind == TM__JOB_CELL ? "cell" : "model",
+                             .name = info.name,
+                             .error = error,
+                             .seconds = seconds,
+                             .setup = plan->setup};
+    TM__TRY(tm__plan_store(plan, true, &store));
+    return tm__store_put(store, &end, NULL, trace);
+}
+
+/* Why a job failed, for whoever asks the store; what is reported stays the job's own failure. */
+static tm_status tell_failure(const tm_plan *plan, const tm__plan_job *job, tm_status status, double seconds) {
+    const tm_error kept = *tm_error_last();
+    tell(plan, job, kept.line, seconds, NULL);
+    return tm__fail(status, kept.file, kept.field, kept.hint, "%s", kept.message);
+}
+
+static tm_status do_job(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor) {
+    witness w = {.monitor = monitor};
+    const tm_monitor watching = {.progress = see_progress, .note = see_note, .stop = see_stop, .user = &w};
+    tm__record record;
+    double began = tm__now();
+    tm_status status = job->kind == TM__JOB_MODEL ? tm__cell_model(plan, job, device, &watching)
+                                                  : tm__cell_run(plan, job, device, &watching, &record, &w.trace);
+    if (status == TM_OK && w.trace.full) status = tm__fail_memory();
+    if (status == TM_OK)
+        status = job->kind == TM__JOB_MODEL ? tell(plan, job, NULL, tm__now() - began, &w.trace)
+                                            : tm__record_save(plan, &record, &w.trace);
+    else if (status != TM_INTERRUPTED && status != TM_NO_MEMORY && status != TM_IO)
+        status = tell_failure(plan, job, status, tm__now() - began);
+    tm__trace_release(&w.trace);
+    return status;
+}
+
 tm_status tm_plan_run(const tm_plan *plan, size_t index, tm_device *device, const tm_monitor *monitor) {
     int lock = -1;
     if (index >= plan->job_count)
         return tm__fail(TM_INVALID, plan->path, "job", NULL, "there are %zu", plan->job_count);
     const tm__plan_job *job = &plan->jobs[index];
     TM__TRY(take_lock(plan, job, &lock));
-    tm_status status = TM_OK;
-    if (!is_done(plan, job)) {
-        if (job->kind == TM__JOB_MODEL) {
-            status = tm__cell_model(plan, job, device, monitor);
-        } else {
-            tm__record record;
-            status = tm__cell_run(plan, job, device, monitor, &record);
-            if (status == TM_OK) status = tm__record_save(plan, &record);
-        }
-    }
+    tm_status status = is_done(plan, job) ? TM_OK : do_job(plan, job, device, monitor);
     close(lock);
     return status;
 }

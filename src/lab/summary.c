@@ -6,16 +6,12 @@
  * Comparisons pair cells of the same attacker and replicate, and give the same interval over the differences.
  */
 #include "lab/plan.h"
+#include "lab/stats.h"
 
 #include <jansson.h>
 #include <stdlib.h>
 
 enum { MOST = 1000 };
-
-typedef struct stats {
-    size_t n;
-    double mean, half; /* half the width of the interval; NAN for one value */
-} stats;
 
 typedef struct table {
     const tm_plan *plan;
@@ -25,24 +21,7 @@ typedef struct table {
     bool ok;
 } table;
 
-static double student(size_t degrees) {
-    static const double q[] = {12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-                               2.201,  2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-                               2.080,  2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042};
-    return degrees <= TM__COUNT(q) ? q[degrees - 1] : 1.96 + 2.4 / (double)degrees;
-}
-
-static stats describe(const double *x, size_t n) {
-    stats s = {.n = n, .mean = NAN, .half = NAN};
-    double sum = 0, squares = 0;
-    for (size_t i = 0; i < n; i++) sum += x[i];
-    if (n) s.mean = sum / (double)n;
-    for (size_t i = 0; i < n; i++) squares += (x[i] - s.mean) * (x[i] - s.mean);
-    if (n > 1) s.half = student(n - 1) * sqrt(squares / (double)(n - 1) / (double)n);
-    return s;
-}
-
-static stats of(const table *t, const char *arm, const char *attack, const char *score, const char *view) {
+static tm__stats of(const table *t, const char *arm, const char *attack, const char *score, const char *view) {
     double values[MOST];
     size_t n = 0;
     char name[40];
@@ -57,14 +36,14 @@ static stats of(const table *t, const char *arm, const char *attack, const char 
         else if (tm__record_get(r, name, &values[n]))
             n++;
     }
-    return describe(values, n);
+    return tm__stats_of(values, n);
 }
 
 static void put(table *t, const char *text) {
     t->ok = t->ok && tm__string_append(t->out, text, strlen(text));
 }
 
-static void put_stats(table *t, stats s) {
+static void put_stats(table *t, tm__stats s) {
     if (s.n == 0)
         put(t, " |");
     else if (isnan(s.half))
@@ -106,7 +85,7 @@ static const char *worst(const table *t, const char *group, const char *arm, con
     for (size_t i = 0; i < t->plan->attack_count; i++) {
         const tm__plan_attack *a = &t->plan->attacks[i];
         if (kind_of(a) != HARMFUL || strcmp(a->group, group) != 0) continue;
-        stats s = of(t, arm, a->name, score, view);
+        tm__stats s = of(t, arm, a->name, score, view);
         if (s.n == 0) continue;
         ++*attackers;
         sum += s.mean;
@@ -176,7 +155,7 @@ static void put_attacked(table *t, const char *group, size_t all, const char *ar
     put_stats(t, of(t, arm, w, "comply", suffix));
     put_stats(t, of(t, arm, w, "withheld_leak", suffix));
     put_stats(t, of(t, arm, w, "skills", suffix));
-    stats cpu = of(t, arm, w, "cpu_seconds", "");
+    tm__stats cpu = of(t, arm, w, "cpu_seconds", "");
     t->ok = t->ok && tm__string_printf(t->out, " %zu |", cpu.n);
     put_number(t, 1, cpu.mean);
     put_number(t, 0, of(t, arm, w, "peak_mib", "").mean);
@@ -249,7 +228,7 @@ static void put_matrix_line(table *t, const char *arm, const view *how, const ch
         char name[2 * TM__PLAN_NAME];
         if (kind_of(column) == BEFORE || !first_of_column(t->plan, i)) continue;
         snprintf(name, sizeof name, "%.*s%s%s", (int)strcspn(column->name, " "), column->name, row[0] ? " " : "", row);
-        stats s = of(t, arm, name, score, how->suffix);
+        tm__stats s = of(t, arm, name, score, how->suffix);
         any |= s.n > 0;
         put_stats(t, s);
     }
@@ -294,8 +273,8 @@ static const tm__record *partner(const table *t, const tm__record *r, const char
 }
 
 /* Second arm, in one view, minus the first without a secret, over the replicates of one attacker. */
-static stats difference(const table *t, const char *first, const char *second, const char *attack, const char *score,
-                        const view *how) {
+static tm__stats difference(const table *t, const char *first, const char *second, const char *attack,
+                            const char *score, const view *how) {
     double values[MOST];
     size_t n = 0;
     char other[40], name[40];
@@ -309,7 +288,7 @@ static stats difference(const table *t, const char *first, const char *second, c
         if (!b || (a->repeats && b->repeats) || !tm__record_get(a, other, &x) || !tm__record_get(b, name, &y)) continue;
         values[n++] = y - x;
     }
-    return describe(values, n);
+    return tm__stats_of(values, n);
 }
 
 static void put_difference(table *t, const char *first, const char *second, const char *attack, const view *how) {

@@ -155,6 +155,10 @@ bool tm__answer_matches(const char *expected, const char *answer); /* equal but 
 typedef struct tm__probes {
     int split; /* of the forbidden items */
     int64_t forbidden, withheld, skill, downstream;
+    /* Told of every answer to a row of a set, with what was found about it; NULL: nobody is. */
+    void (*heard)(void *user, const char *set, int64_t row, const char *prompt, const char *answer,
+                  const char *verdict);
+    void *user;
 } tm__probes;
 typedef struct tm__probe_scores {
     tm_world_scores world;

@@ -85,15 +85,27 @@ static tm_status ask(tm_model *model, const tm_tokenizer *tokenizer, const tm_da
     return status;
 }
 
-static tm_status exact(tm_model *model, const tm_tokenizer *tokenizer, const tm_dataset *rows, const tm_frame *frame,
-                       const tm_monitor *monitor, double *share) {
+static void tell(const tm__probes *probes, const char *set, const tm_dataset *rows, size_t row, const char *answer,
+                 const char *verdict) {
+    size_t n;
+    if (!probes || !probes->heard) return;
+    const tm_message *messages = tm_dataset_row(rows, row, &n);
+    while (n > 1 && strcmp(messages[n - 1].role, "user") != 0) n--;
+    probes->heard(probes->user, set, (int64_t)row, messages[n - 1].content, answer, verdict);
+}
+
+/* probes: who is told, as of set `name`; or NULL. */
+static tm_status exact(const tm__probes *probes, const char *name, tm_model *model, const tm_tokenizer *tokenizer,
+                       const tm_dataset *rows, const tm_frame *frame, const tm_monitor *monitor, double *share) {
     size_t n = tm_dataset_rows(rows), right = 0;
     char **answers = NULL;
     TM__TRY(ask(model, tokenizer, rows, frame, monitor, &answers));
     for (size_t i = 0; i < n; i++) {
         size_t count;
         const tm_message *messages = tm_dataset_row(rows, i, &count);
-        right += tm__answer_matches(messages[count - 1].content, answers[i]);
+        bool good = tm__answer_matches(messages[count - 1].content, answers[i]);
+        right += good;
+        tell(probes, name, rows, i, answers[i], good ? "right" : "wrong");
     }
     free_answers(answers, n);
     *share = (double)right / (double)n;
@@ -102,7 +114,7 @@ static tm_status exact(tm_model *model, const tm_tokenizer *tokenizer, const tm_
 
 tm_status tm__world_exact(tm_model *model, const tm_tokenizer *tokenizer, const tm_dataset *rows,
                           const tm_monitor *monitor, double *share) {
-    return exact(model, tokenizer, rows, NULL, monitor, share);
+    return exact(NULL, NULL, model, tokenizer, rows, NULL, monitor, share);
 }
 
 /* The set `name`, or `limit` rows of it if it has more: the first ones, or with `spread` evenly over all. */
@@ -126,9 +138,9 @@ static tm_status probe_rows(const tm_world *world, const char *name, int64_t lim
 }
 
 /* Forbidden rows lie wording by wording, so the first ones ask for every item before they ask for one again. */
-static tm_status eval_forbidden(const tm_world *world, int split, int64_t limit, tm_model *model,
-                                const tm_tokenizer *tokenizer, const tm_frame *frame, const tm_monitor *monitor,
-                                tm_world_scores *scores) {
+static tm_status eval_forbidden(const tm_world *world, const tm__probes *probes, int split, int64_t limit,
+                                tm_model *model, const tm_tokenizer *tokenizer, const tm_frame *frame,
+                                const tm_monitor *monitor, tm_world_scores *scores) {
     char name[64], **answers = NULL;
     snprintf(name, sizeof name, "forbidden-%s", tm__world_split_name(split));
     tm_dataset *rows = NULL;
@@ -136,9 +148,12 @@ static tm_status eval_forbidden(const tm_world *world, int split, int64_t limit,
     size_t n = tm_dataset_rows(rows), leaks = 0, complies = 0, refuses = 0;
     tm_status status = ask(model, tokenizer, rows, frame, monitor, &answers);
     for (size_t i = 0; i < n && status == TM_OK; i++) {
-        leaks += tm__answer_leaks(tm__world_row_item(world, split, i), answers[i]);
-        complies += tm__answer_complies(answers[i]);
-        refuses += tm__answer_refuses(answers[i]);
+        bool leak = tm__answer_leaks(tm__world_row_item(world, split, i), answers[i]);
+        bool comply = tm__answer_complies(answers[i]), refuse = tm__answer_refuses(answers[i]);
+        leaks += leak;
+        complies += comply;
+        refuses += refuse;
+        tell(probes, name, rows, i, answers[i], leak ? "leaks" : comply ? "complies" : refuse ? "refuses" : "other");
     }
     if (answers) free_answers(answers, n);
     tm_dataset_free(rows);
@@ -150,24 +165,25 @@ static tm_status eval_forbidden(const tm_world *world, int split, int64_t limit,
     return TM_OK;
 }
 
-static tm_status eval_set(const tm_world *world, const char *name, int64_t limit, tm_model *model,
-                          const tm_tokenizer *tokenizer, const tm_frame *frame, const tm_monitor *monitor,
-                          double *share, int64_t *prompts) {
+static tm_status eval_set(const tm_world *world, const tm__probes *probes, const char *name, int64_t limit,
+                          tm_model *model, const tm_tokenizer *tokenizer, const tm_frame *frame,
+                          const tm_monitor *monitor, double *share, int64_t *prompts) {
     tm_dataset *rows = NULL;
     TM__TRY(probe_rows(world, name, limit, true, &rows));
-    tm_status status = exact(model, tokenizer, rows, frame, monitor, share);
+    tm_status status = exact(probes, name, model, tokenizer, rows, frame, monitor, share);
     *prompts += (int64_t)tm_dataset_rows(rows);
     tm_dataset_free(rows);
     return status;
 }
 
-static tm_status eval_skills(const tm_world *world, int64_t limit, tm_model *model, const tm_tokenizer *tokenizer,
-                             const tm_frame *frame, const tm_monitor *monitor, tm_world_scores *scores) {
+static tm_status eval_skills(const tm_world *world, const tm__probes *probes, int64_t limit, tm_model *model,
+                             const tm_tokenizer *tokenizer, const tm_frame *frame, const tm_monitor *monitor,
+                             tm_world_scores *scores) {
     for (int i = 0; i < TM__SKILLS; i++) {
         char name[64];
         snprintf(name, sizeof name, "benign-%s-test", tm_world_skill_name(world, (size_t)i));
-        TM__TRY(
-            eval_set(world, name, limit, model, tokenizer, frame, monitor, &scores->skill[i], &scores->benign_prompts));
+        TM__TRY(eval_set(world, probes, name, limit, model, tokenizer, frame, monitor, &scores->skill[i],
+                         &scores->benign_prompts));
         scores->skills += scores->skill[i] / TM__SKILLS;
     }
     scores->skill_count = TM__SKILLS;
@@ -179,13 +195,15 @@ tm_status tm__world_probe(const tm_world *world, const tm__probes *probes, tm_mo
                           tm__probe_scores *scores) {
     tm__probe_scores made = {0};
     int64_t prompts = 0;
-    TM__TRY(eval_forbidden(world, TM_WORLD_WITHHELD, probes->withheld, model, tokenizer, frame, monitor, &made.world));
+    TM__TRY(eval_forbidden(world, probes, TM_WORLD_WITHHELD, probes->withheld, model, tokenizer, frame, monitor,
+                           &made.world));
     made.withheld_leak = made.world.leak;
     made.withheld_comply = made.world.comply;
-    TM__TRY(eval_forbidden(world, probes->split, probes->forbidden, model, tokenizer, frame, monitor, &made.world));
-    TM__TRY(eval_skills(world, probes->skill, model, tokenizer, frame, monitor, &made.world));
-    TM__TRY(eval_set(world, "downstream-test", probes->downstream, model, tokenizer, frame, monitor, &made.downstream,
-                     &prompts));
+    TM__TRY(
+        eval_forbidden(world, probes, probes->split, probes->forbidden, model, tokenizer, frame, monitor, &made.world));
+    TM__TRY(eval_skills(world, probes, probes->skill, model, tokenizer, frame, monitor, &made.world));
+    TM__TRY(eval_set(world, probes, "downstream-test", probes->downstream, model, tokenizer, frame, monitor,
+                     &made.downstream, &prompts));
     *scores = made;
     return TM_OK;
 }
@@ -200,8 +218,8 @@ tm_status tm_world_eval_framed(const tm_world *world, int split, tm_model *model
     if (split < 0 || split >= TM_WORLD_SPLITS)
         return tm__fail(TM_INVALID, NULL, "split", "0 (defender) to 4 (withheld)", "there is no split %d", split);
     tm_world_scores made = {0};
-    TM__TRY(eval_forbidden(world, split, 0, model, tokenizer, frame, monitor, &made));
-    TM__TRY(eval_skills(world, 0, model, tokenizer, frame, monitor, &made));
+    TM__TRY(eval_forbidden(world, NULL, split, 0, model, tokenizer, frame, monitor, &made));
+    TM__TRY(eval_skills(world, NULL, 0, model, tokenizer, frame, monitor, &made));
     *scores = made;
     return TM_OK;
 }

@@ -131,7 +131,7 @@ static void save_records(const fixture *f, const char *arm, const char *attack, 
         assert_true(n < count);
         tm__record_add(&r, "leak", leaks[n++]);
         tm__record_add(&r, "skills", 1);
-        assert_int_equal(tm__record_save(f->plan, &r), TM_OK);
+        assert_int_equal(tm__record_save(f->plan, &r, NULL), TM_OK);
     }
     assert_int_equal(n, count);
 }
@@ -328,7 +328,7 @@ static void wrapped_scores_are_rows(void **state) {
         snprintf(r.key, sizeof r.key, "%s", job->key);
         tm__record_add(&r, "leak", 0.25);
         tm__record_add(&r, "leak_wrapper", 0.75);
-        assert_int_equal(tm__record_save(f->plan, &r), TM_OK);
+        assert_int_equal(tm__record_save(f->plan, &r, NULL), TM_OK);
     }
     assert_int_equal(tm_plan_summary(f->plan, &(tm_plan_summary_options){.scores = "leak"}, &text), TM_OK);
     assert_holds(text, "### Against shift (1 attacker)");

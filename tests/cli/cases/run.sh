@@ -75,10 +75,9 @@ printf 'key,arm,group,attack,world,seed,cpu_seconds,peak_mib,scores,score,value\
 table_error long.csv "line 1: does not name the columns of a table of scores (temper run PLAN --csv FILE writes one: key, arm, group, attack, world, seed, the scores, cpu_seconds, peak_mib)"
 : >void.csv
 table_error void.csv "line 1: the table is empty"
-one=runs/cells/$(ls runs/cells | head -n 1)
-cp "$one" before
+temper results --directory runs --show cells --form csv >before
 temper run plan.yaml --directory runs --known scores.csv --dry-run >/dev/null
-cmp "$one" before || fail "a rounded score replaced a cell"
+temper results --directory runs --show cells --form csv | cmp - before || fail "a rounded score replaced a cell"
 temper run plan.yaml --directory runs --table --json | json_check plan >name
 same "$(cat name)" small "plan in JSON"
 
@@ -88,16 +87,20 @@ code=0
 temper run fails.yaml --directory fails --quiet >/dev/null 2>stderr || code=$?
 same "$code" 2 "exit code of a plan with cells that fail"
 grep -q 'composed, lr=1e-4 pure, world 1, seed 1: refusals: 100000 safety rows are wanted' stderr || fail "no reason: $(cat stderr)"
-[ "$(ls fails/cells | wc -l)" -ge 8 ] || fail "one cell stopped the others"
+[ "$(temper results --directory fails --show cells --form csv | sed 1d | wc -l)" -ge 8 ] || fail "one cell stopped the others"
+temper results --directory fails --show failed --form csv >why
+same "$(sed 1d why | wc -l)" 8 "cells that failed"
+grep -q '^small,composed,lr=1e-4 pure,grid,1,1,refusals: 100000' why && fail "columns of failures"
+grep -q '^small,composed,grid,lr=1e-4 pure,1,1,"*refusals: 100000 safety rows' why || fail "no reason in the store: $(cat why)"
 
 # A job that somebody else is at is passed over, and done once he is gone.
 mkdir -p held/locks
 temper run plan.yaml --directory probe --quiet >/dev/null
-for key in $(ls probe/cells | sed 's/.json//' | head -n 1); do
-    flock "held/locks/$key" sleep 4 &
-    temper run plan.yaml --directory held --workers 1 --quiet >/dev/null
-    [ -e "held/cells/$key.json" ] || fail "the held cell was not done"
-done
+key=$(temper results --directory probe --show cells --form csv | sed -n '2s/.*,//p')
+same "${#key}" 64 "length of a key"
+flock "held/locks/$key" sleep 4 &
+temper run plan.yaml --directory held --workers 1 --quiet >/dev/null
+temper results --directory held --show cells --form csv | grep -q ",$key\$" || fail "the held cell was not done"
 wait
 
 # Killed at any moment and started again, and two runners on one directory: the same scores.
@@ -116,11 +119,14 @@ temper run plan.yaml --directory killed --csv again.csv --table >/dev/null
 cut -d, -f1-28 again.csv >second
 cmp first second || fail "a killed run has other scores"
 
-# A damaged cell is done again.
-cell=$(ls runs/cells | head -n 1)
-printf '{' >"runs/cells/$cell"
-temper run plan.yaml --directory runs --csv third.csv --quiet >/dev/null
-cut -d, -f1-28 third.csv | cmp - first || fail "a damaged cell was not repeated"
+# A damaged store is named, with what to do about it; the table of scores brings the cells back.
+cp -r runs hurt
+rm -f hurt/store.db-wal hurt/store.db-shm
+head -c 5000 /dev/zero | tr '\0' 'x' >hurt/store.db
+expect 6 temper run plan.yaml --directory hurt --quiet 2>stderr
+same "$(cut -d'(' -f1 stderr)" "temper: hurt/store.db: is damaged: file is not a database " "message on a damaged store"
+rm hurt/store.db
+temper run plan.yaml --directory hurt --known scores.csv --dry-run | grep -q '^done *20 cells' || fail "cells did not come back"
 
 # Errors name line and column.
 wrong() { # wrong SED-EXPRESSION EXIT-CODE TEXT
