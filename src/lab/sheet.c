@@ -144,7 +144,7 @@ static bool write_markdown(const tm__sheet *s, tm__string *out) {
     for (size_t i = 0; i < s->cell_count && ok; i++) {
         size_t c = i % s->column_count;
         read_cell(&s->columns[c], &s->cells[i], " ± ", text);
-        ok = add(out, "| ") && add_escaped(out, text, "|", instead) && add(out, " ");
+        ok = add(out, "| ") && add_escaped(out, text, "|", instead) && add(out, text[0] ? " " : "");
         if (c + 1 == s->column_count) ok = ok && add(out, "|\n");
     }
     return ok;

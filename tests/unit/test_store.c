@@ -291,7 +291,7 @@ static void test_sheet(void **state) {
                  "é            -3.0\n");
     expect_sheet(&sheet, TM_RESULTS_MARKDOWN,
                  "| name | a_b | mean |\n|---|---:|---:|\n| x, \"y\" \\| 5% | 0.2 | 0.50 ± 0.12 |\n"
-                 "|  |  | 1.00 |\n| é | -3.0 |  |\n");
+                 "| | | 1.00 |\n| é | -3.0 | |\n");
     expect_sheet(&sheet, TM_RESULTS_CSV,
                  "name,a_b,mean,mean_half,mean_n\n\"x, \"\"y\"\" | 5%\",0.25,0.5,0.125,3\n,,1,,1\né,-3,,0,0\n");
     expect_sheet(&sheet, TM_RESULTS_JSON,
