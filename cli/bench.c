@@ -1,4 +1,5 @@
-/* bench.c: temper bench step, what a training step of each method costs beside one of plain fine-tuning. */
+/* bench.c: temper bench step: what a training step of each method costs beside one of plain fine-tuning. temper bench
+ * generate is in bench_generate.c. */
 #include "cli.h"
 
 #include <math.h>
@@ -6,7 +7,7 @@
 
 /* ---- as text ----------------------------------------------------------------------------------------------------- */
 
-static const char *number(double value, int digits, char out[32]) {
+const char *cli_bench_number(double value, int digits, char out[32]) {
     if (isfinite(value))
         snprintf(out, 32, "%.*f", digits, value);
     else
@@ -14,8 +15,7 @@ static const char *number(double value, int digits, char out[32]) {
     return out;
 }
 
-/* Half of the range over the median, in percent. */
-static double spread(const tm_bench_times *times) {
+double cli_bench_spread(const tm_bench_times *times) {
     return 100 * (times->most - times->least) / 2 / times->median;
 }
 
@@ -48,11 +48,13 @@ static void print_row(const tm_bench_row *row) {
         return;
     }
     printf("%-20s %8s %5s %8s %5s %6s %6s %6s %7s %7s %7s %6s\n", row->method->name,
-           number(row->trains ? row->step.median : NAN, 3, s[0]), number(spread(&row->step), 0, s[1]),
-           number(row->trains ? row->sft.median : NAN, 3, s[2]), number(spread(&row->sft), 0, s[3]),
-           number(row->ratio, 2, s[4]), number(row->passes, 2, s[5]), number(row->ratio / row->passes, 2, s[6]),
-           number(row->tokens, 0, s[7]), number(row->peak ? (double)row->peak / mib : NAN, 0, s[8]),
-           number(row->once, 2, s[9]), number(row->foreign, 1, (char[32]){0}));
+           cli_bench_number(row->trains ? row->step.median : NAN, 3, s[0]),
+           cli_bench_number(cli_bench_spread(&row->step), 0, s[1]),
+           cli_bench_number(row->trains ? row->sft.median : NAN, 3, s[2]),
+           cli_bench_number(cli_bench_spread(&row->sft), 0, s[3]), cli_bench_number(row->ratio, 2, s[4]),
+           cli_bench_number(row->passes, 2, s[5]), cli_bench_number(row->ratio / row->passes, 2, s[6]),
+           cli_bench_number(row->tokens, 0, s[7]), cli_bench_number(row->peak ? (double)row->peak / mib : NAN, 0, s[8]),
+           cli_bench_number(row->once, 2, s[9]), cli_bench_number(row->foreign, 1, (char[32]){0}));
 }
 
 static void print_report(const tm_device *device, const tm_bench_options *o, const tm_bench_report *report) {
@@ -79,7 +81,7 @@ static void print_report(const tm_device *device, const tm_bench_options *o, con
 
 /* ---- as JSON ----------------------------------------------------------------------------------------------------- */
 
-static void json_times(cli_json *json, const char *key, const tm_bench_times *times) {
+void cli_bench_json_times(cli_json *json, const char *key, const tm_bench_times *times) {
     cli_json_open(json, key, '{');
     cli_json_real(json, "median", times->count ? times->median : NAN);
     cli_json_real(json, "least", times->count ? times->least : NAN);
@@ -95,8 +97,8 @@ static void json_row(cli_json *json, const tm_bench_row *row) {
     cli_json_text(json, "method", row->method->name);
     cli_json_text(json, "failure", row->failure[0] ? row->failure : NULL);
     cli_json_bool(json, "trains", row->trains);
-    json_times(json, "step", &row->step);
-    json_times(json, "sft", &row->sft);
+    cli_bench_json_times(json, "step", &row->step);
+    cli_bench_json_times(json, "sft", &row->sft);
     cli_json_real(json, "ratio", row->trains ? row->ratio : NAN);
     cli_json_real(json, "passes", row->passes);
     cli_json_text(json, "why", row->why);
@@ -167,15 +169,16 @@ static int run(int argc, char **argv) {
     cli_output output;
     cli_args args;
     int code;
+    if (argc > 0 && strcmp(argv[0], "generate") == 0) return cli_bench_generate(argc - 1, argv + 1);
     cli_args_begin(&args, &cli_bench, 1);
     cli_args_group(&args, "Measurement", tm_bench_option_table, &options);
     cli_args_group(&args, "Device", tm_device_option_table, &where);
     cli_args_group(&args, "Output", cli_quiet_table, &output);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
     if (args.word_count == 0)
-        code = cli_error(TM_INVALID, NULL, "temper bench step", "what is to be measured?");
+        code = cli_error(TM_INVALID, NULL, "temper bench step, or temper bench generate", "what is to be measured?");
     else if (strcmp(args.words[0], "step") != 0)
-        code = cli_error(TM_INVALID, args.words[0], "step", "cannot be measured");
+        code = cli_error(TM_INVALID, args.words[0], "step or generate", "cannot be measured");
     else
         code = measure(&options, &where, &output);
     cli_args_end(&args);
@@ -184,15 +187,18 @@ static int run(int argc, char **argv) {
 
 const cli_command cli_bench = {
     .name = "bench",
-    .words = "step",
-    .summary = "measure what a training step of each method costs",
+    .words = "step|generate",
+    .summary = "measure what training steps cost and how fast text is generated",
     .about =
-        "Times training steps of every method beside steps of plain fine-tuning (SFT) on the same shape: random "
+        "temper bench step times training steps of every method beside steps of plain fine-tuning (SFT) on the same "
+        "shape: random "
         "weights, made-up rows of exact length, the methods' own code. Prints seconds per step, how many times SFT's "
         "that is, and how many forward and backward passes the mathematics needs. Methods that train nothing are timed "
-        "as a whole. Nothing is kept; safe-lora and backdoor-align need room in the temporary directory meanwhile.",
+        "as a whole. Nothing is kept; safe-lora and backdoor-align need room in the temporary directory meanwhile. "
+        "temper help bench generate explains the other measurement.",
     .examples = "temper bench step --shape tiny\n"
                 "temper bench step --shape world --methods vaccine,booster --lora-rank 8\n"
-                "temper bench step --shape tiny --methods repnoise --batch 2 --length 32 --answer 8 --json",
+                "temper bench step --shape tiny --methods repnoise --batch 2 --length 32 --answer 8 --json\n"
+                "temper bench generate --shape tiny",
     .run = run,
 };

@@ -232,6 +232,13 @@ tm_status cli_history_load(const char *model, const cli_adapters *adapters, tm_p
  * the result. Returns the exit code. */
 int cli_history_begin(const cli_history *history, tm_provenance **provenance);
 
+/* ---- measuring (bench.c, bench_generate.c) ----------------------------------------------------------------------- */
+
+int cli_bench_generate(int argc, char **argv);                        /* arguments after the word */
+const char *cli_bench_number(double value, int digits, char out[32]); /* "-" where it is not finite */
+double cli_bench_spread(const tm_bench_times *times);                 /* half of the range over the median, percent */
+void cli_bench_json_times(cli_json *json, const char *key, const tm_bench_times *times);
+
 /* Runs a defence or an attack: the whole of `temper defend` and `temper attack`. */
 int cli_method_run(const cli_command *command, bool attack, int argc, char **argv);
 

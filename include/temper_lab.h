@@ -168,6 +168,38 @@ TM_API tm_status tm_bench_step(tm_device *device, const tm_bench_options *option
                                tm_bench_report *report);
 TM_API void tm_bench_report_release(tm_bench_report *report);
 
+typedef struct tm_bench_generate_options {
+    int shape;                       /* as in tm_bench_options */
+    const char *config, *model;      /* a config.json of another shape, or a checkpoint; NULL: neither */
+    int weights;                     /* random ones are stored as 0 fp32, 1 bf16 */
+    int64_t prompts, length, shared; /* tokens per prompt, and how many of these all prompts have in common */
+    int64_t new_tokens, batch;       /* per prompt; rows at a time */
+    int64_t alone;                   /* tokens of a lone row, timed one by one; 0: none */
+    int64_t repeats;
+} tm_bench_generate_options;
+
+extern TM_API const tm_option tm_bench_generate_option_table[];
+
+typedef struct tm_bench_generate_report {
+    tm_model_info model;    /* texts in it are not set */
+    char dtype[16];         /* storage of the weights */
+    int64_t weight_bytes;   /* read for every token of a lone row */
+    tm_bench_times batched; /* all prompts */
+    double tokens;          /* new ones per second */
+    tm_bench_times alone;   /* one token of a lone row */
+    tm_bench_times read;    /* reading weight_bytes of other memory, after each of them */
+    double bandwidth;       /* bytes per second of that */
+    double bound_share;     /* read / alone: 1 would be a token for the price of reading the weights */
+    int64_t peak;           /* highest resident memory of the process in the batched runs, bytes; 0: unknown */
+    double foreign;         /* processors kept busy by others meanwhile, on average; NAN: unknown */
+    char digest[65];        /* SHA-256 of all new ids: the same for every batch size and number of threads */
+} tm_bench_generate_report;
+
+/* Speed of greedy generation from random prompts, without a stop token. Release the report. */
+TM_API tm_status tm_bench_generate(tm_device *device, const tm_bench_generate_options *options,
+                                   const tm_monitor *monitor, tm_bench_generate_report *report);
+TM_API void tm_bench_generate_report_release(tm_bench_generate_report *report);
+
 #ifdef __cplusplus
 }
 #endif

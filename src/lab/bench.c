@@ -144,27 +144,6 @@ static tm_status visit(bench *b, const tm_method *method, const void *options, t
     return status;
 }
 
-/* ---- statistics -------------------------------------------------------------------------------------------------- */
-
-static int rising(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* `room`: as many doubles as there are values. */
-static double median(const double *values, size_t n, double *room) {
-    if (n == 0) return NAN;
-    memcpy(room, values, n * sizeof *room);
-    qsort(room, n, sizeof *room, rising);
-    return n % 2 ? room[n / 2] : (room[n / 2 - 1] + room[n / 2]) / 2;
-}
-
-static void summarise(tm_bench_times *times, double *room) {
-    times->median = median(times->seconds, times->count, room);
-    times->least = times->count ? room[0] : NAN;
-    times->most = times->count ? room[times->count - 1] : NAN;
-}
-
 /* ---- methods that need something of their own -------------------------------------------------------------------- */
 
 static tm_status in_scratch(bench *b, const char *name, char **path) {
@@ -292,10 +271,11 @@ static tm_status repeat(bench *b, const tm__bench_needs *needs, tm_bench_row *ro
         s->foreign[i] = made.foreign;
         row->peak = TM__MAX(row->peak, made.peak);
     }
-    row->once = median(s->outside, runs, s->room) - (row->trains ? median(s->sft_outside, runs, s->room) : 0);
-    row->foreign = median(s->foreign, runs, s->room);
-    summarise(&row->step, s->room);
-    summarise(&row->sft, s->room);
+    row->once = tm__bench_median(s->outside, runs, s->room) -
+                (row->trains ? tm__bench_median(s->sft_outside, runs, s->room) : 0);
+    row->foreign = tm__bench_median(s->foreign, runs, s->room);
+    tm__bench_summarise(&row->step, s->room);
+    tm__bench_summarise(&row->sft, s->room);
     row->ratio = row->step.median / row->sft.median;
     row->tokens = row->trains ? made.tokens / row->step.median : NAN;
     row->passes = row->trains ? needed(b, needs, row->method, &made) : NAN;

@@ -1,4 +1,5 @@
-/* bench.h: the parts of tm_bench_step: rows of exact length, what each method's mathematics needs, meters. */
+/* bench.h: what tm_bench_step and tm_bench_generate are made of: rows of exact length, what each method's mathematics
+ * needs, meters. */
 #ifndef TM_LAB_BENCH_H
 #define TM_LAB_BENCH_H
 
@@ -57,5 +58,14 @@ double tm__meter_foreign(const tm__meter *from, const tm__meter *to);
 /* Forgets the highest resident memory so far. false: the system does not let us. */
 bool tm__peak_reset(void);
 int64_t tm__peak_bytes(void); /* 0: unknown */
+/* Reads memory with so many threads, each a part of its own; returns a sum over it. */
+uint64_t tm__read_memory(const uint64_t *memory, size_t bytes, int threads);
+
+/* ---- statistics (bench_meter.c) ---- */
+
+/* NAN of no values. `room`: as many doubles as there are values, which it leaves in rising order. */
+double tm__bench_median(const double *values, size_t n, double *room);
+/* Sets median, least and most. */
+void tm__bench_summarise(tm_bench_times *times, double *room);
 
 #endif

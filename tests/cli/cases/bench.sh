@@ -18,10 +18,22 @@ grep -q 'config.json: vocab_size: 29 is less' message || fail "$(cat message)"
 expect 2 temper bench 2>message
 grep -q 'temper bench step' message || fail "$(cat message)"
 expect 2 temper bench stride 2>message
-grep -q 'stride: cannot be measured (step)' message || fail "$(cat message)"
+grep -q 'stride: cannot be measured (step or generate)' message || fail "$(cat message)"
 expect 5 temper bench step --shape tiny --methods vacine 2>message
 grep -q "there is no method 'vacine' (temper methods lists them)" message || fail "$(cat message)"
 expect 2 temper bench step --shape tiny --length 8 2>message
 [ "$(wc -l <message)" -eq 1 ] || fail "$(cat message)"
 expect 2 temper bench step --shape huge 2>message
 expect 5 temper bench step --config nowhere.json 2>message
+
+# Generation: its speed as a table and as JSON, from random weights and from a checkpoint.
+temper bench generate --shape tiny --prompts 4 --length 6 --new 5 --alone 3 --repeats 2 --quiet >table
+for word in model work device batched alone memory tokens; do grep -q "^$word  *[^ ]" table || fail "no line of $word"; done
+temper bench generate --model "$TINY/model" --prompts 3 --length 6 --shared 6 --new 2 --repeats 1 --quiet --json >json
+json_check <json
+same "$(json_check prompts <json)" 3 prompts
+expect 2 temper bench generate --shape tiny --length 4 --shared 5 2>message
+grep -q 'shared: 5 tokens are more than' message || fail "$(cat message)"
+expect 2 temper bench generate more 2>message
+expect 5 temper bench generate --model nowhere 2>message
+temper help bench generate | grep -q -- '--alone N' || fail "no help"
