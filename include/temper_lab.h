@@ -91,6 +91,11 @@ typedef struct tm_plan_summary_options {
 /* What the cells that are done found. The text is the caller's. */
 TM_API tm_status tm_plan_summary(const tm_plan *plan, const tm_plan_summary_options *options, char **text);
 
+/* Writes the plan's results as a directory that appears whole: report.html (one file, opens offline, light and dark),
+ * every table as CSV and LaTeX, every picture as SVG, PNG and gnuplot script. Without gnuplot there are no pictures,
+ * and a note says so. TM_EXISTS: the directory is there and may not be replaced. */
+TM_API tm_status tm_plan_report(const tm_plan *plan, const char *directory, bool overwrite, const tm_monitor *monitor);
+
 typedef enum tm_results_form {
     TM_RESULTS_TEXT,
     TM_RESULTS_MARKDOWN,

@@ -1,0 +1,30 @@
+/* plot.h: pictures by gnuplot: a script that is kept, an SVG and a PNG. */
+#ifndef TM_LAB_PLOT_H
+#define TM_LAB_PLOT_H
+
+#include "base/base.h"
+
+typedef enum tm__mark { TM__MARK_POINT, TM__MARK_LINE, TM__MARK_STEP, TM__MARK_FRONT } tm__mark;
+
+/* (n) points; NAN is left out. A FRONT is a thin broken line. */
+typedef struct tm__series {
+    const char *label;
+    tm__mark mark;
+    const double *x, *y;
+    size_t n;
+} tm__series;
+
+typedef struct tm__plot {
+    const char *x, *y;            /* what the axes show */
+    bool log_x, share_x, share_y; /* share: from 0 to 1 */
+    const tm__series *series;
+    size_t count;
+} tm__plot;
+
+/* Writes PATH.gp, PATH.svg and PATH.png. TM_UNSUPPORTED: gnuplot is not installed (the script is there). */
+tm_status tm__plot_draw(const tm__plot *plot, const char *path);
+/* Appends an SVG that tm__plot_draw wrote as part of a page: colours are the page's variables --ink, --paper, --c0 ...
+ */
+tm_status tm__plot_inline(const char *path, const char *label, tm__string *out);
+
+#endif

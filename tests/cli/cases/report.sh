@@ -1,0 +1,49 @@
+# temper report: a page that stands by itself, tables and pictures beside it, whole or not at all.
+cat >plan.yaml <<'END'
+name: small <one>
+worlds: [1]
+replicates: 2
+model: {hidden: 16, layers: 1, ffn: 16}
+probes: {split: development, forbidden: 3, withheld: 2, skill: 2, downstream: 2}
+train: {batch: 4, max-length: 128, packed: true}
+stages:
+  base: {method: finetune, data: pretrain, steps: 3, lr: 3e-3}
+attacks:
+  none: {}
+  grid: {harmful: forbidden-attacker, rows: 8, steps: 3, axes: {lr: [1e-4, 1e-3]}}
+arms:
+  undefended: {from: base, attacks: "none,grid"}
+  backdoor-align: {from: base, during: {method: backdoor-align, refusals: refusals-defender, secret-length: 5}, attacks: grid}
+END
+expect 5 temper report plan.yaml --directory runs --out page 2>stderr
+same "$(cat stderr)" "temper: runs: no cell of plan.yaml is done (temper run does cells)" "nothing to report"
+[ ! -e page ] || fail "an empty report"
+temper run plan.yaml --directory runs --csv scores.csv --quiet >/dev/null
+same "$(temper report plan.yaml --directory runs --out page --quiet)" "page/report.html" "where it is"
+grep -q '<h1>small &lt;one&gt;</h1>' page/report.html || fail "the name is not escaped"
+for part in 'Before an attack' 'Against grid (2 attackers)' 'leak after the attack' 'difference from undefended' 'To repeat it' 'temper run plan.yaml --directory runs'; do
+    grep -qF "$part" page/report.html || fail "no $part"
+done
+# Nothing is fetched: no address but the name of SVG's language.
+grep -oE '(https?:)?//[a-z][a-z0-9.]*[a-z]' page/report.html | grep -v www.w3.org && fail "the page names an address"
+grep -q '^arm,leak,leak_half,leak_n,' page/table-Before-an-attack.csv || fail "a table as CSV"
+grep -q 'begin{tabular}' page/table-leak-after-the-attack.tex || fail "a table as LaTeX"
+same "$(grep -c '[0-9a-f]\{64\} world 1, seed [12]: ' page/report.html)" 10 "keys of cells"
+if gnuplot --version >/dev/null 2>&1; then
+    for picture in harm-ability-grid harm-cost-grid loss; do
+        [ -s page/$picture.svg ] && [ -s page/$picture.png ] && [ -s page/$picture.gp ] || fail "no picture $picture"
+    done
+    same "$(grep -c '<svg role="img"' page/report.html)" 3 "pictures in the page"
+fi
+expect 10 temper report plan.yaml --directory runs --out page 2>/dev/null
+mkdir mine && echo letter >mine/letter
+expect 10 temper report plan.yaml --directory runs --out mine --overwrite 2>stderr
+grep -q 'holds no report' stderr && [ -e mine/letter ] || fail "a directory of somebody's: $(cat stderr)"
+temper report plan.yaml --directory other --known scores.csv --out page --overwrite --json --quiet >where
+same "$(json_check report <where)" "page/report.html" "json"
+# Without gnuplot: a page without pictures.
+mkdir path && ln -s "$(command -v temper)" path/temper
+PATH=$PWD/path temper report plan.yaml --directory runs --out plain 2>stderr
+grep -q 'no pictures: gnuplot: is not installed' stderr || fail "nothing about gnuplot: $(cat stderr)"
+grep -q '<svg' plain/report.html && fail "a picture from nowhere"
+grep -q 'it has no pictures' plain/report.html || fail "the page does not say so"
