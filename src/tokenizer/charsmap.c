@@ -5,7 +5,8 @@
  * if bit 9 is set); a leaf's value is its lower 31 bits. Every index is checked: the array comes from a file.
  * SentencePiece replaces the longest match at each position. The normalizer "Precompiled" of `tokenizers` asks for
  * whole grapheme clusters of less than 6 bytes first, then for single characters, and takes the shortest entry that
- * one begins with for the whole of it; so it is done here for a tokenizer.json.
+ * one begins with for the whole of it; so it is done here for a tokenizer.json. Its alignment is that of 0.23
+ * (tests/golden/test_tokenizers.c).
  */
 #include "tokenizer/tokenizer.h"
 
@@ -68,15 +69,37 @@ static size_t characters(const char *text, size_t len) {
     return n;
 }
 
-/* The changes that the reference gives to the characters of a replacement; they move the offsets behind it. */
-static bool put_mapped(tm__edit *edit, size_t old_count, const char *text) {
-    size_t len = strlen(text);
+/* Characters on their way into an edit, the last one held back: what is taken away behind it changes its alignment. */
+typedef struct writer {
+    tm__edit *edit;
     uint32_t code;
-    int first = (int)characters(text, len) - (int)old_count, index = 0;
-    for (size_t i = 0; i < len; index++) {
+    int change; /* as tm__edit_character has it */
+    bool holds;
+} writer;
+
+static bool flush(writer *w) {
+    bool ok = !w->holds || tm__edit_character(w->edit, w->code, w->change);
+    w->holds = false;
+    return ok;
+}
+
+static bool put(writer *w, uint32_t code, int change) {
+    if (!flush(w)) return false;
+    *w = (writer){.edit = w->edit, .code = code, .change = change, .holds = true};
+    return true;
+}
+
+/* `text` for old_count characters: added ones are the last, and go with what stands before them; removed ones go with
+ * the last character written, which may stand before `text`. Before the first one nothing is accounted for. */
+static bool put_mapped(writer *w, int old_count, const char *text) {
+    size_t len = strlen(text);
+    int more = (int)characters(text, len) - old_count, left = more + old_count;
+    for (size_t i = 0; i < len; left--) {
+        uint32_t code;
         i += (size_t)tm__utf8_decode(text + i, len - i, &code);
-        if (!tm__edit_character(edit, code, index ? index : first)) return false;
+        if (!put(w, code, left <= more)) return false;
     }
+    if (more < 0) w->change += more;
     return true;
 }
 
@@ -96,18 +119,19 @@ static size_t cluster_end(const char *text, size_t len, size_t from) {
 bool tm__charsmap_edit(const tm__charsmap *map, tm__edit *edit) {
     const char *text = edit->in.text, *mapped;
     size_t len = edit->in.len;
+    writer w = {.edit = edit};
     for (size_t i = 0, end; i < len; i = end) {
         end = cluster_end(text, len, i);
         if (end - i <= LONGEST_CLUSTER && tm__charsmap_find(map, true, text + i, end - i, &mapped)) {
-            if (!put_mapped(edit, characters(text + i, end - i), mapped)) return false;
+            if (!put_mapped(&w, (int)characters(text + i, end - i), mapped)) return false;
             continue;
         }
         for (size_t k = i, width; k < end; k += width) {
             uint32_t code;
             width = (size_t)tm__utf8_decode(text + k, end - k, &code);
             bool found = tm__charsmap_find(map, true, text + k, width, &mapped) > 0;
-            if (!(found ? put_mapped(edit, 1, mapped) : tm__edit_character(edit, code, 0))) return false;
+            if (!(found ? put_mapped(&w, 1, mapped) : put(&w, code, 0))) return false;
         }
     }
-    return true;
+    return flush(&w);
 }

@@ -1,12 +1,16 @@
 """Small tokenizers with every component of tokenizer.json on and off, and texts to try them on.
 
 Used by tokenizers_fixtures.py (which writes the fixtures of tests/golden/test_tokenizers.c) and by
-tools/parity/tokenizers_live.py. Needs `tokenizers` 0.23.
+tools/parity/tokenizers_live.py. Needs `tokenizers` 0.23 and, for its maps of characters, `sentencepiece`.
 """
+import io
 import json
+import os
 import random
+import tempfile
 import unicodedata
 
+import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 CORPUS = [
@@ -79,13 +83,59 @@ def train_models():
     return found
 
 
+# A map of characters of our own: one to one, one to many, many to one, nothing, a part of a longer one.
+RULES = {"ﬁ": "fi", "①": "1", "½": "1/2", "Å": "A", "Ω": "ohm", "e\u0301": "é", "\u3000": " ", "\u00a0": " ", "\u200b": "",
+         "ﷺ": "صلى الله", "ß": "ss", "Straße": "street", "가각": "x", "ça": "sa", "\u2003": "  "}
+
+
+def field(message, number):
+    """The first field of that number, of bytes, in a protobuf message."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            at += 1
+            value |= (message[at - 1] & 127) << shift
+            shift += 7
+            if message[at - 1] < 128:
+                return value
+
+    while at < len(message):
+        key = varint()
+        if key & 7 == 0:
+            varint()
+            continue
+        size = varint() if key & 7 == 2 else 8 if key & 7 == 1 else 4
+        if key >> 3 == number and key & 7 == 2:
+            return message[at:at + size]
+        at += size
+    raise KeyError(number)
+
+
+def character_map(rules=None):
+    """As sentencepiece compiles it: of these rules, or its nmt_nfkc (240 kB)."""
+    model = io.BytesIO()
+    with tempfile.TemporaryDirectory() as scratch:
+        options = dict(normalization_rule_name="nmt_nfkc")
+        if rules:
+            options = dict(normalization_rule_tsv=os.path.join(scratch, "rules.tsv"))
+            with open(options["normalization_rule_tsv"], "w") as file:
+                for old, new in rules.items():
+                    file.write("\t".join(" ".join("%X" % ord(c) for c in text) for text in (old, new)) + "\n")
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(CORPUS), model_writer=model, vocab_size=300,
+                                                 model_type="unigram", hard_vocab_limit=False, minloglevel=2, **options)
+    return field(field(model.getvalue(), 3), 2)  # ModelProto.normalizer_spec.precompiled_charsmap
+
+
 def template(before, after):
     names = {"<s>": 1, "</s>": 2}
     return processors.TemplateProcessing(single=" ".join(before + ["$A"] + after), pair="$A $B",
                                          special_tokens=list(names.items()))
 
 
-def variants(found):
+def variants(found, charsmap):
     """(name, model, tokenizer): one component or one combination of published models at a time."""
     N, P, D, S = normalizers, pre_tokenizers, decoders, SPECIAL
     byte_pre, byte_dec = P.ByteLevel(add_prefix_space=False), D.ByteLevel()
@@ -165,6 +215,16 @@ def variants(found):
     add("added", "bytes", pre=byte_pre, dec=byte_dec, added=tokens, post=processors.ByteLevel(trim_offsets=True))
     add("added-normalized", "unigram", norm=N.Sequence([N.NFKC(), N.Lowercase()]), pre=P.Metaspace(prepend_scheme="first"),
         dec=D.Metaspace(), added=tokens)
+    # maps of characters
+    mapped = N.Precompiled(charsmap)
+    add("precompiled", "unigram", norm=mapped, pre=P.Metaspace(), post=template([], ["</s>"]), dec=D.Metaspace())
+    add("precompiled-bytes", "bytes", norm=mapped, pre=byte_pre, dec=byte_dec)
+    add("precompiled-after", "bytes", norm=N.Sequence([N.NFD(), N.Lowercase(), mapped]), pre=byte_pre, dec=byte_dec)
+    add("t5", "unigram", norm=N.Sequence([mapped, N.Strip(left=False, right=True), N.Replace(Regex(" {2,}"), "▁")]),
+        pre=P.Metaspace(), post=template([], ["</s>"]), dec=D.Metaspace())
+    add("deberta", "unigram-bytes", norm=N.Sequence([N.Strip(), mapped, N.Replace(Regex(" {2,}"), " ")]),
+        pre=P.Sequence([P.WhitespaceSplit(), P.Metaspace()]), post=template(["<s>"], ["</s>"]), dec=D.Metaspace(),
+        added=[AddedToken("<mask>", lstrip=True, special=True)])
 
     for name, model, norm, pre, post, dec, added in rows:
         tok = Tokenizer.from_str(json.dumps({

@@ -185,7 +185,7 @@ def trained(build, texts):
     wrong = 0
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "tokenizer.json"
-        for name, _, tok in variants.variants(variants.train_models()):
+        for name, _, tok in variants.variants(variants.train_models(), variants.character_map()):
             path.write_text(tok.to_str(), encoding="utf-8")
             wrong += against_tokenizers(build, name, path, tok, texts, SPECIAL | BOS_EOS)
             wrong += against_lossy(build, name, path, tok, broken(texts[:60], 1), SPECIAL | BOS_EOS)
