@@ -58,6 +58,9 @@ char *tm__strdup(const char *text);
 char *tm__format(const char *format, ...) TM__PRINTF(1, 2);
 /* 64-byte aligned; freed by free(). Not cleared. */
 void *tm__alloc_aligned(size_t bytes);
+/* The same for large blocks, which go back to the system when freed instead of leaving holes in malloc's heap. */
+void *tm__pages_alloc(size_t bytes);
+void tm__pages_free(void *pages, size_t bytes);
 /* Tests only: the n-th allocation from now (1 = next) fails, and all after it if `sticky`; 0: never. */
 void tm__alloc_fail_at(long n, bool sticky);
 bool tm__alloc_has_failed(void); /* tests only: whether one did since the last call that made one fail */

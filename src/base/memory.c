@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 /* ---- allocation -------------------------------------------------------------------------------------------------- */
 
@@ -60,6 +61,26 @@ void *tm__alloc_aligned(size_t bytes) {
     if (bytes > PTRDIFF_MAX - 64 || must_fail()) return NULL;
     size_t rounded = (bytes + 63) / 64 * 64;
     return aligned_alloc(64, rounded ? rounded : 64);
+}
+
+#ifdef __SANITIZE_ADDRESS__
+enum { FROM_THE_SYSTEM = 0 };
+#else
+enum { FROM_THE_SYSTEM = 1 << 17 };
+#endif
+
+void *tm__pages_alloc(size_t bytes) {
+    if (!FROM_THE_SYSTEM || bytes < FROM_THE_SYSTEM) return tm__alloc_aligned(bytes);
+    if (bytes > PTRDIFF_MAX || must_fail()) return NULL;
+    void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return pages == MAP_FAILED ? NULL : pages;
+}
+
+void tm__pages_free(void *pages, size_t bytes) {
+    if (!FROM_THE_SYSTEM || bytes < FROM_THE_SYSTEM)
+        free(pages);
+    else if (pages)
+        munmap(pages, bytes);
 }
 
 char *tm__strndup(const char *text, size_t len) {

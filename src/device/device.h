@@ -170,7 +170,23 @@ enum { TM__POOL_CLASSES = 320 };
 typedef struct tm__pool {
     void *free[TM__POOL_CLASSES]; /* per class: released buffers, each beginning with a pointer to the next */
     size_t bytes_free;            /* in these lists */
+    size_t held;                  /* in these lists and handed out */
+    size_t needed, needed_peak;   /* handed out, in bytes of classes */
 } tm__pool;
+
+/* What stands in front of every buffer, aligned to 64 bytes. */
+typedef struct tm__pooled {
+    size_t size; /* bytes of its class */
+    int index;   /* of its class */
+    int purpose; /* the rest is a rehearsal's */
+    size_t bytes;
+    uint64_t mark;
+    char room[32];
+} tm__pooled;
+
+static inline tm__pooled *tm__pooled_of(const void *buffer) {
+    return (tm__pooled *)((char *)buffer - sizeof(tm__pooled));
+}
 
 /* What a buffer is for; said by those who take what stays, for a rehearsal to tell. */
 enum tm__purpose {

@@ -2,9 +2,10 @@
  *
  * A class is a multiple of 64 bytes up to 512, then eight steps per power of two, so that a buffer is at most 12.5%
  * larger than asked for. Released buffers form one list per class, linked through their own first bytes: taking and
- * giving cost a few instructions and no bookkeeping memory. Shapes that come and go (packed batches of varying length)
- * would make the lists grow without end, so a miss first empties them when they hold more than twice the peak of what
- * was ever in use; a workload that repeats itself never misses and never pays for that.
+ * giving cost a few instructions. Shapes come and go (batches of varying length) and would make the lists grow: on a
+ * miss the largest unused buffers go back to the system until all that is held fits what was ever needed at once, and a
+ * little more, in which what a backward pass alone needs waits for the next one. So memory is that of the largest step
+ * whatever the others are, and a workload that repeats itself misses little or never (tests/unit/test_tape.c).
  *
  * Under AddressSanitizer the released bytes are poisoned: use after release is reported although nothing was freed.
  */
@@ -36,29 +37,60 @@ static int class_of(size_t bytes, size_t *rounded) {
     return index < TM__POOL_CLASSES ? index : -1;
 }
 
-static void *take(tm__pool *pool, int index, size_t rounded) {
+_Static_assert(sizeof(tm__pooled) == 64, "buffers are aligned to 64 bytes");
+
+enum { SLACK_SHARE = 32, SLACK_BYTES = 4 << 20 };
+
+/* The most to hold where so much is needed at once. */
+static size_t bound(size_t needed) {
+    return needed + TM__MAX(needed / SLACK_SHARE, (size_t)SLACK_BYTES);
+}
+
+static void *pop(tm__pool *pool, int index) {
     void *buffer = pool->free[index];
-    if (!buffer) return NULL;
-    UNPOISON(buffer, rounded);
+    UNPOISON(buffer, sizeof buffer);
     memcpy(&pool->free[index], buffer, sizeof buffer);
-    pool->bytes_free -= rounded;
+    pool->bytes_free -= tm__pooled_of(buffer)->size;
     return buffer;
 }
 
+/* The largest unused buffers, until no more than `most` bytes are held. */
+static void give_back(tm__pool *pool, size_t most) {
+    for (int i = TM__POOL_CLASSES - 1; i >= 0 && pool->bytes_free > 0 && pool->held > most; i--)
+        while (pool->free[i] && pool->held > most) {
+            tm__pooled *block = tm__pooled_of(pop(pool, i));
+            pool->held -= block->size;
+            UNPOISON(block + 1, block->size);
+            tm__pages_free(block, block->size + sizeof *block);
+        }
+}
+
+static void *make(tm__pool *pool, int index, size_t size) {
+    tm__pooled *block = tm__pages_alloc(size + sizeof *block);
+    if (!block) return NULL;
+    *block = (tm__pooled){.size = size, .index = index};
+    pool->held += size;
+    return block + 1;
+}
+
 tm_status tm__pool_alloc(tm_device *dev, size_t bytes, void **buffer) {
-    size_t rounded;
-    int index = class_of(bytes, &rounded);
+    tm__pool *pool = &dev->pool;
+    size_t size;
+    int index = class_of(bytes, &size);
     if (index < 0) return tm__fail_memory();
-    void *taken = take(&dev->pool, index, rounded);
+    void *taken = pool->free[index] ? pop(pool, index) : NULL;
     if (!taken) {
-        if (dev->pool.bytes_free / 2 > dev->bytes_peak) tm__pool_trim(dev);
-        taken = tm__alloc_aligned(rounded);
+        give_back(pool, bound(TM__MAX(pool->needed_peak, pool->needed + size)) - size);
+        taken = make(pool, index, size);
     }
-    if (!taken && dev->pool.bytes_free > 0) {
+    if (!taken && pool->bytes_free > 0) {
         tm__pool_trim(dev);
-        taken = tm__alloc_aligned(rounded);
+        taken = make(pool, index, size);
     }
     if (!taken) return tm__fail_memory();
+    UNPOISON(taken, size);
+    pool->needed += size;
+    pool->needed_peak = TM__MAX(pool->needed_peak, pool->needed);
     dev->bytes_in_use += bytes;
     if (dev->bytes_in_use > dev->bytes_peak) dev->bytes_peak = dev->bytes_in_use;
     *buffer = taken;
@@ -67,26 +99,23 @@ tm_status tm__pool_alloc(tm_device *dev, size_t bytes, void **buffer) {
 
 void tm__pool_release(tm_device *dev, void *buffer, size_t bytes) {
     if (!buffer) return;
-    size_t rounded;
-    int index = class_of(bytes, &rounded);
-    assert(index >= 0 && dev->bytes_in_use >= bytes && "released with another size than it was allocated with");
-    memcpy(buffer, &dev->pool.free[index], sizeof buffer);
-    dev->pool.free[index] = buffer;
-    dev->pool.bytes_free += rounded;
+    tm__pool *pool = &dev->pool;
+    tm__pooled *block = tm__pooled_of(buffer);
+    size_t size;
+    int index = class_of(bytes, &size);
+    (void)index;
+    assert(index == block->index && dev->bytes_in_use >= bytes &&
+           "released with another size than it was allocated with");
+    memcpy(buffer, &pool->free[block->index], sizeof buffer);
+    pool->free[block->index] = buffer;
+    pool->bytes_free += block->size;
+    pool->needed -= size;
     dev->bytes_in_use -= bytes;
-    POISON(buffer, rounded);
+    POISON(buffer, block->size);
 }
 
 void tm__pool_trim(tm_device *dev) {
-    for (int i = 0; i < TM__POOL_CLASSES; i++) {
-        while (dev->pool.free[i]) {
-            void *buffer = dev->pool.free[i];
-            UNPOISON(buffer, sizeof buffer);
-            memcpy(&dev->pool.free[i], buffer, sizeof buffer);
-            free(buffer);
-        }
-    }
-    dev->pool.bytes_free = 0;
+    give_back(&dev->pool, 0);
 }
 
 tm_status tm__device_lacks(const tm_device *dev, const char *kernel) {

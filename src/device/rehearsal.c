@@ -4,8 +4,8 @@
  * no kernel touches them, so that they cost address space only and a step takes no time. What a kernel is given tells
  * what its buffers are for: the optimiser's moments, the logits. Numbers read back are zero.
  *
- * Every buffer has its description in front of it. Buffers come from the same pool as those of the real devices, so
- * that what the pool keeps for reuse counts too. (tests/unit/test_rehearsal.c)
+ * What a buffer is for stands in the pool's description of it. Buffers come from the same pool as those of the real
+ * devices, so that what the pool keeps for reuse counts too. (tests/unit/test_rehearsal.c)
  */
 #include "device/device.h"
 
@@ -19,21 +19,10 @@ typedef struct tm__rehearsal {
     int64_t tokens;                                  /* most in one forward pass */
 } rehearsal;
 
-enum { HEADER = 64 };
 static const uint64_t MARK = 0x7265686561727365; /* tells a buffer's beginning from a place inside one */
-
-typedef struct header {
-    uint64_t mark;
-    size_t bytes;
-    int purpose;
-} header;
 
 static rehearsal *of(const tm_device *dev) {
     return dev->state;
-}
-
-static header *header_of(const void *buffer) {
-    return (header *)((char *)buffer - HEADER);
 }
 
 static void count(rehearsal *r, int purpose, size_t bytes) {
@@ -43,37 +32,34 @@ static void count(rehearsal *r, int purpose, size_t bytes) {
 
 static tm_status take(tm_device *dev, size_t bytes, void **buffer) {
     rehearsal *r = of(dev);
-    void *raw;
-    size_t peak = dev->bytes_peak;
-    TM__TRY(tm__pool_alloc(dev, bytes + HEADER, &raw));
-    dev->bytes_in_use -= HEADER;
-    dev->bytes_peak = TM__MAX(peak, dev->bytes_in_use);
-    *(header *)raw = (header){MARK, bytes, dev->purpose};
+    TM__TRY(tm__pool_alloc(dev, bytes, buffer));
+    tm__pooled *block = tm__pooled_of(*buffer);
+    block->mark = MARK;
+    block->bytes = bytes;
+    block->purpose = dev->purpose;
     count(r, dev->purpose, bytes);
     r->held_peak = TM__MAX(r->held_peak, dev->bytes_in_use + dev->pool.bytes_free);
-    *buffer = (char *)raw + HEADER;
     return TM_OK;
 }
 
 static void give(tm_device *dev, void *buffer, size_t bytes) {
     if (!buffer) return;
-    header *h = header_of(buffer);
-    assert(h->bytes == bytes && "released with another size than it was allocated with");
-    of(dev)->in_use[h->purpose] -= bytes;
-    dev->bytes_in_use += HEADER;
-    tm__pool_release(dev, h, bytes + HEADER);
+    const tm__pooled *block = tm__pooled_of(buffer);
+    assert(block->bytes == bytes && "released with another size than it was allocated with");
+    of(dev)->in_use[block->purpose] -= bytes;
+    tm__pool_release(dev, buffer, bytes);
 }
 
 /* A buffer turns out to be for something else than it was taken for. */
 static void is_for(tm_device *dev, const void *buffer, int purpose) {
     rehearsal *r = of(dev);
     if (!buffer) return;
-    header *h = header_of(buffer);
-    if (h->mark != MARK || h->purpose == purpose) return;
-    r->in_use[h->purpose] -= h->bytes;
-    r->peak[h->purpose] -= TM__MIN(h->bytes, r->peak[h->purpose]);
-    h->purpose = purpose;
-    count(r, purpose, h->bytes);
+    tm__pooled *block = tm__pooled_of(buffer);
+    if (block->mark != MARK || block->purpose == purpose) return;
+    r->in_use[block->purpose] -= block->bytes;
+    r->peak[block->purpose] -= TM__MIN(block->bytes, r->peak[block->purpose]);
+    block->purpose = purpose;
+    count(r, purpose, block->bytes);
 }
 
 static void works_with(tm_device *dev, double floats) {

@@ -53,12 +53,49 @@ static tm_status micro_batch(tm__trainer *trainer, const tm__examples *examples,
     return status;
 }
 
-/* A rehearsal's batches hold the longest row: none of the run's is larger. */
+/* ---- the heaviest batch of a rehearsal --------------------------------------------------------------------------- */
+
+enum { REHEARSED_ROWS = 1 << 18 }; /* of the stream, looked through for the heaviest batch */
+
 static size_t longest_row(const tm__examples *examples) {
     size_t longest = 0;
     for (size_t i = 1; i < examples->count; i++)
         if (examples->ids[i].len > examples->ids[longest].len) longest = i;
     return longest;
+}
+
+/* Tokens, with padding, of the largest micro-batch of these rows. */
+static int64_t weight_of(const tm__trainer *trainer, const tm__examples *examples, const size_t *rows, int64_t n) {
+    int64_t micro = trainer->options->micro ? trainer->options->micro : n, most = 0;
+    for (int64_t at = 0; at < n; at += micro) {
+        int64_t end = TM__MIN(at + micro, n), sum = 0, longest = 0;
+        for (int64_t i = at; i < end; i++) {
+            int64_t len = (int64_t)examples->ids[rows[i]].len;
+            sum += len;
+            longest = TM__MAX(longest, len);
+        }
+        most = TM__MAX(most, trainer->options->packed ? sum : longest * (end - at));
+    }
+    return most;
+}
+
+/* A rehearsal's passes take the heaviest batch of the run instead of their own: that of the steps looked through; where
+ * there are more, it holds the longest row too. */
+static tm_status draw_heaviest(tm__trainer *trainer, const tm__pass *pass, size_t *drawn) {
+    int64_t n = pass->count, steps = TM__MIN(trainer->total_steps, REHEARSED_ROWS / n + 1), most = -1;
+    size_t *rows = tm__alloc((size_t)n, sizeof *rows);
+    tm_status status = rows ? TM_OK : tm__fail_memory();
+    for (int64_t at = 0; at < steps && status == TM_OK; at++) {
+        for (int64_t i = 0; i < n && status == TM_OK; i++)
+            status = stream_row(trainer, pass->seed, pass->examples->count, at * n + i, &rows[i]);
+        int64_t weight = status == TM_OK ? weight_of(trainer, pass->examples, rows, n) : -1;
+        if (weight <= most) continue;
+        most = weight;
+        memcpy(drawn, rows, (size_t)n * sizeof *drawn);
+    }
+    if (steps < trainer->total_steps) drawn[0] = longest_row(pass->examples);
+    free(rows);
+    return status;
 }
 
 /* Rows first .. first + n of the stream, their targets and their length in all. */
@@ -73,7 +110,7 @@ tm_status tm__trainer_draw(tm__trainer *trainer, const tm__pass *pass, size_t **
         result->targets += tm__example_targets(examples, drawn[i]);
         result->tokens += (int64_t)examples->ids[drawn[i]].len;
     }
-    if (status == TM_OK && trainer->model->dev->rehearses && pass->count) drawn[0] = longest_row(examples);
+    if (status == TM_OK && trainer->model->dev->rehearses && pass->count) status = draw_heaviest(trainer, pass, drawn);
     if (status == TM_OK)
         *rows = drawn;
     else
