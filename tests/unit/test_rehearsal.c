@@ -121,13 +121,13 @@ static int64_t run(char *const *arguments, const char *output) {
     return (int64_t)usage.ru_maxrss * 1024;
 }
 
-/* One to 60 words. */
+/* One to 20 words. */
 static tm_dataset *uneven_rows(size_t n) {
     tm_dataset *rows;
     assert_ok(tm_dataset_create(&rows));
     for (size_t i = 0; i < n; i++) {
         char answer[512] = "";
-        for (size_t k = 0; k <= 7 * i % 60; k++) strncat(answer, "words ", sizeof answer - strlen(answer) - 1);
+        for (size_t k = 0; k <= 7 * i % 20; k++) strncat(answer, "words ", sizeof answer - strlen(answer) - 1);
         const tm_message row[] = {{"user", "how many?"}, {"assistant", answer}};
         assert_ok(tm_dataset_add(rows, row, 2));
     }
@@ -159,7 +159,7 @@ static void says_what_a_process_takes(void **state) {
     tm_dataset_free(rows);
     for (size_t i = 0; i < TM__COUNT(runs); i++) {
         const char *arguments[40] = {program, runs[i][0], "--model", model,    "--data",    data, "--out",
-                                     out,     "--steps",  "6",       "--json", "--threads", "2",  "--overwrite"};
+                                     out,     "--steps",  "4",       "--json", "--threads", "2",  "--overwrite"};
         size_t n = 14;
         for (size_t k = 1; runs[i][k]; k++) arguments[n++] = runs[i][k];
         arguments[n] = "--dry-run";
