@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 typedef struct results_options {
-    const char *directory;
+    const char *directory, *tensorboard;
 } results_options;
 
 static const tm_option table[] = {
@@ -15,8 +15,22 @@ static const tm_option table[] = {
      .min = 1,
      .unit = "DIR",
      .help = "the directory of temper run"},
+    {.name = "tensorboard",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(results_options, tensorboard),
+     .min = 1,
+     .unit = TM_UNIT_OUT_DIR,
+     .help = "write the training curves of the cells here, as TensorBoard event files, instead of a table"},
     {0},
 };
+
+static int write_events(const results_options *o, const tm_results_options *what, bool json) {
+    size_t runs = 0;
+    tm_status status = tm_results_events(o->directory, what, o->tensorboard, &runs);
+    if (status != TM_OK) return cli_fail(status);
+    printf(json ? "{\"runs\":%zu}\n" : "%zu runs\n", runs);
+    return 0;
+}
 
 static int run(int argc, char **argv) {
     results_options options;
@@ -32,6 +46,8 @@ static int run(int argc, char **argv) {
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
     if (output.json && cli_args_given(&args, "form") && what.form != TM_RESULTS_JSON) {
         code = cli_error(TM_INVALID, "--json", "leave one out", "is --form json");
+    } else if (options.tensorboard) {
+        code = write_events(&options, &what, output.json);
     } else {
         if (output.json) what.form = TM_RESULTS_JSON;
         tm_status status = tm_results(options.directory, &what, &text);
@@ -53,6 +69,7 @@ const cli_command cli_results = {
     .examples = "temper results --directory runs --scores leak,skills\n"
                 "temper results --directory runs --arm \"sdd*\" --show cells --form csv\n"
                 "temper results --directory runs --show failed\n"
+                "temper results --directory runs --group grid --tensorboard curves\n"
                 "temper results --directory runs --arm undefended --seed 1 --show answers --json",
     .run = run,
 };

@@ -29,7 +29,8 @@ static const tm_option table[] = {
      .offset = offsetof(run_options, workers),
      .max = 1024,
      .unit = "processes",
-     .help = "jobs done at a time, one thread each; 0: as many as there are cores"},
+     .help = "jobs done at a time, one thread each (a job that all others wait for gets as many threads as there are "
+             "workers); 0: as many as there are cores"},
     {.name = "dry-run",
      .type = TM_OPTION_FLAG,
      .offset = offsetof(run_options, dry_run),
@@ -91,9 +92,9 @@ static double now(void) {
 }
 
 /* A process of its own per job: what fails, fails alone, and memory and time are the job's. It ends with the runner. */
-static int work(const runner *r, size_t job) {
+static int work(const runner *r, size_t job, int64_t threads) {
     tm_device *device = NULL;
-    tm_device_options where = {.name = "cpu", .threads = 1, .precision = TM_PRECISION_F32};
+    tm_device_options where = {.name = "cpu", .threads = threads, .precision = TM_PRECISION_F32};
     tm_plan_job_info info;
     char line[1100];
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -167,16 +168,15 @@ static bool next_job(runner *r, size_t *job) {
     return false;
 }
 
-static bool begin_job(runner *r, size_t job) {
+static bool begin_job(runner *r, size_t job, int64_t threads) {
     size_t slot = 0;
     while (r->workers[slot]) slot++;
     fflush(stdout);
     pid_t pid = fork();
     if (pid < 0) return false;
-    if (pid == 0) _exit(work(r, job));
+    if (pid == 0) _exit(work(r, job, threads));
     r->workers[slot] = pid;
     r->at[slot] = job;
-    r->states[job] = RUNNING;
     r->running++;
     return true;
 }
@@ -218,11 +218,17 @@ static tm_status run_jobs(runner *r, const tm_monitor *monitor) {
     while (true) {
         size_t job;
         stopped = stopped || (monitor && monitor->stop && monitor->stop(monitor->user));
-        while (!stopped && r->running < (size_t)r->options->workers && next_job(r, &job))
-            if (!begin_job(r, job)) {
+        while (!stopped && r->running < (size_t)r->options->workers && next_job(r, &job)) {
+            size_t other;
+            r->states[job] = RUNNING;
+            /* A job that all others wait for gets every core; results do not depend on it. */
+            bool alone = r->running == 0 && !next_job(r, &other);
+            if (!begin_job(r, job, alone ? r->options->workers : 1)) {
+                r->states[job] = WAITING;
                 if (r->running == 0) return TM_NO_MEMORY;
                 break;
             }
+        }
         show(r, monitor);
         if (r->running) {
             end_job(r);

@@ -122,6 +122,10 @@ typedef enum tm_results_show {
 extern TM_API const tm_option tm_results_option_table[];
 /* Reads DIR/store.db alone: neither plan nor models are needed. The text is the caller's. */
 TM_API tm_status tm_results(const char *directory, const tm_results_options *options, char **text);
+/* Loss and rate of the cells' trainings as TensorBoard event files below the new directory `out`, a run per cell; *runs:
+ * how many. Of the options those that choose cells are looked at. */
+TM_API tm_status tm_results_events(const char *directory, const tm_results_options *options, const char *out,
+                                   size_t *runs);
 
 /* ------------------------------------------------------------------------------------------------ measuring */
 typedef struct tm_bench_options {

@@ -1,4 +1,6 @@
 /* results.c: what a result store holds, filtered and as a table; neither plan nor models are needed for it. */
+#include "lab/results.h"
+
 #include "lab/plan.h"
 #include "lab/sheet.h"
 #include "lab/stats.h"
@@ -60,7 +62,7 @@ static bool matches(const char *patterns, const char *text) {
     return false;
 }
 
-static bool wanted(const tm_results_options *o, const char *const *v) {
+bool tm__results_wanted(const tm_results_options *o, const char *const *v) {
     return matches(o->plan, v[0]) && matches(o->arm, v[1]) && matches(o->group, v[2]) && matches(o->attack, v[3]) &&
            matches(o->world, v[4]) && matches(o->seed, v[5]);
 }
@@ -94,7 +96,7 @@ static tm_status add_cell(void *user, int columns, const char *const *names, con
     search *s = user;
     (void)columns;
     (void)names;
-    if (!wanted(s->o, v)) return TM_OK;
+    if (!tm__results_wanted(s->o, v)) return TM_OK;
     s->asked++;
     if (!tm__grow((void **)&s->cells, &s->cap, s->count + 1, sizeof *s->cells)) return tm__fail_memory();
     found *cell = &s->cells[s->count];
@@ -224,7 +226,7 @@ typedef struct listing {
 static tm_status list_row(void *user, int columns, const char *const *names, const char *const *v) {
     listing *l = user;
     (void)names;
-    if (!wanted(l->o, v)) return TM_OK;
+    if (!tm__results_wanted(l->o, v)) return TM_OK;
     for (int i = 0; i < columns; i++) {
         if (l->sheet->columns[i].kind == TM__CELL_TEXT)
             tm__sheet_text(l->sheet, v[i]);

@@ -1,9 +1,9 @@
 /* Reports: p of Student's t and Holm's correction against known values, pictures by gnuplot and their colours in a
- * page, a page from known records.
+ * page, event files byte for byte.
  */
 #include "support.h"
 
-#include "lab/plan.h"
+#include "lab/events.h"
 #include "lab/plot.h"
 #include "lab/stats.h"
 
@@ -53,6 +53,29 @@ static void test_holm(void **state) {
     assert_true(one[0] == .2);
     tm__holm(many, 3);
     for (int i = 0; i < 3; i++) assert_true(many[i] == 1);
+}
+
+/* CRCs of RFC 3720, appendix B.4; a file of one number, as TensorBoard's own writer makes it but for the time. */
+static void test_events(void **state) {
+    (void)state;
+    unsigned char zeros[32] = {0}, ones[32], rising[32];
+    memset(ones, 0xff, 32);
+    for (int i = 0; i < 32; i++) rising[i] = (unsigned char)i;
+    assert_int_equal(tm__crc32c(zeros, 32), 0x8a9136aa);
+    assert_int_equal(tm__crc32c(ones, 32), 0x62a8ab43);
+    assert_int_equal(tm__crc32c(rising, 32), 0x46dd794e);
+    tm__string out = {0};
+    assert_true(tm__events_begin(&out, 1) && tm__events_add(&out, 1, 300, "loss", .5));
+    static const unsigned char want[] = {24,   0,    0,    0,    0,   0,   0,   0, /* length, then its CRC */
+                                         0xa3, 0x7f, 0x4b, 0x22, 9,   0,   0,   0,   0,   0,   0,   0xf0, 0x3f, 0x1a,
+                                         13,   'b',  'r',  'a',  'i', 'n', '.', 'E', 'v', 'e', 'n', 't',  ':',  '2'};
+    assert_memory_equal(out.data, want, sizeof want);
+    static const unsigned char event[] = {9,    0,  0,    0, 0,   0,   0,   0xf0, 0x3f, 0x10, 0xac, 2, 0x2a, 13,
+                                          0x0a, 11, 0x0a, 4, 'l', 'o', 's', 's',  0x15, 0,    0,    0, 0x3f};
+    assert_int_equal(out.len, 16 + 24 + 16 + sizeof event);
+    assert_int_equal((unsigned char)out.data[40], sizeof event);
+    assert_memory_equal(out.data + 52, event, sizeof event);
+    tm__string_free(&out);
 }
 
 static bool has_gnuplot(void) {
@@ -110,7 +133,7 @@ static void test_without_gnuplot(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_student), cmocka_unit_test(test_paired),          cmocka_unit_test(test_holm),
-        cmocka_unit_test(test_plot),    cmocka_unit_test(test_without_gnuplot),
+        cmocka_unit_test(test_plot),    cmocka_unit_test(test_without_gnuplot), cmocka_unit_test(test_events),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,3 +49,9 @@ expect 5 temper results --directory runs --arm nobody 2>/dev/null
 expect 5 temper results --directory runs --scores nothing 2>/dev/null
 expect 2 temper results --directory runs --json --form csv 2>/dev/null
 expect 2 temper results --directory runs --show everything 2>/dev/null
+# TensorBoard: a run per cell that trained, nothing for the model that was not attacked.
+same "$(temper results --directory runs --group grid --tensorboard curves)" "8 runs" "runs"
+same "$(find curves -name 'events.out.tfevents.*' | wc -l)" 8 "event files"
+[ -s "curves/backdoor-align/lr=1e-4/world-1-seed-2/events.out.tfevents.0.temper" ] || fail "$(find curves)"
+expect 10 temper results --directory runs --tensorboard curves 2>/dev/null
+expect 5 temper results --directory runs --attack none --tensorboard none 2>/dev/null
