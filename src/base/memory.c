@@ -63,21 +63,25 @@ void *tm__alloc_aligned(size_t bytes) {
     return aligned_alloc(64, rounded ? rounded : 64);
 }
 
+/* Not under AddressSanitizer, which watches malloc. */
+static bool is_large(size_t bytes) {
 #ifdef __SANITIZE_ADDRESS__
-enum { FROM_THE_SYSTEM = 0 };
+    (void)bytes;
+    return false;
 #else
-enum { FROM_THE_SYSTEM = 1 << 17 };
+    return bytes >= (size_t)1 << 17;
 #endif
+}
 
 void *tm__pages_alloc(size_t bytes) {
-    if (!FROM_THE_SYSTEM || bytes < FROM_THE_SYSTEM) return tm__alloc_aligned(bytes);
+    if (!is_large(bytes)) return tm__alloc_aligned(bytes);
     if (bytes > PTRDIFF_MAX || must_fail()) return NULL;
     void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return pages == MAP_FAILED ? NULL : pages;
 }
 
 void tm__pages_free(void *pages, size_t bytes) {
-    if (!FROM_THE_SYSTEM || bytes < FROM_THE_SYSTEM)
+    if (!is_large(bytes))
         free(pages);
     else if (pages)
         munmap(pages, bytes);
