@@ -8,11 +8,12 @@
  *   N = (1/L) sum_l MMD( m * MLP_l output, m * G_l ),  G_l: normal noise, drawn anew per layer and step
  *
  * h_0: embeddings; h_l: output of block l. MLP_l is taken after the down-projection, before the residual. m marks where
- * the two rows of a pair differ (pairs.c); MMD is in mmd.c. The ascent's derivative, -alpha / (S + L + 1), multiplies
- * the gradient of S, which is taken term by term; MMD's gradient enters at a tap on the MLP's output.
- * alpha weighs the ascent and beta the noise, as in the released code; the paper's formula has them the other way
- * round. The authors train with Adam at 2e-5 (twice as much hurts), batch 4 to 8, one epoch, cosine after 10% warm-up,
- * 256 tokens; alpha, beta and the rate are to be searched per model. Freezing early layers destroys the effect.
+ * the two rows of a pair differ (pairs.c); MMD is in mmd.c. head is the model's own, with its soft cap (Gemma 2). The
+ * ascent's derivative, -alpha / (S + L + 1), multiplies the gradient of S, which is taken term by term; MMD's gradient
+ * enters at a tap on the MLP's output. alpha weighs the ascent and beta the noise, as in the released code; the paper's
+ * formula has them the other way round. The authors train with Adam at 2e-5 (twice as much hurts), batch 4 to 8, one
+ * epoch, cosine after 10% warm-up, 256 tokens; alpha, beta and the rate are to be searched per model. Freezing early
+ * layers destroys the effect.
  *
  * Modes: `correct` masks targets alone, and its last lens term is the final logits' cross-entropy once more; `compat`
  * does what the released code does: its last hidden state comes normed from the framework and is normed twice.
