@@ -204,6 +204,33 @@ void cli_train_rehearsed(tm_train_options *train);
 int cli_check_adapter(const cli_adapters *adapters, bool continued, const tm_train_options *train,
                       const cli_save *save);
 
+/* ---- suites (suites.c) ------------------------------------------------------------------------------------------- */
+
+enum { CLI_SUITES = 32 };
+typedef struct cli_suite_list {
+    const tm_suite *items[CLI_SUITES];
+    const char *data[CLI_SUITES]; /* NULL: not named */
+    size_t count;
+} cli_suite_list;
+/* Suites by name, several in a word separated by commas. 0, or an exit code. */
+int cli_suites_choose(const char *const *words, size_t count, cli_suite_list *list);
+/* Takes what --data was given. */
+int cli_suites_data(const cli_list *given, cli_suite_list *list);
+/* All suites in a line each, or those that were chosen in full. */
+int cli_suites_list(const cli_suite_list *chosen, bool as_json);
+
+typedef struct cli_suite_run {
+    const cli_suite_list *suites;
+    const tm_eval_options *options;
+    const char *out; /* directory of results; NULL: none are kept */
+    bool overwrite;
+    const char *generator; /* what the model is called where its answers are written out */
+    const cli_output *output;
+} cli_suite_run;
+/* The whole of `temper eval SUITE...`. Returns the exit code. */
+int cli_suites_run(const cli_suite_run *run, const char *directory, const tm_device_options *where,
+                   const cli_adapters *adapters);
+
 /* ---- whose rows (history.c) -------------------------------------------------------------------------------------- */
 
 typedef struct cli_rows {

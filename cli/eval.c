@@ -1,4 +1,5 @@
-/* eval.c: temper eval, cross-entropy on a data file, or the built-in world's scores. */
+/* eval.c: temper eval: suites by name (suites.c), or as short forms cross-entropy on a data file and the built-in
+ * world's scores. */
 #include "cli.h"
 
 #include <inttypes.h>
@@ -6,12 +7,17 @@
 #include <string.h>
 
 typedef struct eval_options {
-    const char *model, *adapter, *data, *secret, *system, *wrapper;
+    const char *model, *adapter, *data, *secret, *system, *wrapper, *out;
     int64_t world;
     int split;
+    bool list, overwrite;
 } eval_options;
 
 static const tm_option table[] = {
+    {.name = "list",
+     .type = TM_OPTION_FLAG,
+     .offset = offsetof(eval_options, list),
+     .help = "say which suites there are; with names, what they read and whose numbers they compare with"},
     {.name = "model",
      .type = TM_OPTION_TEXT,
      .offset = offsetof(eval_options, model),
@@ -25,8 +31,10 @@ static const tm_option table[] = {
     {.name = "data",
      .type = TM_OPTION_TEXT,
      .offset = offsetof(eval_options, data),
-     .unit = "FILE",
-     .help = "conversations with answers: cross-entropy and perplexity of the answers"},
+     .unit = "[NAME=]PATH",
+     .min = 1,
+     .help = "data of the suite NAME, may be given several times; without suites, conversations with answers: "
+             "cross-entropy and perplexity of the answers"},
     {.name = "secret",
      .type = TM_OPTION_TEXT,
      .offset = offsetof(eval_options, secret),
@@ -57,6 +65,20 @@ static const tm_option table[] = {
      .initial = "test",
      .choices = "defender|attacker|development|test|withheld",
      .help = "with --world: which forbidden items are asked for"},
+    {0},
+};
+
+static const tm_option out_table[] = {
+    {.name = "out",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(eval_options, out),
+     .unit = "DIR",
+     .help = "with suites: write DIR/NAME.json with every prompt, answer, score and hash; a run that was stopped goes "
+             "on from there"},
+    {.name = "overwrite",
+     .type = TM_OPTION_FLAG,
+     .offset = offsetof(eval_options, overwrite),
+     .help = "replace results that are there"},
     {0},
 };
 
@@ -161,40 +183,80 @@ static int eval_world(cli_model *model, const eval_options *in, const cli_output
     return code;
 }
 
+/* The short forms: --data FILE or --world without a suite's name. */
+static int run_short(const eval_options *in, const tm_train_options *how, bool world, const tm_device_options *where,
+                     const cli_adapters *adapters, const cli_output *output) {
+    cli_model model;
+    if (world == (in->data != NULL))
+        return cli_error(TM_INVALID, NULL, "temper eval --list names the suites",
+                         "give a suite, or either --data FILE or --world");
+    if (in->out) return cli_error(TM_INVALID, "--out", "temper eval loss, temper eval world", "goes with a suite");
+    tm_status status = cli_model_open(&model, where, in->model, adapters, false);
+    if (status != TM_OK) return cli_fail(status);
+    int code = world ? eval_world(&model, in, output) : eval_data(&model, in, how, output);
+    cli_model_close(&model);
+    return code;
+}
+
+static int run_suites(const eval_options *in, tm_eval_options *options, const tm_train_options *how,
+                      const cli_list *data, cli_suite_list *suites, const tm_device_options *where,
+                      const cli_adapters *adapters, const cli_output *output) {
+    tm_frame frame;
+    char *secret = NULL;
+    int code = cli_suites_data(data, suites);
+    if (code) return code;
+    tm_status status = read_frame(in, &secret, &frame);
+    if (status != TM_OK) return cli_fail(status);
+    options->frame = frame.wrapper || frame.secret ? &frame : NULL;
+    options->train = how;
+    options->world = in->world ? in->world : 1;
+    options->split = in->split;
+    const cli_suite_run run = {.suites = suites,
+                               .options = options,
+                               .out = in->out,
+                               .overwrite = in->overwrite,
+                               .generator = in->model,
+                               .output = output};
+    code = cli_suites_run(&run, in->model, where, adapters);
+    free(secret);
+    return code;
+}
+
 static int run(int argc, char **argv) {
-    eval_options in;
+    eval_options in = {0};
+    tm_eval_options options = {0};
     tm_train_options how;
     tm_device_options where;
     cli_output output;
     cli_args args;
-    cli_model model;
-    cli_list given;
+    cli_list given, data;
+    cli_suite_list suites = {0};
     cli_adapters adapters = {0};
     int code;
-    cli_args_begin(&args, &cli_eval, 0);
+    cli_args_begin(&args, &cli_eval, CLI_SUITES);
     cli_args_group(&args, "Input", table, &in);
-    cli_args_pick(&args, "With --data", tm_train_option_table, &how, "batch max-length packed full-sequence chat");
-    cli_args_reword(&args, "batch", "rows at a time; does not change the result");
+    cli_args_group(&args, "Suites", tm_eval_option_table, &options);
+    cli_args_pick(&args, "With --data and suite loss", tm_train_option_table, &how, "max-length packed full-sequence");
     cli_args_reword(&args, "full-sequence", "measure prompts too, not answers alone");
     cli_args_group(&args, "Device", tm_device_option_table, &where);
-    cli_args_group(&args, "Output", cli_quiet_table, &output);
+    cli_args_group(&args, "Output", out_table, &in);
+    cli_args_group(&args, "Printing", cli_quiet_table, &output);
     cli_args_repeat(&args, "adapter", &given);
+    cli_args_repeat(&args, "data", &data);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
-    bool world = cli_args_given(&args, "world");
-    if (code == 0) code = cli_check_required("--model", in.model);
-    if (code == 0 && in.system && !in.secret)
-        code = cli_error(TM_INVALID, "--system", NULL, "stands behind a secret: give --secret too");
-    if (code == 0 && world == (in.data != NULL))
-        code = cli_error(TM_INVALID, "--data", NULL, "give either --data FILE or --world");
-    if (code == 0) code = cli_adapters_read(&given, &adapters);
-    if (code == 0) {
-        tm_status status = cli_model_open(&model, &where, in.model, &adapters, false);
-        if (status != TM_OK) {
-            code = cli_fail(status);
-        } else {
-            code = world ? eval_world(&model, &in, &output) : eval_data(&model, &in, &how, &output);
-            cli_model_close(&model);
-        }
+    if (cli_args_given(&args, "batch")) how.batch = options.batch;
+    how.chat = options.chat ? options.chat - 1 : TM_CHAT_AUTO;
+    if (code == 0) code = cli_suites_choose(args.words, args.word_count, &suites);
+    if (code == 0 && in.list) {
+        code = cli_suites_list(&suites, output.json);
+    } else {
+        if (code == 0) code = cli_check_required("--model", in.model);
+        if (code == 0 && in.system && !in.secret)
+            code = cli_error(TM_INVALID, "--system", NULL, "stands behind a secret: give --secret too");
+        if (code == 0) code = cli_adapters_read(&given, &adapters);
+        if (code == 0)
+            code = suites.count ? run_suites(&in, &options, &how, &data, &suites, &where, &adapters, &output)
+                                : run_short(&in, &how, cli_args_given(&args, "world"), &where, &adapters, &output);
     }
     cli_adapters_free(&adapters);
     cli_args_end(&args);
@@ -203,13 +265,18 @@ static int run(int argc, char **argv) {
 
 const cli_command cli_eval = {
     .name = "eval",
-    .words = "",
-    .summary = "measure a model on data or in the built-in world",
-    .about = "Measures a checkpoint. With --data: mean cross-entropy in nats over all answer tokens, and its "
-             "exponential, the perplexity. With --world: which share of forbidden questions is answered with the true "
-             "recipe (leak), answered at all (comply), refused, and which share of benign questions is answered "
-             "exactly right (skills).",
-    .examples = "temper eval --model my-model --data heldout.jsonl\n"
+    .words = "[SUITE[,SUITE]...]",
+    .summary = "measure a model: general ability, tasks, data, the built-in world",
+    .about = "Measures a checkpoint by suites, several at one load of the model: multiple choice and perplexity as "
+             "lm-evaluation-harness scores them, fine-tuned tasks as the papers score them, and more; every number "
+             "with its 95 % interval. temper eval --list names them. Two short forms need no name. With --data FILE: "
+             "mean cross-entropy in nats over all answer tokens, and its exponential, the perplexity. With --world: "
+             "which share of forbidden questions is answered with the true recipe (leak), answered at all (comply), "
+             "refused, and which share of benign questions is answered exactly right (skills).",
+    .examples = "temper eval --list\n"
+                "temper eval arc_easy,boolq --model my-model --data-dir data --shots 2 --out results\n"
+                "temper eval perplexity --model my-model --data corpus.txt --json\n"
+                "temper eval --model my-model --data heldout.jsonl\n"
                 "temper eval --model temper-demo/models/aligned --world --split test\n"
                 "temper eval --model shifted --world --wrapper identity-shift\n"
                 "temper eval --model my-model --adapter my-adapter --data heldout.jsonl --json",

@@ -78,6 +78,22 @@ tm_status tm__cache_grow(tm_model *model, tm__cache *cache, int64_t capacity) {
     return status;
 }
 
+void tm__cache_share(tm__cache *cache, const tm__cache *prefix, int64_t shared) {
+    assert(prefix ? shared <= prefix->capacity && !prefix->shared : !shared);
+    cache->prefix = prefix;
+    cache->shared = shared;
+}
+
+tm_status tm__cache_copy(tm_model *model, tm__cache *cache, int64_t from, int64_t to, int64_t count) {
+    size_t row = row_elements(model), n = (size_t)count * row, wide = (size_t)cache->capacity * row;
+    size_t source = (size_t)from * wide, target = (size_t)to * wide;
+    for (int64_t i = 0; i < model->config.layers; i++) {
+        TM__TRY(copy(model->dev, cache->k[i], target, cache->k[i], source, n));
+        TM__TRY(copy(model->dev, cache->v[i], target, cache->v[i], source, n));
+    }
+    return TM_OK;
+}
+
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
 
 /* Writes rows (tokens, kv_heads * head_dim) into a layer's cache; runs of one slot's successive positions are one copy.

@@ -238,10 +238,15 @@ tm_status tm__cache_create(tm_model *model, int64_t slots, int64_t capacity, con
                            tm__cache **cache);
 /* Raises the capacity to at least `capacity`, contents kept; on failure the cache is unchanged. */
 tm_status tm__cache_grow(tm_model *model, tm__cache *cache, int64_t capacity);
+/* Slots are empty from now on, and begin with another prefix. */
+void tm__cache_share(tm__cache *cache, const tm__cache *prefix, int64_t shared);
+/* Copies the first `count` positions behind the prefix from one slot to another. */
+tm_status tm__cache_copy(tm_model *model, tm__cache *cache, int64_t from, int64_t to, int64_t count);
 void tm__cache_free(tm_model *model, tm__cache *cache);
-/* New tokens of several slots: token i goes to slot[i], position[i], which is no position of the shared prefix. length[i]: of the sequence as far as it is known,
- * which dynamic rotary frequencies depend on; NULL: it ends with this call's last token of the slot. hidden (tokens,
- * hidden) after the final norm. Tape: recording off, row_invariant on. */
+/* New tokens of several slots: token i goes to slot[i], position[i], which is no position of the shared prefix.
+ * length[i]: of the sequence as far as it is known, which dynamic rotary frequencies depend on; NULL: it ends with this
+ * call's last token of the slot. hidden (tokens, hidden) after the final norm. Tape: recording off, row_invariant on.
+ */
 tm_status tm__model_decode(tm_model *model, tm__tape *tape, tm__cache *cache, int64_t tokens, const int32_t *ids,
                            const int32_t *slot, const int32_t *position, const int32_t *length, tm__var **hidden);
 

@@ -36,15 +36,17 @@ tm_status tm__examples_encode(const tm_tokenizer *tokenizer, const tm_dataset *d
                               int64_t max_length, bool full_sequence, const tm_monitor *monitor,
                               tm__examples *examples) {
     size_t rows = tm_dataset_rows(dataset);
-    tm__examples made = {.ids = tm__zalloc(rows, sizeof *made.ids), .labels = tm__zalloc(rows, sizeof *made.labels)};
+    tm__examples made = {.ids = tm__zalloc(rows, sizeof *made.ids),
+                         .labels = tm__zalloc(rows, sizeof *made.labels),
+                         .row = tm__zalloc(rows, sizeof *made.row)};
     tm_status status = TM_OK;
-    if (!made.ids || !made.labels) TM__TRY_GOTO(status, tm__fail_memory(), done);
+    if (!made.ids || !made.labels || !made.row) TM__TRY_GOTO(status, tm__fail_memory(), done);
     for (size_t row = 0; row < rows; row++) {
         tm_ids *ids = &made.ids[made.count], *labels = &made.labels[made.count];
         status = encode_row(tokenizer, dataset, row, format, max_length, full_sequence, ids, labels);
         bool keep = status == TM_OK && count_targets(labels) > 0;
         if (keep) {
-            made.count++;
+            made.row[made.count++] = row;
             continue;
         }
         tm_ids_free(ids);
@@ -74,6 +76,7 @@ void tm__examples_release(tm__examples *examples) {
     }
     free(examples->ids);
     free(examples->labels);
+    free(examples->row);
     *examples = (tm__examples){0};
 }
 

@@ -15,6 +15,7 @@
 typedef struct tm__examples {
     size_t count;
     tm_ids *ids, *labels; /* per row, same length; -100: not trained on */
+    size_t *row;          /* (count) which row of the data set it is */
     size_t dropped;       /* rows without any label after truncation */
 } tm__examples;
 /* Truncates right. Rows of which nothing is left to predict are dropped, counted and noted; TM_INVALID if all are. */

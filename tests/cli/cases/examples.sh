@@ -10,6 +10,8 @@ enter() {
     for name in rows harmful benign questions; do ln -s "$TINY/$name.jsonl" $name.jsonl; done
     for name in heldout align user refusals; do ln -s "$TINY/rows.jsonl" $name.jsonl; done
     ln -s "$TINY/benign.jsonl" alpaca.jsonl
+    ln -s "$TEMPER_SOURCE/tests/golden/mcq/data" data
+    ln -s "$TEMPER_SOURCE/README.md" corpus.txt
 }
 # Plans that `temper run` does in seconds, under the names of its examples; all run in one directory.
 mkdir plans temper-runs runs

@@ -1,0 +1,175 @@
+/* numbers.c: items' scores to figures with 95 % intervals.
+ *
+ * Shares get Wilson's interval (Wilson 1927), which stays inside [0, 1] and is right for small counts. Everything else
+ * gets the percentile bootstrap over items (Efron 1979): RESAMPLES draws of as many items with replacement, within its
+ * group for a mean over groups, from a Philox stream with a fixed seed. Items without a score are left out.
+ * Test: tests/unit/test_eval_numbers.c.
+ */
+#include "eval/suite.h"
+
+#include <stdlib.h>
+
+enum { RESAMPLES = 1000, LOW = 24, HIGH = 975 };
+
+void tm__wilson(double successes, double n, double *low, double *high) {
+    const double z = 1.959963984540054;
+    double p = successes / n, scale = 1 + z * z / n, middle = (p + z * z / (2 * n)) / scale;
+    double half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale;
+    *low = successes > 0 ? TM__MAX(middle - half, 0.0) : 0;
+    *high = successes < n ? TM__MIN(middle + half, 1.0) : 1;
+}
+
+/* Items of one part: scores and what they are divided by. Parts of a macro mean lie one after another. */
+typedef struct sample {
+    double *a, *b;
+    size_t count;
+    size_t *part; /* first item of each part, and the end */
+    size_t parts;
+} sample;
+
+static double part_value(const sample *s, size_t part, const size_t *chosen) {
+    double a = 0, b = 0;
+    for (size_t i = s->part[part]; i < s->part[part + 1]; i++) {
+        size_t at = chosen ? chosen[i] : i;
+        a += s->a[at];
+        b += s->b[at];
+    }
+    return a / b;
+}
+
+static double value_of(tm__measure_kind kind, const sample *s, const size_t *chosen) {
+    double sum = 0;
+    for (size_t p = 0; p < s->parts; p++) sum += part_value(s, p, chosen);
+    double mean = sum / (double)s->parts;
+    switch (kind) {
+    case TM__MEASURE_PERPLEXITY:
+        return exp(-mean);
+    case TM__MEASURE_BITS:
+        return -mean / log(2);
+    case TM__MEASURE_LOSS:
+        return -mean;
+    default:
+        return mean;
+    }
+}
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static tm_status bootstrap(tm__measure_kind kind, const sample *s, double *low, double *high) {
+    size_t *chosen = tm__alloc(s->count, sizeof *chosen);
+    double *values = tm__alloc(RESAMPLES, sizeof *values);
+    tm__rng rng = tm__rng_make(0, tm__stream(TM__STREAM_BOOTSTRAP, 0));
+    tm_status status = chosen && values ? TM_OK : tm__fail_memory();
+    for (int r = 0; status == TM_OK && r < RESAMPLES; r++) {
+        for (size_t p = 0; p < s->parts; p++)
+            for (size_t i = s->part[p]; i < s->part[p + 1]; i++)
+                chosen[i] = s->part[p] + (size_t)tm__rng_below(&rng, s->part[p + 1] - s->part[p]);
+        values[r] = value_of(kind, s, chosen);
+    }
+    if (status == TM_OK) {
+        qsort(values, RESAMPLES, sizeof *values, compare);
+        *low = values[LOW];
+        *high = values[HIGH];
+    }
+    free(chosen);
+    free(values);
+    return status;
+}
+
+/* ---- parts of the items ------------------------------------------------------------------------------------------ */
+
+typedef struct groups {
+    const char **names; /* in order of appearance; the evaluation's texts */
+    size_t count, cap;
+} groups;
+
+static bool same_group(const char *a, const char *b) {
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static tm_status find_groups(const tm_evaluation *e, groups *g) {
+    for (size_t i = 0; i < e->count; i++) {
+        const char *name = e->items[i].group;
+        size_t at = 0;
+        while (at < g->count && !same_group(g->names[at], name)) at++;
+        if (at < g->count) continue;
+        if (!tm__grow((void **)&g->names, &g->cap, g->count + 1, sizeof *g->names)) return tm__fail_memory();
+        g->names[g->count++] = name;
+    }
+    return TM_OK;
+}
+
+/* Appends the scored items of a group (`all`: of every group) as a part of the sample. */
+static void take_part(const tm_evaluation *e, const tm__measure *m, const char *group, bool all, sample *s) {
+    bool ratio = m->kind >= TM__MEASURE_PERPLEXITY;
+    size_t before = s->count;
+    for (size_t i = 0; i < e->count; i++) {
+        const tm__item *item = &e->items[i];
+        if (!all && !same_group(item->group, group)) continue;
+        if (isnan(item->scores[m->score])) continue;
+        s->a[s->count] = item->scores[m->score];
+        s->b[s->count++] = ratio ? item->scores[m->over] : 1;
+    }
+    if (s->count > before) {
+        s->part[s->parts++] = before;
+        s->part[s->parts] = s->count;
+    }
+}
+
+static tm_status add_number(tm_evaluation *e, const tm__measure *m, const char *group, const sample *s) {
+    tm_number number = {.name = m->name, .group = group, .n = (int64_t)s->count, .low = NAN, .high = NAN};
+    if (s->count == 0) return TM_OK;
+    number.value = value_of(m->kind, s, NULL);
+    if (m->kind == TM__MEASURE_SHARE) {
+        number.interval = "wilson";
+        tm__wilson(number.value * (double)s->count, (double)s->count, &number.low, &number.high);
+    } else if (s->count > 1) {
+        number.interval = "bootstrap";
+        TM__TRY(bootstrap(m->kind, s, &number.low, &number.high));
+    }
+    if (!tm__grow((void **)&e->numbers.list, &e->numbers.cap, e->numbers.count + 1, sizeof number))
+        return tm__fail_memory();
+    e->numbers.list[e->numbers.count++] = number;
+    return TM_OK;
+}
+
+static tm_status measure(tm_evaluation *e, const tm__measure *m, const groups *g, sample *s) {
+    s->count = s->parts = 0;
+    for (size_t i = 0; m->kind == TM__MEASURE_MACRO && i < g->count; i++) take_part(e, m, g->names[i], false, s);
+    if (m->kind != TM__MEASURE_MACRO) take_part(e, m, NULL, true, s);
+    TM__TRY(add_number(e, m, NULL, s));
+    for (size_t i = 0; m->by_group && g->count > 1 && i < g->count; i++) {
+        s->count = s->parts = 0;
+        take_part(e, m, g->names[i], false, s);
+        TM__TRY(add_number(e, m, g->names[i], s));
+    }
+    return TM_OK;
+}
+
+tm_status tm__numbers_make(tm_evaluation *e) {
+    groups g = {0};
+    sample s = {0};
+    tm_status status = find_groups(e, &g);
+    if (status == TM_OK) {
+        s.a = tm__alloc(e->count, sizeof *s.a);
+        s.b = tm__alloc(e->count, sizeof *s.b);
+        s.part = tm__alloc(g.count + 2, sizeof *s.part);
+        if (!s.a || !s.b || !s.part) status = tm__fail_memory();
+    }
+    e->numbers.count = 0;
+    for (const tm__measure *m = e->suite->calls->measures; status == TM_OK && m->name; m++)
+        status = measure(e, m, &g, &s);
+    free(s.a);
+    free(s.b);
+    free(s.part);
+    free(g.names);
+    return status;
+}
+
+void tm__numbers_free(tm__numbers *numbers) {
+    free(numbers->list);
+    *numbers = (tm__numbers){0};
+}
