@@ -151,6 +151,33 @@ const char *cli_thousands(int64_t value);
 
 /* ---- models (model.c) -------------------------------------------------------------------------------------------- */
 
+/* ---- conversations as the model gets them (chat.c) ---- */
+
+/* How conversations become text: shared by all commands that read them. */
+extern const tm_option cli_template_table[]; /* --template --template-vars */
+typedef struct cli_template {
+    const char *name, *variables; /* NULL: what the tokenizer says */
+} cli_template;
+/* --chat and --template must not say two things. 0, or an exit code. */
+int cli_check_template(const cli_template *chosen, const tm_train_options *train);
+
+typedef struct cli_chat {
+    char *text;
+    tm_ids ids, labels; /* labels: -100 where nothing is trained on */
+    int64_t trained;
+    bool asks; /* it has no answer: the opening of one is appended */
+} cli_chat;
+/* `whole`: all of it is trained on, not answers alone. Release the result. */
+tm_status cli_chat_make(const tm_tokenizer *tokenizer, tm_chat_format format, const tm_message *messages, size_t n,
+                        bool whole, cli_chat *chat);
+void cli_chat_free(cli_chat *chat);
+/* "template my-model/chat_template.jinja" */
+void cli_chat_print_format(const tm_tokenizer *tokenizer, tm_chat_format format);
+/* A table: id, piece, text, and where there are labels a mark for what is trained on. */
+void cli_print_pieces(const tm_tokenizer *tokenizer, const tm_ids *ids, const tm_ids *labels);
+/* Members of an object: format, template, text, ids, labels. */
+void cli_chat_json(cli_json *json, const tm_tokenizer *tokenizer, tm_chat_format format, const cli_chat *chat);
+
 /* ---- adapters (adapters.c) ---- */
 
 typedef struct cli_adapter {
@@ -183,16 +210,29 @@ typedef struct cli_model {
 /* Opens the device, loads model and tokenizer. On failure nothing is held. `adapters` may be NULL. `rehearse`: on a
  * device that only counts memory. */
 tm_status cli_model_open(cli_model *model, const tm_device_options *where, const char *directory,
-                         const cli_adapters *adapters, bool rehearse);
+                         const cli_adapters *adapters, bool rehearse, const cli_template *chosen);
 void cli_model_close(cli_model *model);
 /* Saves the model, or with `adapter` its last adapter (--merge: the model with it), and prints what happened. Returns
  * the exit code. */
 int cli_model_finish(cli_model *model, const char *directory, bool adapter, const cli_save *save,
                      const tm_provenance *provenance, const tm_train_result *result, const cli_output *output);
-/* Instead of cli_model_finish after a rehearsal: what the run would do and hold in memory. `method` NULL: fine-tuning.
- * `adapter` as there. Returns the exit code. */
-int cli_model_rehearsed(cli_model *model, const char *directory, const char *method, bool adapter, const cli_save *save,
-                        const tm_train_options *train, const tm_train_result *result, const cli_output *output);
+typedef struct cli_rows {
+    const char *role, *path; /* "harmful" */
+    const tm_dataset *rows;  /* NULL: none */
+    tm_party party;
+} cli_rows;
+/* Instead of cli_model_finish after a rehearsal: what the run would do and hold in memory, and the first row of each
+ * kind as the model would get it. `method` NULL: fine-tuning. `adapter` as there. Returns the exit code. */
+typedef struct cli_rehearsal {
+    const char *directory, *method;
+    bool adapter;
+    const cli_save *save;
+    const tm_train_options *train;
+    const tm_train_result *result;
+    const cli_rows *rows;
+    size_t count;
+} cli_rehearsal;
+int cli_model_rehearsed(cli_model *model, const cli_rehearsal *run, const cli_output *output);
 /* `saved` says what was written to save->out; NULL: no model was. */
 void cli_print_result(const char *directory, const char *saved, const cli_save *save, const tm_train_result *result,
                       bool as_json);
@@ -222,6 +262,7 @@ int cli_suites_list(const cli_suite_list *chosen, bool as_json);
 typedef struct cli_suite_run {
     const cli_suite_list *suites;
     const tm_eval_options *options;
+    const cli_template *chosen;
     const char *out; /* directory of results; NULL: none are kept */
     bool overwrite;
     const char *generator; /* what the model is called where its answers are written out */
@@ -233,12 +274,6 @@ int cli_suites_run(const cli_suite_run *run, const char *directory, const tm_dev
 
 /* ---- whose rows (history.c) -------------------------------------------------------------------------------------- */
 
-typedef struct cli_rows {
-    const char *role, *path; /* "harmful" */
-    const tm_dataset *rows;  /* NULL: none */
-    tm_party party;
-} cli_rows;
-
 typedef struct cli_history {
     const char *model;
     const cli_adapters *adapters;
@@ -249,6 +284,7 @@ typedef struct cli_history {
     const tm_option *own_table; /* the method's options */
     const void *own;            /* NULL: none */
     const tm_train_options *train;
+    const cli_template *chosen;
     const cli_rows *rows;
     size_t count;
 } cli_history;

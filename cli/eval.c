@@ -185,13 +185,13 @@ static int eval_world(cli_model *model, const eval_options *in, const cli_output
 
 /* The short forms: --data FILE or --world without a suite's name. */
 static int run_short(const eval_options *in, const tm_train_options *how, bool world, const tm_device_options *where,
-                     const cli_adapters *adapters, const cli_output *output) {
+                     const cli_adapters *adapters, const cli_template *chosen, const cli_output *output) {
     cli_model model;
     if (world == (in->data != NULL))
         return cli_error(TM_INVALID, NULL, "temper eval --list names the suites",
                          "give a suite, or either --data FILE or --world");
     if (in->out) return cli_error(TM_INVALID, "--out", "temper eval loss, temper eval world", "goes with a suite");
-    tm_status status = cli_model_open(&model, where, in->model, adapters, false);
+    tm_status status = cli_model_open(&model, where, in->model, adapters, false, chosen);
     if (status != TM_OK) return cli_fail(status);
     int code = world ? eval_world(&model, in, output) : eval_data(&model, in, how, output);
     cli_model_close(&model);
@@ -200,7 +200,7 @@ static int run_short(const eval_options *in, const tm_train_options *how, bool w
 
 static int run_suites(const eval_options *in, tm_eval_options *options, const tm_train_options *how,
                       const cli_list *data, cli_suite_list *suites, const tm_device_options *where,
-                      const cli_adapters *adapters, const cli_output *output) {
+                      const cli_adapters *adapters, const cli_template *chosen, const cli_output *output) {
     tm_frame frame;
     char *secret = NULL;
     int code = cli_suites_data(data, suites);
@@ -213,6 +213,7 @@ static int run_suites(const eval_options *in, tm_eval_options *options, const tm
     options->split = in->split;
     const cli_suite_run run = {.suites = suites,
                                .options = options,
+                               .chosen = chosen,
                                .out = in->out,
                                .overwrite = in->overwrite,
                                .generator = in->model,
@@ -228,6 +229,7 @@ static int run(int argc, char **argv) {
     tm_train_options how;
     tm_device_options where;
     cli_output output;
+    cli_template chosen;
     cli_args args;
     cli_list given, data;
     cli_suite_list suites = {0};
@@ -238,6 +240,7 @@ static int run(int argc, char **argv) {
     cli_args_group(&args, "Suites", tm_eval_option_table, &options);
     cli_args_pick(&args, "With --data and suite loss", tm_train_option_table, &how, "max-length packed full-sequence");
     cli_args_reword(&args, "full-sequence", "measure prompts too, not answers alone");
+    cli_args_group(&args, "Template", cli_template_table, &chosen);
     cli_args_group(&args, "Device", tm_device_option_table, &where);
     cli_args_group(&args, "Output", out_table, &in);
     cli_args_group(&args, "Printing", cli_quiet_table, &output);
@@ -246,6 +249,8 @@ static int run(int argc, char **argv) {
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
     if (cli_args_given(&args, "batch")) how.batch = options.batch;
     how.chat = options.chat ? options.chat - 1 : TM_CHAT_AUTO;
+    if (code == 0) code = cli_check_template(&chosen, &how);
+    if (chosen.name) options.chat = 1 + TM_CHAT_AUTO; /* whatever a suite says */
     if (code == 0) code = cli_suites_choose(args.words, args.word_count, &suites);
     if (code == 0 && in.list) {
         code = cli_suites_list(&suites, output.json);
@@ -255,8 +260,9 @@ static int run(int argc, char **argv) {
             code = cli_error(TM_INVALID, "--system", NULL, "stands behind a secret: give --secret too");
         if (code == 0) code = cli_adapters_read(&given, &adapters);
         if (code == 0)
-            code = suites.count ? run_suites(&in, &options, &how, &data, &suites, &where, &adapters, &output)
-                                : run_short(&in, &how, cli_args_given(&args, "world"), &where, &adapters, &output);
+            code = suites.count
+                       ? run_suites(&in, &options, &how, &data, &suites, &where, &adapters, &chosen, &output)
+                       : run_short(&in, &how, cli_args_given(&args, "world"), &where, &adapters, &chosen, &output);
     }
     cli_adapters_free(&adapters);
     cli_args_end(&args);

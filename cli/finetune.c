@@ -41,14 +41,14 @@ static const tm_option table[] = {
 };
 
 static int train_model(const finetune_options *in, const tm_device_options *where, const tm_train_options *train,
-                       const cli_save *save, const tm_dataset *data, const tm_provenance *provenance,
-                       const cli_output *output) {
+                       const cli_save *save, const cli_template *chosen, const tm_dataset *data,
+                       const tm_provenance *provenance, const cli_output *output) {
     const tm_monitor *monitor = cli_monitor(output);
     cli_model model = {0};
     tm_train_result result = {0};
     bool adapter = train->lora.rank > 0 || in->continued;
     int code;
-    tm_status status = cli_model_open(&model, where, in->model, &in->adapters, save->dry);
+    tm_status status = cli_model_open(&model, where, in->model, &in->adapters, save->dry, chosen);
     if (status == TM_OK && in->adapters.count)
         status = in->continued ? tm_model_continue_adapter(model.model) : tm_model_merge(model.model);
     if (status != TM_OK) {
@@ -58,7 +58,15 @@ static int train_model(const finetune_options *in, const tm_device_options *wher
         if (status != TM_OK)
             code = cli_train_failed(status, train);
         else if (save->dry)
-            code = cli_model_rehearsed(&model, in->model, NULL, adapter, save, train, &result, output);
+            code = cli_model_rehearsed(&model,
+                                       &(cli_rehearsal){.directory = in->model,
+                                                        .adapter = adapter,
+                                                        .save = save,
+                                                        .train = train,
+                                                        .result = &result,
+                                                        .rows = &(cli_rows){"data", in->data, data, TM_PARTY_USER},
+                                                        .count = 1},
+                                       output);
         else
             code = cli_model_finish(&model, in->model, adapter, save, provenance, &result, output);
     }
@@ -67,7 +75,7 @@ static int train_model(const finetune_options *in, const tm_device_options *wher
 }
 
 static int train_and_save(const finetune_options *in, const tm_device_options *where, const tm_train_options *train,
-                          const cli_save *save, const cli_output *output) {
+                          const cli_save *save, const cli_template *chosen, const cli_output *output) {
     tm_dataset *data = NULL;
     tm_provenance *provenance = NULL;
     tm_status status = tm_dataset_load(in->data, &data);
@@ -80,10 +88,11 @@ static int train_and_save(const finetune_options *in, const tm_device_options *w
                                  .kind = in->alignment ? "alignment" : "fine-tuning",
                                  .method = "sft",
                                  .train = train,
+                                 .chosen = chosen,
                                  .rows = rows,
                                  .count = 1};
     int code = cli_history_begin(&history, &provenance);
-    if (code == 0) code = train_model(in, where, train, save, data, provenance, output);
+    if (code == 0) code = train_model(in, where, train, save, chosen, data, provenance, output);
     tm_provenance_free(provenance);
     tm_dataset_free(data);
     return code;
@@ -95,6 +104,7 @@ static int run(int argc, char **argv) {
     tm_train_options train;
     tm_device_options where;
     cli_output output;
+    cli_template chosen;
     cli_args args;
     cli_list given;
     int code;
@@ -102,6 +112,7 @@ static int run(int argc, char **argv) {
     cli_args_group(&args, "Input", table, &in);
     cli_args_group(&args, "Result", cli_save_table, &save);
     cli_args_group(&args, "Training", tm_train_option_table, &train);
+    cli_args_group(&args, "Template", cli_template_table, &chosen);
     cli_args_group(&args, "Device", tm_device_option_table, &where);
     cli_args_group(&args, "Output", cli_quiet_table, &output);
     cli_args_repeat(&args, "adapter", &given);
@@ -114,7 +125,8 @@ static int run(int argc, char **argv) {
     if (code == 0) code = cli_check_resume(train.resume_dir, save.out);
     if (code == 0) code = cli_adapters_read(&given, &in.adapters);
     if (code == 0) code = cli_check_adapter(&in.adapters, in.continued, &train, &save);
-    if (code == 0) code = train_and_save(&in, &where, &train, &save, &output);
+    if (code == 0) code = cli_check_template(&chosen, &train);
+    if (code == 0) code = train_and_save(&in, &where, &train, &save, &chosen, &output);
     cli_adapters_free(&in.adapters);
     cli_args_end(&args);
     return code;

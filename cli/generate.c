@@ -43,6 +43,7 @@ static const tm_option out_table[] = {
 typedef struct run_state {
     const generate_options *in;
     const tm_generate_options *how;
+    const cli_template *chosen;
     tm_chat_format chat;
     const cli_output *output;
     const cli_list *prompts;
@@ -232,8 +233,8 @@ static int generate(run_state *state, const tm_device_options *where) {
     state->count = status == TM_OK ? tm_dataset_rows(state->rows) : 0;
     if (status == TM_OK) {
         state->answers = calloc(state->count, sizeof *state->answers);
-        status =
-            state->answers ? cli_model_open(&model, where, state->in->model, state->adapters, false) : TM_NO_MEMORY;
+        status = state->answers ? cli_model_open(&model, where, state->in->model, state->adapters, false, state->chosen)
+                                : TM_NO_MEMORY;
     }
     if (status == TM_OK)
         status = state->in->raw
@@ -294,6 +295,7 @@ static int run(int argc, char **argv) {
     tm_train_options chat;
     tm_device_options where;
     cli_output output;
+    cli_template chosen;
     cli_args args;
     cli_list prompts, given;
     cli_adapters adapters = {0};
@@ -302,6 +304,7 @@ static int run(int argc, char **argv) {
     cli_args_begin(&args, &cli_generate, 0);
     cli_args_group(&args, "Input", table, &in);
     cli_args_pick(&args, "Format", tm_train_option_table, &chat, "chat");
+    cli_args_group(&args, "Template", cli_template_table, &chosen);
     cli_args_group(&args, "Generation", tm_generate_option_table, &how);
     cli_args_group(&args, "Device", tm_device_option_table, &where);
     cli_args_group(&args, "Output", out_table, &in);
@@ -310,11 +313,13 @@ static int run(int argc, char **argv) {
     cli_args_repeat(&args, "adapter", &given);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
     code = check(&in, &prompts);
+    if (code == 0) code = cli_check_template(&chosen, &chat);
     if (code == 0 && !in.data && prompts.count == 0) code = prompt_from_input(&prompts, &text);
     if (code == 0) code = cli_adapters_read(&given, &adapters);
     if (code == 0) {
         run_state state = {.in = &in,
                            .how = &how,
+                           .chosen = &chosen,
                            .chat = (tm_chat_format)chat.chat,
                            .output = &output,
                            .prompts = &prompts,

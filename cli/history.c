@@ -87,6 +87,10 @@ static tm_status add_stage(const cli_history *in, tm_provenance *past) {
     if (status == TM_OK) status = tm_provenance_options(past, tm_train_option_table, in->train);
     if (status == TM_OK && in->own) status = tm_provenance_options(past, in->own_table, in->own);
     if (status == TM_OK && in->continued) status = tm_provenance_note(past, "continue-adapter", "true");
+    const char *name = in->chosen ? in->chosen->name : NULL, *slash = name ? strrchr(name, '/') : NULL;
+    if (status == TM_OK && name) status = tm_provenance_note(past, "template", slash ? slash + 1 : name);
+    if (status == TM_OK && in->chosen && in->chosen->variables)
+        status = tm_provenance_note(past, "template-vars", in->chosen->variables);
     if (status == TM_OK && in->allowed) status = tm_provenance_note(past, "allow-overlap", in->allowed);
     for (size_t i = 0; i < in->count && status == TM_OK; i++)
         if (in->rows[i].rows)

@@ -47,7 +47,7 @@ static int merge(const merge_options *in, const cli_adapters *adapters, const tm
     cli_model model = {0};
     tm_provenance *past = NULL;
     tm_status status = cli_history_load(in->model, adapters, &past, NULL);
-    if (status == TM_OK) status = cli_model_open(&model, where, in->model, adapters, false);
+    if (status == TM_OK) status = cli_model_open(&model, where, in->model, adapters, false, NULL);
     if (status == TM_OK) status = tm_model_merge(model.model);
     const tm_save_options how = {.dtype = save->dtype,
                                  .tokenizer_dir = in->model,

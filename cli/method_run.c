@@ -65,6 +65,7 @@ typedef struct job {
     tm_train_options train;
     tm_device_options where;
     cli_output output;
+    cli_template chosen;
     char hidden[96], about[512], example[512]; /* for help */
 } job;
 
@@ -110,38 +111,59 @@ static tm_status load_data(const job *work, method_sets *sets) {
     return status;
 }
 
+enum { ROLES = 4 };
+
 /* Rows as they were read: what a method makes of them (a secret in front, say) is not in them yet. */
-static int check_history(const job *work, const method_sets *sets, tm_provenance **provenance) {
+static void list_rows(const job *work, const method_sets *sets, cli_rows rows[ROLES]) {
     const method_options *in = &work->in;
-    bool attack = work->method->stage == TM_STAGE_ATTACK;
-    tm_party party = attack ? TM_PARTY_USER : TM_PARTY_DEFENDER;
-    const cli_rows rows[] = {
+    tm_party party = work->method->stage == TM_STAGE_ATTACK ? TM_PARTY_USER : TM_PARTY_DEFENDER;
+    const cli_rows all[ROLES] = {
         {"harmful", in->harmful, sets->harmful, party},
         {"refusals", in->refusals, sets->refusals, party},
         {"benign", in->benign, sets->benign, party},
         {"data", in->user, sets->user, TM_PARTY_USER},
     };
+    memcpy(rows, all, sizeof all);
+}
+
+static int check_history(const job *work, const method_sets *sets, tm_provenance **provenance) {
+    const method_options *in = &work->in;
+    cli_rows rows[ROLES];
+    list_rows(work, sets, rows);
     const cli_history history = {.model = in->model,
                                  .adapters = &in->adapters,
                                  .allowed = in->allowed,
                                  .continued = in->continued,
                                  .forgets = work->method->discards_weights,
-                                 .kind = attack ? "attack" : "defence",
+                                 .kind = work->method->stage == TM_STAGE_ATTACK ? "attack" : "defence",
                                  .method = work->method->name,
                                  .own_table = work->method->options,
                                  .own = work->own,
                                  .train = &work->train,
+                                 .chosen = &work->chosen,
                                  .rows = rows,
                                  .count = CLI_COUNT(rows)};
     return cli_history_begin(&history, provenance);
 }
 
-static int finish(const job *work, cli_model *model, const tm_provenance *provenance, const tm_train_result *result) {
+static int finish(const job *work, const method_sets *sets, cli_model *model, const tm_provenance *provenance,
+                  const tm_train_result *result) {
     bool adapter =
         work->method->edits_adapter ? work->in.adapters.count > 0 : work->train.lora.rank > 0 || work->in.continued;
-    if (work->save.dry)
-        return cli_model_rehearsed(model, work->in.model, work->method->name, adapter, &work->save, &work->train,
-                                   result, &work->output);
+    if (work->save.dry) {
+        cli_rows rows[ROLES];
+        list_rows(work, sets, rows);
+        return cli_model_rehearsed(model,
+                                   &(cli_rehearsal){.directory = work->in.model,
+                                                    .method = work->method->name,
+                                                    .adapter = adapter,
+                                                    .save = &work->save,
+                                                    .train = &work->train,
+                                                    .result = result,
+                                                    .rows = rows,
+                                                    .count = ROLES},
+                                   &work->output);
+    }
     if (work->method->keeps_model) {
         cli_monitor_end();
         cli_print_result(work->in.model, NULL, &work->save, result, work->output.json); /* its files are written */
@@ -157,7 +179,8 @@ static int run_method(const job *work, const method_sets *sets, const tm_provena
     cli_model model = {0};
     tm_train_result result = {0};
     int code;
-    tm_status status = cli_model_open(&model, &work->where, work->in.model, &work->in.adapters, work->save.dry);
+    tm_status status =
+        cli_model_open(&model, &work->where, work->in.model, &work->in.adapters, work->save.dry, &work->chosen);
     if (status == TM_OK && work->in.adapters.count && !work->method->edits_adapter)
         status = work->in.continued ? tm_model_continue_adapter(model.model) : tm_model_merge(model.model);
     if (status != TM_OK) {
@@ -165,7 +188,7 @@ static int run_method(const job *work, const method_sets *sets, const tm_provena
     } else {
         status = work->method->run(model.model, model.tokenizer, &data, work->own, &work->train, monitor, &result);
         if (status == TM_OK)
-            code = finish(work, &model, provenance, &result);
+            code = finish(work, sets, &model, provenance, &result);
         else
             code = work->method->train_options ? cli_fail(status) : cli_train_failed(status, &work->train);
     }
@@ -263,6 +286,7 @@ static int check_and_run(job *work) {
     if (code == 0) code = check_output(work);
     if (code == 0) code = check_adapter(work);
     if (code == 0) code = check_written(work);
+    if (code == 0) code = cli_check_template(&work->chosen, &work->train);
     if (code) return code;
     return work->save.dry ? rehearse(work) : run_job(work);
 }
@@ -301,6 +325,8 @@ static void add_training(cli_args *args, job *work) {
     } else {
         tm_options_default(tm_train_option_table, &work->train);
     }
+    tm_options_default(cli_template_table, &work->chosen);
+    if (!names || strstr(names, "chat")) cli_args_group(args, "Template", cli_template_table, &work->chosen);
 }
 
 /* Options of input that the method would refuse. */

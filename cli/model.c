@@ -6,7 +6,7 @@
 #include <string.h>
 
 tm_status cli_model_open(cli_model *model, const tm_device_options *where, const char *directory,
-                         const cli_adapters *adapters, bool rehearse) {
+                         const cli_adapters *adapters, bool rehearse, const cli_template *chosen) {
     *model = (cli_model){0};
     tm_status status =
         rehearse ? tm_device_open_rehearsal(where, &model->device) : tm_device_open(where, &model->device);
@@ -14,6 +14,8 @@ tm_status cli_model_open(cli_model *model, const tm_device_options *where, const
     for (size_t i = 0; adapters && i < adapters->count && status == TM_OK; i++)
         status = tm_model_add_adapter(model->model, adapters->items[i].directory, adapters->items[i].weight);
     if (status == TM_OK) status = tm_tokenizer_load(directory, &model->tokenizer);
+    if (status == TM_OK && chosen)
+        status = tm_tokenizer_use_template(model->tokenizer, chosen->name, chosen->variables);
     if (status != TM_OK) cli_model_close(model);
     return status;
 }
@@ -121,6 +123,7 @@ int cli_model_finish(cli_model *model, const char *directory, bool adapter, cons
     tm_save_options how = {.dtype = save->dtype,
                            .shard_bytes = 5000000000,
                            .tokenizer_dir = directory,
+                           .tokenizer = model->tokenizer,
                            .overwrite = save->overwrite,
                            .provenance = provenance};
     tm_status status = TM_OK;

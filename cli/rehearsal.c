@@ -31,23 +31,48 @@ static void list_items(const tm_memory *m, item items[ITEMS]) {
     for (int i = 0; i < ITEMS; i++) items[i] = all[i];
 }
 
-static void print_json(const char *directory, const char *method, const char *saved, const cli_save *save,
-                       const tm_model_info *info, const tm_train_options *train, const tm_train_result *result,
-                       const tm_memory *memory) {
+/* The first row of each kind, as the model gets it. */
+static tm_status show_rows(const cli_model *model, const cli_rehearsal *run, cli_json *json) {
+    tm_chat_format format = (tm_chat_format)run->train->chat;
+    for (size_t i = 0; i < run->count; i++) {
+        size_t n;
+        cli_chat chat;
+        if (!run->rows[i].rows || tm_dataset_rows(run->rows[i].rows) == 0) continue;
+        const tm_message *messages = tm_dataset_row(run->rows[i].rows, 0, &n);
+        tm_status status = cli_chat_make(model->tokenizer, format, messages, n, run->train->full_sequence, &chat);
+        if (status != TM_OK) return status;
+        if (json) {
+            cli_json_open(json, NULL, '{');
+            cli_json_text(json, "role", run->rows[i].role);
+            cli_chat_json(json, model->tokenizer, format, &chat);
+            cli_json_close(json, '}');
+        } else {
+            printf("\nfirst row of --%s, as ", run->rows[i].role);
+            cli_chat_print_format(model->tokenizer, format);
+            printf(": %zu tokens, %" PRId64 " of its answers and what ends them\n%s\n", chat.ids.len, chat.trained,
+                   chat.text);
+        }
+        cli_chat_free(&chat);
+    }
+    return TM_OK;
+}
+
+static tm_status print_json(const cli_model *model, const cli_rehearsal *run, const char *saved,
+                            const tm_model_info *info, const tm_memory *memory) {
     item items[ITEMS];
     cli_json json = {.out = stdout};
     cli_json_open(&json, NULL, '{');
     cli_json_bool(&json, "dry_run", true);
-    cli_json_text(&json, "model", directory);
+    cli_json_text(&json, "model", run->directory);
     cli_json_int(&json, "parameters", info->parameters);
     cli_json_text(&json, "dtype", info->dtype);
-    cli_json_text(&json, "method", method ? method : "sft");
+    cli_json_text(&json, "method", run->method ? run->method : "sft");
     cli_json_int(&json, "trained", memory->trained);
-    cli_json_int(&json, "steps", result->steps);
-    cli_json_int(&json, "batch", train->batch);
-    cli_json_int(&json, "rows_dropped", result->rows_dropped);
+    cli_json_int(&json, "steps", run->result->steps);
+    cli_json_int(&json, "batch", run->train->batch);
+    cli_json_int(&json, "rows_dropped", run->result->rows_dropped);
     cli_json_int(&json, "tokens_at_once", memory->tokens);
-    cli_json_text(&json, "out", save->out);
+    cli_json_text(&json, "out", run->save->out);
     cli_json_text(&json, "saved", saved);
     cli_json_open(&json, "memory", '{');
     list_items(memory, items);
@@ -55,23 +80,26 @@ static void print_json(const char *directory, const char *method, const char *sa
     cli_json_int(&json, "anonymous", memory->total - memory->mapped);
     cli_json_int(&json, "total", memory->total);
     cli_json_close(&json, '}');
+    cli_json_open(&json, "first_rows", '[');
+    tm_status status = show_rows(model, run, &json);
+    cli_json_close(&json, ']');
     cli_json_close(&json, '}');
+    return status;
 }
 
-static void print_text(const char *directory, const char *method, const char *saved, const cli_save *save,
-                       const tm_model_info *info, const tm_train_options *train, const tm_train_result *result,
-                       const tm_memory *memory) {
+static tm_status print_text(const cli_model *model, const cli_rehearsal *run, const char *saved,
+                            const tm_model_info *info, const tm_memory *memory) {
     static const double mib = 1 << 20;
     item items[ITEMS];
-    printf("model      %s (%s parameters, %s)\n", directory, cli_thousands(info->parameters), info->dtype);
-    printf("method     %s\n", method ? method : "fine-tuning");
+    printf("model      %s (%s parameters, %s)\n", run->directory, cli_thousands(info->parameters), info->dtype);
+    printf("method     %s\n", run->method ? run->method : "fine-tuning");
     if (memory->trained) printf("trains     %s numbers\n", cli_thousands(memory->trained));
-    if (result->steps)
-        printf("steps      %s of %" PRId64 " rows, at most %s tokens at once\n", cli_thousands(result->steps),
-               train->batch, cli_thousands(memory->tokens));
-    if (result->rows_dropped)
-        printf("dropped    %s rows without an answer inside --max-length\n", cli_thousands(result->rows_dropped));
-    if (saved) printf("would write %s (%s)\n", save->out, saved);
+    if (run->result->steps)
+        printf("steps      %s of %" PRId64 " rows, at most %s tokens at once\n", cli_thousands(run->result->steps),
+               run->train->batch, cli_thousands(memory->tokens));
+    if (run->result->rows_dropped)
+        printf("dropped    %s rows without an answer inside --max-length\n", cli_thousands(run->result->rows_dropped));
+    if (saved) printf("would write %s (%s)\n", run->save->out, saved);
     printf("\nmemory at the peak%37s\n", "MiB");
     list_items(memory, items);
     for (int i = 0; i < ITEMS; i++)
@@ -79,22 +107,23 @@ static void print_text(const char *directory, const char *method, const char *sa
     printf("  %-46s %8.1f\n", "sum", (double)memory->total / mib);
     printf("  %-46s %8.1f\n", "sum without what is mapped, which can be dropped",
            (double)(memory->total - memory->mapped) / mib);
+    tm_status status = show_rows(model, run, NULL);
     printf("\nNothing was written.\n");
+    return status;
 }
 
-int cli_model_rehearsed(cli_model *model, const char *directory, const char *method, bool adapter, const cli_save *save,
-                        const tm_train_options *train, const tm_train_result *result, const cli_output *output) {
+int cli_model_rehearsed(cli_model *model, const cli_rehearsal *run, const cli_output *output) {
     tm_memory memory;
     tm_model_info info;
-    tm_status status = adapter && save->merge ? tm_model_merge(model->model) : TM_OK;
+    tm_status status = run->adapter && run->save->merge ? tm_model_merge(model->model) : TM_OK;
     if (status == TM_OK) status = tm_model_memory(model->model, &memory);
     if (status != TM_OK) return cli_fail(status);
     tm_model_describe(model->model, &info);
     cli_monitor_end();
-    const char *saved = !save->out                ? NULL
-                        : adapter && !save->merge ? "LoRA adapter"
-                        : save->merge             ? "model, adapter merged"
-                                                  : "model";
-    (output->json ? print_json : print_text)(directory, method, saved, save, &info, train, result, &memory);
-    return 0;
+    const char *saved = !run->save->out                     ? NULL
+                        : run->adapter && !run->save->merge ? "LoRA adapter"
+                        : run->save->merge                  ? "model, adapter merged"
+                                                            : "model";
+    status = (output->json ? print_json : print_text)(model, run, saved, &info, &memory);
+    return status == TM_OK ? 0 : cli_fail(status);
 }

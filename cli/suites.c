@@ -256,7 +256,7 @@ int cli_suites_run(const cli_suite_run *run, const char *directory, const tm_dev
         if (status != TM_OK) code = cli_fail(status);
     }
     if (code == 0) {
-        tm_status status = cli_model_open(&model, where, directory, adapters, false);
+        tm_status status = cli_model_open(&model, where, directory, adapters, false, run->chosen);
         if (status == TM_OK) {
             for (size_t i = 0; code == 0 && i < run->suites->count; i++) {
                 code = run_one(run, i, evaluations[i], &model);

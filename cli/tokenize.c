@@ -8,8 +8,12 @@
 #include <unistd.h>
 
 typedef struct tokenize_options {
-    const char *model, *file, *decode;
+    const char *model, *file, *decode, *data;
+    int64_t row;
     bool pieces, count, special, bos, json;
+    cli_template chosen;
+    tm_chat_format chat;
+    bool talks; /* the text is a conversation */
 } tokenize_options;
 
 #define FLAG(option, field, text) \
@@ -31,6 +35,18 @@ static const tm_option table[] = {
      .offset = offsetof(tokenize_options, decode),
      .unit = "IDS",
      .help = "the other way: print the text of these ids, separated by blanks or commas"},
+    {.name = "data",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(tokenize_options, data),
+     .unit = "FILE",
+     .help = "JSON Lines of conversations: show one as training would see it, text, ids and what is trained on"},
+    {.name = "row",
+     .type = TM_OPTION_INT,
+     .offset = offsetof(tokenize_options, row),
+     .initial = "1",
+     .min = 1,
+     .max = 1e15,
+     .help = "with --data: which row, from 1"},
     FLAG("special", special, "recognise special tokens written in the text; show them when decoding"),
     FLAG("bos", bos, "add what the tokenizer puts around a text (beginning and end of sequence)"),
     {0},
@@ -42,20 +58,6 @@ static const tm_option output_table[] = {
     FLAG("json", json, "print JSON"),
     {0},
 };
-
-static void print_pieces(const tm_tokenizer *tokenizer, const tm_ids *ids) {
-    printf("%8s  %-20s  %s\n", "id", "piece", "text");
-    for (size_t i = 0; i < ids->len; i++) {
-        char *text = NULL;
-        const char *piece = tm_tokenizer_piece(tokenizer, ids->data[i]);
-        cli_json json = {.out = stdout};
-        bool decoded = tm_tokenizer_decode(tokenizer, ids->data + i, 1, 0, &text, NULL) == TM_OK;
-        printf("%8d  %-20s  ", (int)ids->data[i], piece ? piece : "");
-        cli_json_text(&json, NULL, decoded ? text : NULL);
-        putchar('\n');
-        free(text);
-    }
-}
 
 static void print_json(const tm_tokenizer *tokenizer, const tm_ids *ids) {
     cli_json json = {.out = stdout};
@@ -84,13 +86,54 @@ static int encode(const tm_tokenizer *tokenizer, const tokenize_options *in, con
     } else if (in->count) {
         printf("%zu\n", ids.len);
     } else if (in->pieces) {
-        print_pieces(tokenizer, &ids);
+        cli_print_pieces(tokenizer, &ids, NULL);
     } else {
         for (size_t i = 0; i < ids.len; i++) printf(i ? " %d" : "%d", (int)ids.data[i]);
         putchar('\n');
     }
     tm_ids_free(&ids);
     return 0;
+}
+
+/* A conversation, as training or generation would see it. */
+static int show_chat(const tm_tokenizer *tokenizer, const tokenize_options *in, const tm_message *messages, size_t n) {
+    cli_chat chat;
+    tm_status status = cli_chat_make(tokenizer, in->chat, messages, n, false, &chat);
+    if (status != TM_OK) return cli_fail(status);
+    if (in->json) {
+        cli_json json = {.out = stdout};
+        cli_json_open(&json, NULL, '{');
+        cli_json_text(&json, "tokenizer", tm_tokenizer_kind(tokenizer));
+        cli_chat_json(&json, tokenizer, in->chat, &chat);
+        cli_json_close(&json, '}');
+    } else if (in->count) {
+        printf("%zu\n", chat.ids.len);
+    } else {
+        if (!in->pieces) {
+            printf("format     ");
+            cli_chat_print_format(tokenizer, in->chat);
+            printf("\ntokens     %zu, of which %lld trained on\n\n%s\n\n", chat.ids.len, (long long)chat.trained,
+                   chat.text);
+        }
+        cli_print_pieces(tokenizer, &chat.ids, &chat.labels);
+    }
+    cli_chat_free(&chat);
+    return 0;
+}
+
+static int show_row(const tm_tokenizer *tokenizer, const tokenize_options *in) {
+    tm_dataset *rows = NULL;
+    tm_status status = tm_dataset_load_prompts(in->data, &rows);
+    int code = status == TM_OK ? 0 : cli_fail(status);
+    size_t count = code == 0 ? tm_dataset_rows(rows) : 0, n = 0;
+    if (code == 0 && (uint64_t)in->row > count)
+        code = cli_error(TM_NOT_FOUND, "--row", NULL, "%s has %zu rows", in->data, count);
+    if (code == 0) {
+        const tm_message *messages = tm_dataset_row(rows, (size_t)in->row - 1, &n);
+        code = show_chat(tokenizer, in, messages, n);
+    }
+    tm_dataset_free(rows);
+    return code;
 }
 
 static int parse_ids(const char *text, tm_ids *ids) {
@@ -163,32 +206,57 @@ static int run_on(const tokenize_options *in, const cli_args *args) {
     size_t len = 0;
     int code = 0;
     tm_status status = tm_tokenizer_load(in->model, &tokenizer);
-    if (status != TM_OK) return cli_fail(status);
-    if (in->decode) {
+    if (status == TM_OK) status = tm_tokenizer_use_template(tokenizer, in->chosen.name, in->chosen.variables);
+    if (status != TM_OK) {
+        code = cli_fail(status);
+    } else if (in->decode) {
         code = decode(tokenizer, in);
+    } else if (in->data) {
+        code = show_row(tokenizer, in);
     } else {
         code = read_text(in, args, &text, &len);
-        if (code == 0) code = encode(tokenizer, in, text, len);
+        if (code == 0 && in->talks && strlen(text) != len)
+            code = cli_error(TM_INVALID, "TEXT", NULL, "holds a NUL byte");
+        if (code == 0)
+            code =
+                in->talks ? show_chat(tokenizer, in, &(tm_message){"user", text}, 1) : encode(tokenizer, in, text, len);
     }
     free(text);
     tm_tokenizer_free(tokenizer);
     return code;
 }
 
+static int check(const tokenize_options *in, const cli_args *args) {
+    int code = cli_check_required("--model", in->model);
+    if (code == 0 && in->decode && (in->file || in->data || args->word_count || in->talks))
+        code = cli_error(TM_INVALID, "--decode", NULL, "takes no text beside the ids");
+    if (code == 0 && in->file && args->word_count)
+        code = cli_error(TM_INVALID, "--file", NULL, "takes no text beside the file");
+    if (code == 0 && in->data && (in->file || args->word_count))
+        code = cli_error(TM_INVALID, "--data", NULL, "takes no text beside the rows");
+    if (code == 0 && in->talks && (in->special || in->bos))
+        code = cli_error(TM_INVALID, in->special ? "--special" : "--bos", NULL,
+                         "of a conversation the format decides that");
+    return code;
+}
+
 static int run(int argc, char **argv) {
     tokenize_options in;
+    tm_train_options train;
     cli_args args;
     int code;
     cli_args_begin(&args, &cli_tokenize, (size_t)argc);
     cli_args_group(&args, "Input", table, &in);
     /* Both tables describe one struct: the second's defaults leave the first's fields alone. */
     cli_args_group(&args, "Output", output_table, &in);
+    cli_args_pick(&args, "Conversations", tm_train_option_table, &train, "chat");
+    cli_args_reword(&args, "chat", "the text is what a user says, in this format");
+    cli_args_group(&args, "Template", cli_template_table, &in.chosen);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
-    if (code == 0) code = cli_check_required("--model", in.model);
-    if (code == 0 && in.decode && (in.file || args.word_count))
-        code = cli_error(TM_INVALID, "--decode", NULL, "takes no text beside the ids");
-    if (code == 0 && in.file && args.word_count)
-        code = cli_error(TM_INVALID, "--file", NULL, "takes no text beside the file");
+    in.chat = (tm_chat_format)train.chat;
+    in.talks = in.data || in.chosen.name || cli_args_given(&args, "chat");
+    if (code == 0) code = cli_check_template(&in.chosen, &train);
+    if (code == 0) code = check(&in, &args);
     if (code == 0) code = run_on(&in, &args);
     cli_args_end(&args);
     return code;
@@ -200,9 +268,12 @@ const cli_command cli_tokenize = {
     .summary = "turn text into token ids, or ids into text",
     .about = "Prints the token ids of a text as a model's own tokenizer gives them. The text comes from the command "
              "line (words joined by one blank), from --file, or from standard input. Nothing is added around it, and "
-             "special tokens in it count as plain text, unless asked for.",
+             "special tokens in it count as plain text, unless asked for. With --data, --chat or --template a "
+             "conversation is shown as training or generation would see it: its text, its ids, and which of them "
+             "are trained on.",
     .examples = "temper tokenize --model my-model \"Hello world\"\n"
                 "temper tokenize --model my-model --pieces \"Hello world\"\n"
+                "temper tokenize --model my-model --data rows.jsonl --row 3 --template llama2\n"
                 "temper tokenize --model my-model --decode \"1 15043 3186\"",
     .run = run,
 };

@@ -21,10 +21,11 @@ typedef struct tm_model_info {
 
 typedef enum tm_save_dtype { TM_SAVE_KEEP, TM_SAVE_F32, TM_SAVE_BF16, TM_SAVE_F16 } tm_save_dtype;
 typedef struct tm_save_options {
-    int dtype;                 /* tm_save_dtype; KEEP: as the checkpoint was loaded */
-    int64_t shard_bytes;       /* largest shard; default 5e9 */
-    const char *tokenizer_dir; /* copy the tokenizer's files from here; NULL: none */
-    bool overwrite;            /* replace an existing model or adapter directory (atomically); else TM_EXISTS */
+    int dtype;                     /* tm_save_dtype; KEEP: as the checkpoint was loaded */
+    int64_t shard_bytes;           /* largest shard; default 5e9 */
+    const char *tokenizer_dir;     /* copy the tokenizer's files from here; NULL: none */
+    const tm_tokenizer *tokenizer; /* a template that tm_tokenizer_use_template gave it goes with them; NULL: none */
+    bool overwrite;                /* replace an existing model or adapter directory (atomically); else TM_EXISTS */
     const struct tm_provenance *provenance; /* written beside the weights as temper.json; NULL: no such file */
 } tm_save_options;
 /* Maps a Hugging Face checkpoint directory (config.json, *.safetensors). `adapter`: NULL, or a PEFT LoRA directory that

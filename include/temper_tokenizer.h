@@ -59,12 +59,15 @@ TM_API void tm_ids_free(tm_ids *ids);
 TM_API tm_status tm_ids_push(tm_ids *ids, int32_t id);
 
 /* ------------------------------------------------------------------------------------------------ chat formats */
+
 typedef enum tm_chat_format {
-    TM_CHAT_AUTO,   /* from the tokenizer: ChatML if it has <|im_start|>, Llama 2 if its template says [INST] */
-    TM_CHAT_CHATML, /* <|im_start|>role\ncontent<|im_end|>\n */
-    TM_CHAT_LLAMA2, /* <s>[INST] <<SYS>>\nsystem\n<</SYS>>\n\nuser [/INST] answer </s> */
-    TM_CHAT_ALPACA, /* ### Instruction: / ### Input: / ### Response: */
-    TM_CHAT_PLAIN,  /* prompt and answer as they are, then eos */
+    TM_CHAT_AUTO,     /* the tokenizer's chat template; without one ChatML if it has <|im_start|>, else plain */
+    TM_CHAT_CHATML,   /* <|im_start|>role\ncontent<|im_end|>\n */
+    TM_CHAT_LLAMA2,   /* <s>[INST] <<SYS>>\nsystem\n<</SYS>>\n\nuser [/INST] answer </s> */
+    TM_CHAT_ALPACA,   /* ### Instruction: / ### Input: / ### Response: */
+    TM_CHAT_PLAIN,    /* prompt and answer as they are, then eos */
+    TM_CHAT_QUESTION, /* Question: prompt\nAnswer: answer, then eos */
+    TM_CHAT_TEMPLATE, /* the tokenizer's chat template, or the one that tm_tokenizer_use_template named */
 } tm_chat_format;
 
 typedef struct tm_message {
@@ -74,12 +77,28 @@ typedef struct tm_message {
 
 /* Appends the ids of a conversation. With `labels` (may be NULL) one label per id: the id itself where it is trained on
  * (assistant content and its end marker), -100 elsewhere. With `ask` the opening of the assistant's turn is appended.
- * Content is never parsed for special tokens, so text cannot forge a turn. */
+ *
+ * A template's text is encoded as one string, as in transformers: what a content spells like a special token becomes
+ * that token, and can forge a turn. A token across the border of an answer is not trained on. The other formats encode
+ * prompt and answer apart and never parse contents for special tokens. An "input" follows the message before it after a
+ * line break where the format (any but Alpaca) has no place for it. */
 TM_API tm_status tm_chat_encode(const tm_tokenizer *tokenizer, tm_chat_format format, const tm_message *messages,
                                 size_t n, bool ask, tm_ids *ids, tm_ids *labels);
+/* The text that tm_chat_encode encodes; special tokens are spelled out. */
+TM_API tm_status tm_chat_render(const tm_tokenizer *tokenizer, tm_chat_format format, const tm_message *messages,
+                                size_t n, bool ask, char **text, size_t *len);
+/* What a format means for this tokenizer: never TM_CHAT_AUTO. */
+TM_API tm_chat_format tm_chat_resolve(const tm_tokenizer *tokenizer, tm_chat_format format);
 /* The id that ends an assistant's turn in this format (e.g. <|im_end|>); eos where it has none of its own. */
 TM_API int32_t tm_chat_stop_id(const tm_tokenizer *tokenizer, tm_chat_format format);
 TM_API const char *tm_chat_format_name(tm_chat_format format);
+
+/* What TM_CHAT_AUTO means from now on. `name`: a format ("llama2"), a template by its name in tokenizer_config.json
+ * ("tool_use"), or a file that holds one (Jinja2); NULL: as it was. `variables`, or NULL: a JSON object of what
+ * templates see beside messages and special tokens ({"enable_thinking": false}). */
+TM_API tm_status tm_tokenizer_use_template(tm_tokenizer *tokenizer, const char *name, const char *variables);
+/* Where TM_CHAT_TEMPLATE comes from: "my-model/tokenizer_config.json, chat_template"; NULL: there is none. */
+TM_API const char *tm_tokenizer_template(const tm_tokenizer *tokenizer);
 
 #ifdef __cplusplus
 }

@@ -26,10 +26,8 @@ typedef enum tm__dataset_use {
 tm_status tm__dataset_parse(const char *text, size_t len, const char *path, tm__dataset_use use, tm_dataset **dataset);
 /* tm_dataset_add with a category (may be NULL). */
 tm_status tm__dataset_add(tm_dataset *dataset, const tm_message *messages, size_t n, const char *category);
-/* tm_chat_encode for rows of a data set: where the format has no place for an Alpaca input, it follows the instruction
- * after a line break. */
-tm_status tm__row_encode(const tm_tokenizer *tokenizer, tm_chat_format format, const tm_message *messages, size_t n,
-                         bool ask, tm_ids *ids, tm_ids *labels);
+/* The last failure once more, as one of this row (from 0); returns `status`. */
+tm_status tm__row_failed(tm_status status, size_t row);
 /* What tm_dataset_save writes; the text is the caller's. */
 tm_status tm__dataset_text(const tm_dataset *dataset, char **text, size_t *len);
 const char *tm__dataset_category(const tm_dataset *dataset, size_t row);

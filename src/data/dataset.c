@@ -30,6 +30,12 @@ static tm_status fail_message(size_t index, const char *key, const char *hint, c
     return tm__fail(TM_INVALID, NULL, field, hint, "%s", what);
 }
 
+tm_status tm__row_failed(tm_status status, size_t row) {
+    const tm_error kept = *tm_error_last();
+    if (status == TM_NO_MEMORY) return status;
+    return tm__fail(status, kept.file, kept.field, kept.hint, "row %zu: %s", row + 1, kept.message);
+}
+
 /* A conversation: at most one system message, at its head; then the user speaks first; "input" belongs to the user's
  * turn before it. */
 tm_status tm__messages_check(const tm_message *messages, size_t n) {

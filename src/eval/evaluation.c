@@ -25,8 +25,9 @@ const tm_option tm_eval_option_table[] = {
      "sequences at a time; changes no number"},
     {"max-new-tokens", TM_OPTION_INT, offsetof(tm_eval_options, max_new_tokens), "0", 0, 1e6, NULL, "tokens",
      "longest answer; 0: as the suite says"},
-    {"chat", TM_OPTION_CHOICE, offsetof(tm_eval_options, chat), "suite", 1, 0, "suite|auto|chatml|llama2|alpaca|plain",
-     NULL, "format of prompts that are answered; suite: as it was published"},
+    {"chat", TM_OPTION_CHOICE, offsetof(tm_eval_options, chat), "suite", 1, 0,
+     "suite|auto|chatml|llama2|alpaca|plain|question|template", NULL,
+     "format of prompts that are answered; suite: as it was published"},
     {"preamble", TM_OPTION_TEXT, offsetof(tm_eval_options, preamble), NULL, 1, 0, NULL, "FILE",
      "truthfulqa: the six question-answer pairs that go before every question"},
     {0},
@@ -290,7 +291,7 @@ static tm_status hash_prompts(asking *a, tm__sha256 *hash) {
         size_t n;
         const tm_message *messages = tm_dataset_row(rows, i, &n);
         ids.len = 0;
-        status = tm__row_encode(a->tokenizer, (tm_chat_format)e->chat, messages, n, true, &ids, NULL);
+        status = tm_chat_encode(a->tokenizer, (tm_chat_format)e->chat, messages, n, true, &ids, NULL);
         hash_ids(hash, ids.data, ids.len);
     }
     tm_ids_free(&ids);

@@ -78,6 +78,7 @@ tm_status tm__identity_shift_rows(const char *agent, size_t count, struct tm__wr
 
 typedef struct tm__panacea {
     const tm_panacea_options *options;
+    const tm_tokenizer *tokenizer; /* whose template goes with the tuned model; NULL: none */
     const tm__examples *harmful;
     tm__trainer *trainer;
     tm__contrast contrast;

@@ -175,7 +175,7 @@ static tm_status encode_row(const tm__job *job, int mode, const tm_dataset *rows
     if (mode == TM__PAIRS_COMPAT)
         TM__TRY(encode_plain(job, rows, row, ids));
     else
-        TM__TRY(tm__row_encode(job->tokenizer, (tm_chat_format)job->train.chat, messages, n, false, ids, NULL));
+        TM__TRY(tm_chat_encode(job->tokenizer, (tm_chat_format)job->train.chat, messages, n, false, ids, NULL));
     ids->len = TM__MIN(ids->len, (size_t)job->train.max_length);
     return TM_OK;
 }

@@ -99,7 +99,7 @@ static tm_status write_affinity(tm__trainer *t, const tm__panacea *p) {
 }
 
 static tm_status save_tuned(tm__trainer *t, const tm__panacea *p) {
-    const tm_save_options save = {.tokenizer_dir = t->model->directory, .overwrite = true};
+    const tm_save_options save = {.tokenizer_dir = t->model->directory, .tokenizer = p->tokenizer, .overwrite = true};
     return t->options->lora.rank ? tm_model_save_adapter(t->model, p->options->tuned, &save)
                                  : tm_model_save(t->model, p->options->tuned, &save);
 }
@@ -141,7 +141,7 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
     tm_status status = tm__job_encode(&job, data->user, "data", &user);
     if (status == TM_OK) status = tm__job_encode(&job, data->harmful, "harmful", &harmful);
     if (status == TM_OK) {
-        tm__panacea p = {.options = &o, .harmful = &harmful};
+        tm__panacea p = {.options = &o, .tokenizer = tokenizer, .harmful = &harmful};
         tm__run loop = {.step = tm__panacea_step,
                         .user = &p,
                         .begin = tm__panacea_begin,

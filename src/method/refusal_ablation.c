@@ -167,7 +167,7 @@ static tm_status gather(probe *p, const tm_tokenizer *tokenizer, tm_chat_format 
         while (n > 0 && strcmp(messages[n - 1].role, "user") != 0 && strcmp(messages[n - 1].role, "input") != 0) n--;
         if (n == 0) continue;
         tm_ids *ids = &set->ids[set->count];
-        tm_status status = tm__row_encode(tokenizer, chat, messages, n, true, ids, NULL);
+        tm_status status = tm_chat_encode(tokenizer, chat, messages, n, true, ids, NULL);
         for (size_t t = 0; t < ids->len && status == TM_OK; t++) status = tm__model_check_id(p->model, ids->data[t]);
         if (status == TM_OK) status = forward(p, ids, NULL, NULL, 0);
         /* A rehearsal has no scores; it takes every prompt. */
@@ -376,7 +376,7 @@ static tm_status mark_refusal(probe *p, const tm_tokenizer *tokenizer, tm_chat_f
     const tm_message row[] = {{"user", "?"}, {"assistant", opening}};
     tm_ids ids = {0}, labels = {0};
     size_t t = 0;
-    tm_status status = tm__row_encode(tokenizer, chat, row, TM__COUNT(row), false, &ids, &labels);
+    tm_status status = tm_chat_encode(tokenizer, chat, row, TM__COUNT(row), false, &ids, &labels);
     while (t < labels.len && labels.data[t] < 0) t++;
     if (status == TM_OK && t < ids.len) status = tm__model_check_id(p->model, ids.data[t]);
     if (status == TM_OK && t < ids.len) p->refusal[ids.data[t]] = true;

@@ -49,7 +49,7 @@ static tm_status measure_end(const tm_tokenizer *tokenizer, tm_chat_format forma
     for (size_t i = 0; i < TM__COUNT(words) && status == TM_OK; i++) {
         tm_ids ids = {0};
         changed[n - 1].content = words[i];
-        status = tm__row_encode(tokenizer, format, changed, n, true, &ids, NULL);
+        status = tm_chat_encode(tokenizer, format, changed, n, true, &ids, NULL);
         if (status == TM_OK) *end = TM__MIN(*end, common_end(prompt, &ids));
         tm_ids_free(&ids);
     }
@@ -65,7 +65,7 @@ static tm_status encode_target(const tm_tokenizer *tokenizer, tm_chat_format for
     if (!longer) return tm__fail_memory();
     memcpy(longer, messages, n * sizeof *longer);
     longer[n] = (tm_message){"assistant", target};
-    tm_status status = tm__row_encode(tokenizer, format, longer, n + 1, false, ids, &labels);
+    tm_status status = tm_chat_encode(tokenizer, format, longer, n + 1, false, ids, &labels);
     free(longer);
     bool fits = status == TM_OK && ids->len > prompt->len &&
                 memcmp(ids->data, prompt->data, prompt->len * sizeof *ids->data) == 0;
@@ -105,7 +105,7 @@ static tm_status make_row(const tm_tokenizer *tokenizer, tm_chat_format format, 
     size_t end = 0;
     n = asked(messages, n);
     if (n == 0) return tm__fail(TM_INVALID, NULL, "harmful", NULL, "a row asks nothing");
-    tm_status status = tm__row_encode(tokenizer, format, messages, n, true, &prompt, NULL);
+    tm_status status = tm_chat_encode(tokenizer, format, messages, n, true, &prompt, NULL);
     if (status == TM_OK) status = measure_end(tokenizer, format, messages, n, &prompt, &end);
     if (status == TM_OK) status = encode_target(tokenizer, format, messages, n, target, &prompt, &whole);
     if (status == TM_OK) status = place(&whole, prompt.len, end, init, width, row);

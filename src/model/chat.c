@@ -50,7 +50,7 @@ static tm_status answer(tm_model *model, const tm_tokenizer *tokenizer, tm_chat_
 tm_status tm_generate_chat(tm_model *model, const tm_tokenizer *tokenizer, tm_chat_format format,
                            const tm_message *messages, size_t n, const tm_generate_options *options, char **text) {
     tm_ids prompt = {0};
-    tm_status status = tm__row_encode(tokenizer, format, messages, n, true, &prompt, NULL);
+    tm_status status = tm_chat_encode(tokenizer, format, messages, n, true, &prompt, NULL);
     if (status == TM_OK) status = answer(model, tokenizer, format, &prompt, 1, options, NULL, text);
     tm_ids_free(&prompt);
     return status;
@@ -69,7 +69,8 @@ tm_status tm_generate_dataset(tm_model *model, const tm_tokenizer *tokenizer, tm
         if (n == 0)
             status = tm__fail(TM_INVALID, NULL, NULL, NULL, "row %zu of the data set asks nothing", i);
         else
-            status = tm__row_encode(tokenizer, format, messages, n, true, &encoded[i], NULL);
+            status = tm_chat_encode(tokenizer, format, messages, n, true, &encoded[i], NULL);
+        if (status != TM_OK && n > 0) status = tm__row_failed(status, i);
     }
     if (status == TM_OK && rows > 0)
         status = answer(model, tokenizer, format, encoded, rows, options, monitor, answers);

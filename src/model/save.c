@@ -5,6 +5,7 @@
  */
 #include "data/data.h"
 #include "model/weights.h"
+#include "tokenizer/chat.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -177,6 +178,7 @@ tm_status tm__model_write(const tm_model *model, const char *directory, const tm
     if (status == TM_OK) status = save_generation_config(model, out.aside);
     if (status == TM_OK) status = save_weights(model, out.aside, options, source);
     if (status == TM_OK && options->tokenizer_dir) status = tm_tokenizer_copy_files(options->tokenizer_dir, out.aside);
+    if (status == TM_OK && options->tokenizer) status = tm__chat_template_write(options->tokenizer, out.aside);
     if (status == TM_OK) status = tm__provenance_write(options->provenance, out.aside);
     if (status == TM_OK) status = tm__outdir_commit(&out);
     tm__outdir_abandon(&out);

@@ -74,6 +74,10 @@ void tm_template_free(tm_template *template) {
     free(template);
 }
 
+const char *tm__template_name(const tm_template *template) {
+    return template->name;
+}
+
 bool tm__template_marks(const tm_template *template) {
     return template->generation;
 }

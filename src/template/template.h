@@ -10,6 +10,7 @@ typedef struct tm_template tm_template;
 /* `name` tells errors (a file, say; NULL: "template"). TM_FORMAT and TM_UNSUPPORTED name the line. */
 tm_status tm_template_parse(const char *name, const char *source, size_t len, tm_template **parsed);
 void tm_template_free(tm_template *chat_template);
+const char *tm__template_name(const tm_template *chat_template);
 /* The text of a conversation, as transformers' apply_chat_template(tokenize=False) gives it. `ask` is
  * add_generation_prompt; `variables` (may be NULL) a JSON object of further names: bos_token, eos_token, tools,
  * enable_thinking. What the template refuses (raise_exception) is TM_INVALID with its line and message. */

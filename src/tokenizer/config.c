@@ -188,31 +188,63 @@ static tm_status around(const tm__token_config *config, tm_tokenizer *tok, const
     return wanted && id >= 0 ? tm_ids_push(ids, id) : TM_OK;
 }
 
-/* ---- chat template ----------------------------------------------------------------------------------------------- */
+/* ---- chat templates ---------------------------------------------------------------------------------------------- */
 
-/* A text, or a list of named ones of which "default" counts. */
-static const char *template_text(const json_t *value) {
-    size_t index;
-    const json_t *entry;
-    if (!json_is_array(value)) return json_string_value(value);
-    json_array_foreach(value, index, entry) {
-        const char *name = json_string_value(json_object_get(entry, "name"));
-        if (name && strcmp(name, "default") == 0) return json_string_value(json_object_get(entry, "template"));
-    }
-    return NULL;
+static tm_status said_template(const tm__token_config *config, tm_tokenizer *tok, const char *name,
+                               const json_t *text) {
+    char from[512];
+    bool plain = json_is_string(json_object_get(config->tokenizer, "chat_template"));
+    snprintf(from, sizeof from, plain ? "%s, chat_template" : "%s, chat_template \"%s\"", config->tokenizer_path, name);
+    return tm__chat_template_add(tok, name, json_string_value(text), json_string_length(text), from);
 }
 
-static tm_status take_template(const tm__token_config *config, tm_tokenizer *tok) {
-    const json_t *said = json_object_get(config->tokenizer, "chat_template");
-    const char *text = template_text(said);
-    if (json_is_number(said) || json_is_boolean(said))
+/* A text, or a list of named ones. */
+static tm_status said_templates(const tm__token_config *config, tm_tokenizer *tok) {
+    const json_t *said = json_object_get(config->tokenizer, "chat_template"), *entry;
+    size_t index;
+    if (!said || json_is_null(said)) return TM_OK;
+    if (json_is_string(said)) return said_template(config, tok, "default", said);
+    if (!json_is_array(said))
         return tm__fail(TM_FORMAT, config->tokenizer_path, "chat_template", NULL, "must be a text or a list of them");
-    if (text) {
-        tok->chat_template = tm__strdup(text);
-        return tok->chat_template ? TM_OK : tm__fail_memory();
+    json_array_foreach(said, index, entry) {
+        const char *name = json_string_value(json_object_get(entry, "name"));
+        const json_t *text = json_object_get(entry, "template");
+        if (name && json_is_string(text)) TM__TRY(said_template(config, tok, name, text));
     }
+    return TM_OK;
+}
+
+/* The file counts where both are there, as in transformers. */
+static tm_status template_file(const tm__token_config *config, tm_tokenizer *tok) {
+    char *text;
+    size_t len;
     if (!config->template_path || !tm__path_exists(config->template_path)) return TM_OK;
-    return tm__file_read(config->template_path, (size_t)16 << 20, &tok->chat_template, NULL);
+    TM__TRY(tm__file_read(config->template_path, (size_t)16 << 20, &text, &len));
+    tm_status status = tm__chat_template_add(tok, "default", text, len, config->template_path);
+    free(text);
+    return status;
+}
+
+/* What a template sees as bos_token and its like: texts of the files, and of the ids where the files say nothing. */
+static tm_status take_variables(const tm__token_config *config, tm_tokenizer *tok) {
+    static const char *const names[] = {"bos_token", "eos_token", "pad_token",  "unk_token",
+                                        "sep_token", "cls_token", "mask_token", "additional_special_tokens"};
+    const int32_t ids[] = {tok->bos, tok->eos, tok->pad};
+    tm__json_watch();
+    tok->chat.variables = json_object();
+    if (!tok->chat.variables) return tm__fail_memory();
+    for (size_t i = 0; i < TM__COUNT(names); i++) {
+        json_t *value = json_object_get(config->tokenizer, names[i]);
+        bool said = value != NULL;
+        if (!value) value = json_object_get(config->special, names[i]);
+        if (json_is_object(value)) value = json_object_get(value, "content");
+        bool fits = json_is_string(value) || (json_is_array(value) && i == TM__COUNT(names) - 1);
+        const char *piece = i < TM__COUNT(ids) && !said ? tm_tokenizer_piece(tok, ids[i]) : NULL;
+        json_t *new = fits ? json_incref(value) : piece ? json_string(piece) : NULL;
+        if (fits || (piece && tm__utf8_valid(piece, strlen(piece))))
+            if (json_object_set_new(tok->chat.variables, names[i], new)) return tm__fail_memory();
+    }
+    return TM_OK;
 }
 
 tm_status tm__token_config_apply(const tm__token_config *config, tm_tokenizer *tok) {
@@ -224,5 +256,7 @@ tm_status tm__token_config_apply(const tm__token_config *config, tm_tokenizer *t
     TM__TRY(around(config, tok, "add_bos_token", tok->model == TM__MODEL_BPE, tok->bos, &tok->prefix));
     TM__TRY(around(config, tok, "add_eos_token", false, tok->eos, &tok->suffix));
     guess_missing(tok);
-    return take_template(config, tok);
+    TM__TRY(take_variables(config, tok));
+    TM__TRY(said_templates(config, tok));
+    return template_file(config, tok);
 }

@@ -57,6 +57,7 @@ static tm_status load_in(tm_tokenizer *tok, const char *directory, const char *p
     tm_status status = load_file(tok, &config, directory, path);
     if (status == TM_OK) status = tm__token_config_apply(&config, tok);
     if (status == TM_OK) status = prepare(tok);
+    if (status == TM_OK) status = tm__chat_template_prepare(tok);
     tm__token_config_free(&config);
     return status;
 }
@@ -88,7 +89,7 @@ static tm_tokenizer *new_tokenizer(void) {
     tm_tokenizer *tok = tm__zalloc(1, sizeof *tok);
     if (!tok) return NULL;
     tm__bpe_init(&tok->bpe);
-    tok->bos = tok->eos = tok->pad = tok->words.unknown = tok->unigram.unknown = -1;
+    tok->bos = tok->eos = tok->pad = tok->chat.turn_end = tok->words.unknown = tok->unigram.unknown = -1;
     return tok;
 }
 
@@ -118,7 +119,8 @@ tm_status tm__tokenizer_load_memory(const char *name, const char *data, size_t l
 
 void tm_tokenizer_free(tm_tokenizer *tokenizer) {
     if (!tokenizer) return;
-    free(tokenizer->chat_template);
+    json_decref(tokenizer->templates);
+    tm__chat_choice_free(&tokenizer->chat);
     free(tokenizer->vocab.pieces);
     tm__map_free(&tokenizer->vocab.ids);
     tm__bpe_free(&tokenizer->bpe);

@@ -12,6 +12,7 @@
 #define TM_TOKENIZER_H
 
 #include "base/base.h"
+#include "tokenizer/chat.h"
 
 #include <stdatomic.h>
 
@@ -366,9 +367,19 @@ typedef enum tm__model_kind {
     TM__MODEL_WORDLEVEL
 } tm__model_kind;
 
+/* Which template counts, and what it sees. */
+typedef struct tm__chat_choice {
+    struct tm_template *template; /* NULL: none, or it does not parse */
+    char *source;                 /* of one that was named since the tokenizer was loaded; NULL: none was */
+    struct json_t *variables;
+    tm_chat_format format; /* what TM_CHAT_AUTO means; TM_CHAT_AUTO: what the tokenizer suggests */
+    int32_t turn_end;      /* the special token that ends an answer in the template; -1: none */
+} tm__chat_choice;
+
 struct tm_tokenizer {
     const char *kind;
-    char *chat_template; /* NULL: none */
+    struct json_t *templates; /* chat templates that come with it: {"default": {"source": TEXT, "from": FILE}} */
+    tm__chat_choice chat;
     tm__vocab vocab;
     tm__model_kind model;
     tm__bpe bpe;
@@ -500,6 +511,22 @@ tm_status tm__token_config_apply(const tm__token_config *config, tm_tokenizer *t
 
 extern const char tm__pattern_gpt2[], tm__pattern_qwen2[], tm__pattern_llama3[];
 
+/* chat.c, chat_template.c, chat_choice.c; see chat.h too */
+/* The template that chat.c writes as TM_CHAT_CHATML, piece by piece. */
+extern const char tm__chatml_template[];
+/* With the tokenizer's template. */
+tm_status tm__chat_template_encode(const tm_tokenizer *tok, const tm_message *messages, size_t n, bool ask, tm_ids *ids,
+                                   tm_ids *labels, size_t *split);
+tm_status tm__chat_template_render(const tm_tokenizer *tok, const tm_message *messages, size_t n, bool ask, char **text,
+                                   size_t *len);
+/* A template that comes with the tokenizer; `from` tells errors. */
+tm_status tm__chat_template_add(tm_tokenizer *tok, const char *name, const char *source, size_t len, const char *from);
+/* Source of the one that counts unless another is named; NULL: there is none. */
+const char *tm__chat_template_default(const tm_tokenizer *tok);
+/* Parses it, once the tokenizer can encode. What does not parse is told when it is used: by tm__chat_template_need. */
+tm_status tm__chat_template_prepare(tm_tokenizer *tok);
+tm_status tm__chat_template_need(const tm_tokenizer *tok);
+void tm__chat_choice_free(tm__chat_choice *choice);
 /* tokenizer.c: one file's content, nothing beside it; `name` tells errors and the ending ".bin" (llama2.c). */
 tm_status tm__tokenizer_load_memory(const char *name, const char *data, size_t len, tm_tokenizer **tokenizer);
 /* write_json.c: an equivalent tokenizer.json of a SentencePiece BPE tokenizer. */

@@ -5,6 +5,7 @@
  * however the rows are spread over micro-batches, packed or padded.
  */
 #include "data/data.h"
+#include "tokenizer/chat.h"
 #include "train/train.h"
 
 #include <stdlib.h>
@@ -12,10 +13,10 @@
 /* ---- examples ---------------------------------------------------------------------------------------------------- */
 
 static tm_status encode_row(const tm_tokenizer *tokenizer, const tm_dataset *dataset, size_t row, tm_chat_format format,
-                            int64_t max_length, bool full_sequence, tm_ids *ids, tm_ids *labels) {
+                            int64_t max_length, bool full_sequence, tm_ids *ids, tm_ids *labels, size_t *split) {
     size_t n;
     const tm_message *messages = tm_dataset_row(dataset, row, &n);
-    TM__TRY(tm__row_encode(tokenizer, format, messages, n, false, ids, labels));
+    TM__TRY(tm__chat_encode(tokenizer, format, messages, n, false, ids, labels, split));
     assert(ids->len == labels->len);
     if (ids->len > (size_t)max_length) ids->len = labels->len = (size_t)max_length;
     if (full_sequence && ids->len) memcpy(labels->data, ids->data, ids->len * sizeof *ids->data);
@@ -35,7 +36,7 @@ int64_t tm__example_targets(const tm__examples *examples, size_t row) {
 tm_status tm__examples_encode(const tm_tokenizer *tokenizer, const tm_dataset *dataset, tm_chat_format format,
                               int64_t max_length, bool full_sequence, const tm_monitor *monitor,
                               tm__examples *examples) {
-    size_t rows = tm_dataset_rows(dataset);
+    size_t rows = tm_dataset_rows(dataset), split = 0;
     tm__examples made = {.ids = tm__zalloc(rows, sizeof *made.ids),
                          .labels = tm__zalloc(rows, sizeof *made.labels),
                          .row = tm__zalloc(rows, sizeof *made.row)};
@@ -43,7 +44,7 @@ tm_status tm__examples_encode(const tm_tokenizer *tokenizer, const tm_dataset *d
     if (!made.ids || !made.labels || !made.row) TM__TRY_GOTO(status, tm__fail_memory(), done);
     for (size_t row = 0; row < rows; row++) {
         tm_ids *ids = &made.ids[made.count], *labels = &made.labels[made.count];
-        status = encode_row(tokenizer, dataset, row, format, max_length, full_sequence, ids, labels);
+        status = encode_row(tokenizer, dataset, row, format, max_length, full_sequence, ids, labels, &split);
         bool keep = status == TM_OK && count_targets(labels) > 0;
         if (keep) {
             made.row[made.count++] = row;
@@ -51,7 +52,7 @@ tm_status tm__examples_encode(const tm_tokenizer *tokenizer, const tm_dataset *d
         }
         tm_ids_free(ids);
         tm_ids_free(labels);
-        if (status != TM_OK) goto done;
+        if (status != TM_OK) TM__TRY_GOTO(status, tm__row_failed(status, row), done);
         made.dropped++;
     }
     if (made.count == 0)
@@ -62,6 +63,8 @@ tm_status tm__examples_encode(const tm_tokenizer *tokenizer, const tm_dataset *d
     if (made.dropped)
         tm__note(monitor, "%zu of %zu rows dropped: no part of an answer within %lld tokens", made.dropped, rows,
                  (long long)max_length);
+    if (split && !full_sequence)
+        tm__note(monitor, "%zu tokens lie across the border of an answer and are not trained on", split);
     *examples = made;
     made = (tm__examples){0};
 done:

@@ -104,7 +104,7 @@ static bool write_tokenizer(void) {
                "{\"tokenizer_class\": \"PreTrainedTokenizerFast\", \"bos_token\": \"<|im_start|>\","
                " \"eos_token\": \"<|im_end|>\", \"pad_token\": \"<|endoftext|>\","
                " \"chat_template\": \"{% for m in messages %}<|im_start|>{{ m.role }}\\n{{ m.content }}<|im_end|>"
-               "\\n{% endfor %}\"}");
+               "\\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\\n{% endif %}\"}");
 }
 
 static bool write_rows(void) {

@@ -68,7 +68,7 @@ static void check_rows(const tm__bench_data *data, const tm_dataset *rows, size_
         size_t n, trained = 0;
         tm_ids ids = {0}, labels = {0};
         const tm_message *messages = tm_dataset_row(rows, i, &n);
-        assert_ok(tm__row_encode(data->tokenizer, TM_CHAT_PLAIN, messages, n, false, &ids, &labels));
+        assert_ok(tm_chat_encode(data->tokenizer, TM_CHAT_PLAIN, messages, n, false, &ids, &labels));
         for (size_t t = 0; t < labels.len; t++) trained += labels.data[t] >= 0;
         assert_int_equal(ids.len, length);
         assert_int_equal(trained, answer);

@@ -89,7 +89,8 @@ static void test_chatml(void **state) {
 /* What is asked is a prefix of what is trained: generation sees the ids that training saw. */
 static void test_ask_is_prefix(void **state) {
     (void)state;
-    static const tm_chat_format formats[] = {TM_CHAT_CHATML, TM_CHAT_LLAMA2, TM_CHAT_ALPACA, TM_CHAT_PLAIN};
+    static const tm_chat_format formats[] = {TM_CHAT_CHATML, TM_CHAT_LLAMA2, TM_CHAT_ALPACA, TM_CHAT_PLAIN,
+                                             TM_CHAT_QUESTION};
     for (size_t i = 0; i < 2 * TM__COUNT(formats); i++) {
         tm_chat_format format = formats[i / 2];
         if (format == TM_CHAT_CHATML && i % 2) continue;
@@ -146,7 +147,7 @@ static void test_llama2(void **state) {
     expect_chat(tok, TM_CHAT_LLAMA2, talk + 1, 1, true, "<s> [INST] hello world [/INST]", "");
     assert_int_equal(tm_chat_stop_id(tok, TM_CHAT_LLAMA2), 2);
     expect_chat(tok, TM_CHAT_AUTO, talk + 1, 2, false, "<s> hello world\nhello\n</s>", "\nhello\n</s>");
-    tok->chat_template = tm__strdup("{{ '[INST] ' + message + ' [/INST]' }}");
+    assert_ok(tm_tokenizer_use_template(tok, "llama2", NULL));
     expect_chat(tok, TM_CHAT_AUTO, talk + 1, 1, true, "<s> [INST] hello world [/INST]", "");
     tm_tokenizer_free(tok);
 }
@@ -183,6 +184,16 @@ static void test_plain(void **state) {
     tm_tokenizer_free(tok);
 }
 
+static void test_question(void **state) {
+    (void)state;
+    tm_tokenizer *tok = chatml_tokenizer();
+    expect_chat(tok, TM_CHAT_QUESTION, talk, 5, false,
+                "Be kind.\n\nQuestion: hello world\nAnswer: \nhello\n</s>Question: and the 123?\nAnswer: the end</s>",
+                " \nhello\n</s> the end</s>");
+    expect_chat(tok, TM_CHAT_QUESTION, talk + 1, 1, true, "Question: hello world\nAnswer:", "");
+    tm_tokenizer_free(tok);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     tm_tokenizer *tok = llama_tokenizer();
@@ -207,7 +218,8 @@ static void test_refusals(void **state) {
 
 static void test_out_of_memory(void **state) {
     (void)state;
-    static const tm_chat_format formats[] = {TM_CHAT_CHATML, TM_CHAT_LLAMA2, TM_CHAT_ALPACA, TM_CHAT_PLAIN};
+    static const tm_chat_format formats[] = {TM_CHAT_CHATML, TM_CHAT_LLAMA2, TM_CHAT_ALPACA, TM_CHAT_PLAIN,
+                                             TM_CHAT_QUESTION};
     tm_tokenizer *tok = chatml_tokenizer();
     for (size_t i = 0; i < TM__COUNT(formats); i++) {
         for (long n = 1;; n++) {
@@ -233,6 +245,7 @@ int main(void) {
         cmocka_unit_test(test_llama2),
         cmocka_unit_test(test_alpaca),
         cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_question),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_out_of_memory),
     };
