@@ -11,7 +11,8 @@
 #include <unistd.h>
 
 typedef struct run_options {
-    const char *directory, *compare, *scores, *csv, *known;
+    const char *directory, *compare, *scores, *csv, *known, *set;
+    cli_list sets;
     int64_t workers;
     bool dry_run, table;
 } run_options;
@@ -24,6 +25,14 @@ static const tm_option table[] = {
      .min = 1,
      .unit = "DIR",
      .help = "where worlds, models and results are kept"},
+    {.name = "set",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(run_options, set),
+     .min = 1,
+     .unit = "PATH=VALUE",
+     .help =
+         "set a part of the plan, as arms.sdd.replicates=5 or attacks.grid.axes.lr=[1e-4,1e-3]; may be given several "
+         "times"},
     {.name = "workers",
      .type = TM_OPTION_INT,
      .offset = offsetof(run_options, workers),
@@ -322,7 +331,8 @@ static int open_and_run(const char *path, run_options *options, const cli_output
     if (options->workers == 0) options->workers = (int64_t)sysconf(_SC_NPROCESSORS_ONLN);
     if (options->workers < 1) options->workers = 1;
     tm_status status = tm_device_open(&where, &device);
-    if (status == TM_OK) status = tm_plan_open(path, options->directory, device, &plan);
+    if (status == TM_OK)
+        status = tm_plan_open_with(path, options->directory, options->sets.items, options->sets.count, device, &plan);
     bool idle = options->dry_run || options->table;
     if (status == TM_OK && (!idle || options->known)) status = tm_plan_begin(plan);
     if (status == TM_OK && options->known) status = tm_plan_import(plan, options->known);
@@ -341,6 +351,8 @@ static int run(int argc, char **argv) {
     int code;
     cli_args_begin(&args, &cli_run, 1);
     cli_args_group(&args, "Run", table, &options);
+    options.sets = (cli_list){0};
+    cli_args_repeat(&args, "set", &options.sets);
     cli_args_group(&args, "Output", cli_quiet_table, &output);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
     if (args.word_count == 0)

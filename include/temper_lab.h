@@ -72,6 +72,9 @@ typedef struct tm_plan_job_info {
 
 /* Reads the plan and lists its jobs; nothing is written. `device` decides keys, it is not kept. */
 TM_API tm_status tm_plan_open(const char *path, const char *directory, const tm_device *device, tm_plan **plan);
+/* The same with parts of the plan set to other values: "arms.sdd.replicates=5", "attacks.grid.axes.lr=[1e-4, 1e-3]". */
+TM_API tm_status tm_plan_open_with(const char *path, const char *directory, const char *const *overrides, size_t count,
+                                   const tm_device *device, tm_plan **plan);
 /* Makes the directory and writes the plan's worlds, so that every step can be repeated by hand. Before tm_plan_run. */
 TM_API tm_status tm_plan_begin(const tm_plan *plan);
 TM_API void tm_plan_free(tm_plan *plan);

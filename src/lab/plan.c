@@ -695,8 +695,12 @@ tm_status tm__plan_read(tm_plan *plan) {
         yaml_parser_delete(&parser);
         return status;
     }
+    tm_status status = TM_OK;
+    for (size_t i = 0; i < plan->override_count && status == TM_OK; i++)
+        status = tm__plan_override(plan, &r.document, plan->overrides[i]);
     const yaml_node_t *root = yaml_document_get_root_node(&r.document);
-    tm_status status = root ? read_root(&r, root) : tm__fail(TM_FORMAT, plan->path, NULL, NULL, "the plan is empty");
+    if (status == TM_OK)
+        status = root ? read_root(&r, root) : tm__fail(TM_FORMAT, plan->path, NULL, NULL, "the plan is empty");
     yaml_document_delete(&r.document);
     yaml_parser_delete(&parser);
     return status;

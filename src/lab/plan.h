@@ -100,6 +100,8 @@ struct tm_plan {
     size_t set_count;
     char setup[160]; /* device, instruction set, precision: part of every key */
     struct tm__results *results;
+    const char **overrides; /* "PATH=VALUE", in the arena */
+    size_t override_count;
 };
 
 /* What a cell found. A name stands once; values are finite. */
@@ -122,6 +124,10 @@ extern const char *const tm__role_names[TM__ROLES]; /* "harmful", "refusals", "b
 /* ---- plan.c ---- */
 tm_status tm__plan_read(tm_plan *plan);
 int tm__plan_find_stage(const tm_plan *plan, const char *name);
+
+/* ---- plan_override.c ---- */
+struct yaml_document_s;
+tm_status tm__plan_override(const tm_plan *plan, struct yaml_document_s *document, const char *text);
 
 /* ---- plan_jobs.c ---- */
 tm_status tm__plan_expand(tm_plan *plan, const tm_device *device);

@@ -26,11 +26,28 @@ tm_status tm_plan_begin(const tm_plan *plan) {
 }
 
 tm_status tm_plan_open(const char *path, const char *directory, const tm_device *device, tm_plan **plan) {
+    return tm_plan_open_with(path, directory, NULL, 0, device, plan);
+}
+
+static tm_status keep_overrides(tm_plan *plan, const char *const *overrides, size_t count) {
+    plan->overrides = tm__arena_alloc(&plan->arena, count + 1, sizeof *plan->overrides);
+    if (!plan->overrides) return tm__fail_memory();
+    for (size_t i = 0; i < count; i++) {
+        plan->overrides[i] = tm__arena_strdup(&plan->arena, overrides[i], strlen(overrides[i]));
+        if (!plan->overrides[i]) return tm__fail_memory();
+    }
+    plan->override_count = count;
+    return TM_OK;
+}
+
+tm_status tm_plan_open_with(const char *path, const char *directory, const char *const *overrides, size_t count,
+                            const tm_device *device, tm_plan **plan) {
     tm_plan *made = tm__zalloc(1, sizeof *made);
     if (!made) return tm__fail_memory();
     made->path = tm__format("%s", path);
     made->directory = tm__format("%s", directory);
     tm_status status = made->path && made->directory ? tm__results_create(&made->results) : tm__fail_memory();
+    if (status == TM_OK) status = keep_overrides(made, overrides, count);
     if (status == TM_OK) status = tm__plan_read(made);
     if (status == TM_OK) status = tm__plan_expand(made, device);
     if (status == TM_OK)

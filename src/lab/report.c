@@ -558,6 +558,11 @@ static void put_appendix(report *r) {
     put_escaped(r, plan->path);
     put(r, " --directory ");
     put_escaped(r, plan->directory);
+    for (size_t i = 0; i < plan->override_count; i++) {
+        put(r, " --set '");
+        put_escaped(r, plan->overrides[i]);
+        put(r, "'");
+    }
     put(r, "</code></p>\n<details><summary>The plan</summary><pre class=\"wide\"><code>");
     put_escaped(r, plan->text);
     put(r, "</code></pre></details>\n<details><summary>Key of every cell</summary>\n<pre class=\"wide\"><code>");

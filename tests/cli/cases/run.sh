@@ -45,6 +45,19 @@ cut -d, -f1-28 scores.csv >first
 temper run plan.yaml --directory runs --dry-run | grep -q '^done *20 cells' || fail "not everything is there"
 sed 's/1e-3\]/2e-3]/' plan.yaml >changed.yaml
 temper run changed.yaml --directory runs --dry-run | grep -q '^done *12 cells' || fail "a changed rate repeats other cells"
+temper run plan.yaml --directory runs --set 'attacks.grid.axes.lr=[1e-4, 2e-3]' --dry-run | grep -q '^done *12 cells' || fail "a rate that is set"
+temper run plan.yaml --directory runs --set attacks.grid.axes.lr.1=2e-3 --dry-run | grep -q '^done *12 cells' || fail "a rate that is set in its list"
+same "$(temper run plan.yaml --directory runs --set replicates=3 --set arms.undefended.replicates=1 --dry-run | sed -n 's/^jobs *//p')" \
+    "23: 18 cells, 5 models" "two settings"
+not_set() { # not_set SETTING TEXT
+    expect 2 temper run plan.yaml --directory runs --set "$1" --dry-run 2>stderr
+    grep -qF -- "$2" stderr || fail "expected '$2', got: $(cat stderr)"
+}
+not_set arm.sdd.from=base 'plan.yaml: set: arm.sdd.from=base: the plan has no "arm" (did you mean '"'"'arms'"'"'?)'
+not_set replicates 'replicates: is no setting (PATH=VALUE, as arms.sdd.replicates=5)'
+not_set attacks.grid.axes.lr.7=1 'there is no place "7"'
+not_set replicates=0 'plan.yaml: line 3, column 13'
+not_set arms.undefended.stepz=1 'plan.yaml: line 19, column 15: an arm has no "stepz"'
 temper run plan.yaml --directory runs --table --scores dishes | grep -q '^### dishes' || fail "no table of dishes"
 temper run plan.yaml --directory runs --table --compare undefended,composed >pairs
 grep -q '^### composed minus undefended' pairs || fail "no comparison"
