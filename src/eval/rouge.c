@@ -29,11 +29,12 @@ static bool cut(const char *text, bool split, words *w) {
         char bytes[4];
         int n = at < len ? tm__utf8_decode(text + at, len - at, &code) : 1;
         at += n > 0 ? (size_t)n : 1;
-        if (!split) code = (uint32_t)utf8proc_tolower((utf8proc_int32_t)code);
+        bool dotted = !split && code == 0x130; /* Python's lower() makes two characters of it, the second a mark */
+        if (!split) code = dotted ? 'i' : (uint32_t)utf8proc_tolower((utf8proc_int32_t)code);
         bool inside = split ? !tm__py_space(code) : (code >= 'a' && code <= 'z') || (code >= '0' && code <= '9');
         if (inside) ok = tm__string_append(&word, bytes, (size_t)tm__utf8_encode(code, bytes));
-        if (!inside && word.len) {
-            ok = add_word(w, word.data, word.len);
+        if ((!inside || dotted) && word.len) {
+            ok = ok && add_word(w, word.data, word.len);
             word.len = 0;
         }
     }

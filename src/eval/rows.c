@@ -26,6 +26,19 @@ static tm_status add_object(const char *path, json_t *array, json_t *value, size
     return json_array_append_new(array, value) == 0 ? TM_OK : tm__fail_memory();
 }
 
+/* The last error, which speaks of one line as if it were the whole, at its place in the file. */
+static tm_status at_line(const char *path, size_t line) {
+    const tm_error error = *tm_error_last();
+    size_t within, column;
+    char field[64];
+    if (error.status == TM_NO_MEMORY) return error.status;
+    if (sscanf(error.field, "line %zu, column %zu", &within, &column) == 2)
+        snprintf(field, sizeof field, "line %zu, column %zu", line, column);
+    else
+        snprintf(field, sizeof field, "line %zu", line);
+    return tm__fail(error.status, path, field, error.hint, "%s", error.message);
+}
+
 static tm_status read_lines(const char *path, const char *text, size_t len, json_t *array) {
     size_t line = 1;
     for (size_t at = 0; at < len; line++) {
@@ -35,11 +48,7 @@ static tm_status read_lines(const char *path, const char *text, size_t len, json
         if (tm__py_rstrip(text + from, n) == 0) continue;
         json_t *value;
         tm_status status = tm__json_parse(text + from, n, NULL, &value);
-        if (status != TM_OK) {
-            char field[32];
-            snprintf(field, sizeof field, "line %zu", line);
-            return tm__error_within(path, field);
-        }
+        if (status != TM_OK) return at_line(path, line);
         TM__TRY(add_object(path, array, value, line));
     }
     return TM_OK;

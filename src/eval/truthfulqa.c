@@ -3,7 +3,7 @@
  * Six fixed question-answer pairs, read from a file, stand before every question. mc1: the best true answer is the
  * likeliest. mc2: the share of probability on true answers, sum over true of e^ll over sum of e^ll; the largest is
  * taken out first, which the harness does not do and which keeps long answers from vanishing.
- * Tests: tests/golden/test_mcq.c; appendix A13 in tests/unit/test_eval_numbers.c.
+ * Tests: tests/golden/test_mcq.c; appendix A13 in tests/golden/test_answers.c.
  */
 #include "eval/mcq.h"
 

@@ -137,10 +137,11 @@ def write_data(directory):
         out.write(PREAMBLE)
 
 
-def write_model(directory):
+def write_model(directory, seed=11, family="Llama", bos=True, window=160):
+    """A random model and a byte-level tokenizer trained on the fixture's own texts; bos: it begins every text with <s>."""
     import torch
+    import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
     texts = [json.dumps(row, ensure_ascii=False) for files in data().values() for rows in files.values() for row in rows]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -148,13 +149,16 @@ def write_model(directory):
     trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=["<s>", "</s>"], show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    torch.manual_seed(11)
-    config = LlamaConfig(vocab_size=420, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=160,
-                         initializer_range=0.3, bos_token_id=0, eos_token_id=1, tie_word_embeddings=True)
-    LlamaForCausalLM(config).float().save_pretrained(directory)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>" if bos else None,
+                                                eos_token="</s>")
+    torch.manual_seed(seed)
+    config = getattr(transformers, family + "Config")(
+        vocab_size=420, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=window, initializer_range=0.3, bos_token_id=0, eos_token_id=1,
+        tie_word_embeddings=True)
+    getattr(transformers, family + "ForCausalLM")(config).float().save_pretrained(directory)
     fast.save_pretrained(directory)
 
 
