@@ -85,6 +85,8 @@ typedef struct tm__adamw {
 
 typedef struct tm__kernels {
     tm_status (*gemm)(tm_device *dev, const tm__gemm *g);
+    /* Each as gemm does it; none reads what another one writes. */
+    tm_status (*gemms)(tm_device *dev, const tm__gemm *list, int64_t count);
 
     /* y (n,d) = table[ids];  dtable[ids] += dy, in token order. */
     tm_status (*embedding)(tm_device *dev, void *y, const void *table, tm_dtype table_type, const int32_t *ids,

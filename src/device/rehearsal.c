@@ -80,6 +80,11 @@ static tm_status gemm(tm_device *dev, const tm__gemm *g) {
     return TM_OK;
 }
 
+static tm_status gemms(tm_device *dev, const tm__gemm *list, int64_t count) {
+    for (int64_t i = 0; i < count; i++) TM__TRY(dev->k->gemm(dev, &list[i]));
+    return TM_OK;
+}
+
 static tm_status embedding(tm_device *dev, void *y, const void *table, tm_dtype type, const int32_t *ids, int64_t n,
                            int64_t d) {
     of(dev)->tokens = TM__MAX(of(dev)->tokens, n);
@@ -229,6 +234,7 @@ static tm_status sgd(tm_device *dev, void *w, void *velocity, const void *g, int
 
 static const tm__kernels kernels = {
     .gemm = gemm,
+    .gemms = gemms,
     .embedding = embedding,
     .embedding_grad = embedding_grad,
     .rmsnorm = rmsnorm,

@@ -57,9 +57,8 @@ static tm_status attention(tm__tape *tape, const tm__block_run *run, tm__var *no
     const tm__config *c = &run->model->config;
     tm__block *block = &run->model->blocks[run->layer];
     tm__var *q, *k, *v, *mixed;
-    TM__TRY(tm__op_linear(tape, normed, &block->q, &q)); /* (T, H C) */
-    TM__TRY(tm__op_linear(tape, normed, &block->k, &k)); /* (T, K C) */
-    TM__TRY(tm__op_linear(tape, normed, &block->v, &v));
+    TM__TRY(tm__op_linears(tape, normed, (tm__linear *const[]){&block->q, &block->k, &block->v}, 3,
+                           (tm__var * *const[]){&q, &k, &v})); /* (T, H C), (T, K C), (T, K C) */
     if (last) tm__tape_drop(tape, normed);
     TM__TRY(split_heads(q, c->heads, c->head_dim));
     TM__TRY(split_heads(k, c->kv_heads, c->head_dim));
@@ -76,8 +75,11 @@ static tm_status mlp(tm__tape *tape, const tm__block_run *run, tm__var *normed, 
     tm__block *block = &run->model->blocks[run->layer];
     bool has_gate = tm__linear_exists(&block->gate);
     tm__var *gate, *up = NULL, *active;
-    TM__TRY(tm__op_linear(tape, normed, has_gate ? &block->gate : &block->up, &gate)); /* (T, F) */
-    if (has_gate) TM__TRY(tm__op_linear(tape, normed, &block->up, &up));
+    if (has_gate) /* (T, F) both */
+        TM__TRY(tm__op_linears(tape, normed, (tm__linear *const[]){&block->gate, &block->up}, 2,
+                               (tm__var * *const[]){&gate, &up}));
+    else
+        TM__TRY(tm__op_linear(tape, normed, &block->up, &gate));
     tm__tape_drop(tape, normed);
     TM__TRY(tm__op_gated(tape, run->model->config.activation, gate, up, &active));
     tm__tape_drop(tape, gate);

@@ -84,21 +84,30 @@ tm__factor tm__weight_transposed(const tm__param *param) {
     return (tm__factor){param->value.data, param->value.dtype, true};
 }
 
+tm__gemm tm__product_of(const tm__tape *tape, int64_t m, int64_t n, int64_t k, tm__factor a, tm__factor b, void *c,
+                        double alpha, unsigned flags) {
+    return (tm__gemm){.trans_a = a.transposed,
+                      .trans_b = b.transposed,
+                      .m = m,
+                      .n = n,
+                      .k = k,
+                      .a = a.data,
+                      .a_type = a.type,
+                      .lda = a.transposed ? m : k,
+                      .b = b.data,
+                      .b_type = b.type,
+                      .ldb = b.transposed ? k : n,
+                      .c = c,
+                      .ldc = n,
+                      .alpha = alpha,
+                      .accumulate = flags & TM__PRODUCT_ADD,
+                      .exact = flags & TM__PRODUCT_EXACT,
+                      .row_invariant = (flags & TM__PRODUCT_FORWARD) && tape->row_invariant};
+}
+
 tm_status tm__product(tm__tape *tape, int64_t m, int64_t n, int64_t k, tm__factor a, tm__factor b, void *c,
                       double alpha, unsigned flags) {
     TM__NEEDS(tape, gemm);
-    tm__gemm g = {.trans_a = a.transposed, .trans_b = b.transposed, .m = m, .n = n, .k = k};
-    g.a = a.data;
-    g.a_type = a.type;
-    g.lda = a.transposed ? m : k;
-    g.b = b.data;
-    g.b_type = b.type;
-    g.ldb = b.transposed ? k : n;
-    g.c = c;
-    g.ldc = n;
-    g.alpha = alpha;
-    g.accumulate = flags & TM__PRODUCT_ADD;
-    g.exact = flags & TM__PRODUCT_EXACT;
-    g.row_invariant = (flags & TM__PRODUCT_FORWARD) && tape->row_invariant;
+    const tm__gemm g = tm__product_of(tape, m, n, k, a, b, c, alpha, flags);
     return tape->dev->k->gemm(tape->dev, &g);
 }

@@ -61,6 +61,8 @@ tm__factor tm__plain(const tm__tape *tape, const void *data);      /* activation
 tm__factor tm__transposed(const tm__tape *tape, const void *data); /* the same, transposed */
 tm__factor tm__weight(const tm__param *param);
 tm__factor tm__weight_transposed(const tm__param *param);
+tm__gemm tm__product_of(const tm__tape *tape, int64_t m, int64_t n, int64_t k, tm__factor a, tm__factor b, void *c,
+                        double alpha, unsigned flags);
 tm_status tm__product(tm__tape *tape, int64_t m, int64_t n, int64_t k, tm__factor a, tm__factor b, void *c,
                       double alpha, unsigned flags);
 

@@ -192,26 +192,32 @@ static tm_status run_adapters(tm__tape *tape, tm__var *x, tm__linear *linear, li
     return TM_OK;
 }
 
-tm_status tm__op_linear(tm__tape *tape, tm__var *x, tm__linear *linear, tm__var **y) {
-    tm_device *dev = tape->dev;
-    size_t active = 0;
-    bool needs_grad = false;
-    TM__TRY(check(tape, x, linear, &active, &needs_grad));
+/* Checks one of several linears; y (n, out) and the product that fills it. */
+static tm_status begin(tm__tape *tape, tm__var *x, tm__linear *linear, size_t *active, bool *needs_grad, tm__var **y,
+                       tm__gemm *product) {
+    TM__TRY(check(tape, x, linear, active, needs_grad));
     const tm_tensor *w = &linear->weight.value;
-    int64_t n = x->value.shape[0], out = w->shape[0];
+    int64_t n = x->value.shape[0];
     if (linear->watch) TM__TRY(linear->watch(linear->watch_user, x->value.data, n));
-    TM__TRY(tm__tape_output(tape, 2, (int64_t[]){n, out}, needs_grad, y));
-    void *to = (*y)->value.data;
-    TM__TRY(tm__product(tape, n, out, w->shape[1], tm__plain(tape, x->value.data),
-                        tm__weight_transposed(&linear->weight), to, 1, TM__PRODUCT_FORWARD));
+    TM__TRY(tm__tape_output(tape, 2, (int64_t[]){n, w->shape[0]}, *needs_grad, y));
+    *product = tm__product_of(tape, n, w->shape[0], w->shape[1], tm__plain(tape, x->value.data),
+                              tm__weight_transposed(&linear->weight), (*y)->value.data, 1, TM__PRODUCT_FORWARD);
+    return TM_OK;
+}
+
+/* What follows the product: bias, node, adapters. */
+static tm_status complete(tm__tape *tape, tm__var *x, tm__linear *linear, size_t active, bool needs_grad, tm__var *y) {
+    tm_device *dev = tape->dev;
+    int64_t n = x->value.shape[0];
     if (linear->bias.value.data) {
         TM__NEEDS(tape, add_bias);
         TM__NEEDS_BACKWARD(tape, bias_grad);
-        TM__TRY(dev->k->add_bias(dev, to, linear->bias.value.data, linear->bias.value.dtype, n, out));
+        TM__TRY(dev->k->add_bias(dev, y->value.data, linear->bias.value.data, linear->bias.value.dtype, n,
+                                 linear->weight.value.shape[0]));
     }
     linear_node *node = NULL;
     if (tape->recording && needs_grad) {
-        TM__TRY(tm__tape_node(tape, sizeof *node, "linear", *y, backward, release, &node));
+        TM__TRY(tm__tape_node(tape, sizeof *node, "linear", y, backward, release, &node));
         node->x = x;
         node->linear = linear;
         node->n = n;
@@ -219,5 +225,24 @@ tm_status tm__op_linear(tm__tape *tape, tm__var *x, tm__linear *linear, tm__var 
         if (active > 0 && !(node->uses = tm__arena_alloc(&tape->host, active, sizeof *node->uses)))
             return tm__fail_memory();
     }
-    return run_adapters(tape, x, linear, node, n, to);
+    return run_adapters(tape, x, linear, node, n, y->value.data);
+}
+
+tm_status tm__op_linears(tm__tape *tape, tm__var *x, tm__linear *const *linears, int64_t count, tm__var **const *y) {
+    tm_device *dev = tape->dev;
+    size_t active[TM__LINEARS_TOGETHER] = {0};
+    bool needs_grad[TM__LINEARS_TOGETHER] = {false};
+    tm__gemm products[TM__LINEARS_TOGETHER];
+    assert(count > 0 && count <= TM__LINEARS_TOGETHER);
+    TM__NEEDS(tape, gemm);
+    TM__NEEDS(tape, gemms);
+    for (int64_t i = 0; i < count; i++)
+        TM__TRY(begin(tape, x, linears[i], &active[i], &needs_grad[i], y[i], &products[i]));
+    TM__TRY(count == 1 ? dev->k->gemm(dev, products) : dev->k->gemms(dev, products, count));
+    for (int64_t i = 0; i < count; i++) TM__TRY(complete(tape, x, linears[i], active[i], needs_grad[i], *y[i]));
+    return TM_OK;
+}
+
+tm_status tm__op_linear(tm__tape *tape, tm__var *x, tm__linear *linear, tm__var **y) {
+    return tm__op_linears(tape, x, (tm__linear *const[]){linear}, 1, (tm__var * *const[]){y});
 }

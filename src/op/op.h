@@ -33,6 +33,9 @@ typedef struct tm__linear {
 tm_status tm__op_embedding(tm__tape *tape, tm__param *table, const int32_t *ids, int64_t n, tm__var **y);
 /* y (n,out) = x (n,in) W^T + bias + adapters. A frozen weight computes no dW. */
 tm_status tm__op_linear(tm__tape *tape, tm__var *x, tm__linear *linear, tm__var **y);
+/* The same of several linears with one input, whose products are made together: at most TM__LINEARS_TOGETHER. */
+enum { TM__LINEARS_TOGETHER = 4 };
+tm_status tm__op_linears(tm__tape *tape, tm__var *x, tm__linear *const *linears, int64_t count, tm__var **const *y);
 /* x (..., d), weight and bias (d): y = x / rms(x) * (shift + weight), y = (x - mean) / deviation * weight + bias. */
 tm_status tm__op_rmsnorm(tm__tape *tape, tm__var *x, tm__param *weight, double shift, double eps, tm__var **y);
 tm_status tm__op_layernorm(tm__tape *tape, tm__var *x, tm__param *weight, tm__param *bias, double eps, tm__var **y);

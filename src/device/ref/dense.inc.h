@@ -34,6 +34,11 @@ static tm_status gemm(tm_device *dev, const tm__gemm *g) {
     return TM_OK;
 }
 
+static tm_status gemms(tm_device *dev, const tm__gemm *list, int64_t count) {
+    for (int64_t i = 0; i < count; i++) TM__TRY(dev->k->gemm(dev, &list[i]));
+    return TM_OK;
+}
+
 static tm_status embedding(tm_device *dev, void *y, const void *table, tm_dtype table_type, const int32_t *ids,
                            int64_t n, int64_t d) {
     (void)dev;

@@ -14,6 +14,7 @@
 
 const tm__kernels REF_TABLE = {
     .gemm = gemm,
+    .gemms = gemms,
     .embedding = embedding,
     .embedding_grad = embedding_grad,
     .rmsnorm = rmsnorm,

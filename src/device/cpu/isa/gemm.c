@@ -141,6 +141,12 @@ static bool is_operand(tm_dtype type) {
     return type == TM_F32 || type == TM_BF16 || type == TM_F16;
 }
 
+/* Whether it is for gemm_rows. */
+static bool by_rows(const tm__gemm *g) {
+    return g->row_invariant && !g->trans_a && g->trans_b && g->m > 0 && g->n > 0 && g->k > 0 && is_operand(g->a_type) &&
+           is_operand(g->b_type);
+}
+
 tm_status TM__ISA(gemm)(tm_device *dev, const tm__gemm *g) {
     if (!is_operand(g->a_type) || !is_operand(g->b_type))
         return tm__fail(TM_UNSUPPORTED, NULL, "gemm", "store it as fp32, bf16 or fp16",
@@ -151,7 +157,15 @@ tm_status TM__ISA(gemm)(tm_device *dev, const tm__gemm *g) {
             memset((float *)g->c + i * g->ldc, 0, (size_t)g->n * sizeof(float));
         return TM_OK;
     }
-    if (g->row_invariant && !g->trans_a && g->trans_b) return TM__ISA(gemm_rows)(dev, g);
+    if (by_rows(g)) return TM__ISA(gemm_rows)(dev, g, 1);
     if (((tm__cpu *)dev->state)->amx && !g->exact && !g->row_invariant) return tm__amx_gemm(dev, g);
     return multiply(dev, g);
+}
+
+tm_status TM__ISA(gemms)(tm_device *dev, const tm__gemm *list, int64_t count) {
+    bool together = true;
+    for (int64_t i = 0; i < count; i++) together = together && by_rows(&list[i]);
+    if (together) return TM__ISA(gemm_rows)(dev, list, count);
+    for (int64_t i = 0; i < count; i++) TM__TRY(TM__ISA(gemm)(dev, &list[i]));
+    return TM_OK;
 }

@@ -4,7 +4,7 @@
 
 #include "device/cpu/isa/tile.h"
 
-/* gemm_rows.c: few rows of A times a weight stored (n, k), at the speed of memory. */
-tm_status TM__ISA(gemm_rows)(tm_device *dev, const tm__gemm *g);
+/* gemm_rows.c: rows of A times a weight stored (n, k), at the speed of memory; `count` such products, none empty. */
+tm_status TM__ISA(gemm_rows)(tm_device *dev, const tm__gemm *list, int64_t count);
 
 #endif

@@ -206,6 +206,7 @@ TM__INLINE const float *widened(const void *w, tm_dtype type, float shift, int64
 /* The kernels of this instruction set, by the types of the device's table. */
 #define TM__CPU_KERNELS(X) \
     X(gemm)                \
+    X(gemms)               \
     X(embedding)           \
     X(embedding_grad)      \
     X(rmsnorm)             \
