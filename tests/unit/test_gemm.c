@@ -226,7 +226,7 @@ static void rows_alone(const char *isa, int precision, tm_dtype b_type, bool tra
                   .row_invariant = true,
                   .m = MOST};
     assert_ok(dev->k->gemm(dev, &g));
-    static const int64_t batches[] = {1, 2, 7, 32, 33, 299};
+    static const int64_t batches[] = {1, 2, 3, 4, 5, 6, 7, 12, 23, 32, 33, 299};
     for (size_t i = 0; i < TM__COUNT(batches); i++)
         for (int64_t first = 0; first + batches[i] <= MOST; first += 61) {
             g.m = batches[i];
@@ -262,6 +262,64 @@ static void row_invariance(const char *isa) {
 static void test_row_invariance(void **state) {
     (void)state;
     each_isa(row_invariance);
+}
+
+/* Several products in one call give what each gives alone: of unlike shapes and types, on any number of threads, with
+ * rows further apart than they are long; also where one of them is empty, or not for the kernel of the others. */
+static void several_at_once(const char *isa) {
+    enum { COUNT = 6, MOST = 40 * 300 };
+    static const struct {
+        int64_t m, n, k;
+        tm_dtype b_type;
+        bool accumulate, exact;
+    } cases[COUNT] = {{9, 40, 96, TM_F32, false, false},  {9, 12, 96, TM_BF16, false, false},
+                      {9, 203, 96, TM_F32, true, false},  {2, 300, 33, TM_F16, false, true},
+                      {40, 17, 500, TM_BF16, true, true}, {1, 64, 64, TM_BF16, false, false}};
+    for (int way = 0; way < 6; way++) {
+        tm_device *dev = open_cpu(isa, 1 + way % 3, way < 3 ? TM_PRECISION_F32 : TM_PRECISION_BF16);
+        if (!dev) return;
+        float *a = random_floats(MOST * 3, 1), *b = random_floats(MOST * 3, 2);
+        float *together[COUNT], *alone[COUNT];
+        void *typed[COUNT];
+        tm__gemm list[COUNT];
+        for (int i = 0; i < COUNT; i++) {
+            int64_t m = cases[i].m, n = cases[i].n, k = cases[i].k, size = m * n;
+            typed[i] = as_type(b, cases[i].b_type, (size_t)(n * k));
+            together[i] = random_floats((size_t)size, 3);
+            alone[i] = random_floats((size_t)size, 3);
+            list[i] = (tm__gemm){.trans_b = true, .m = m, .n = n, .k = k, .a = a, .a_type = TM_F32, .lda = k + 3};
+            list[i].b = typed[i];
+            list[i].b_type = cases[i].b_type;
+            list[i].ldb = k;
+            list[i].ldc = n;
+            list[i].alpha = i % 2 ? 0.7 : 1;
+            list[i].accumulate = cases[i].accumulate;
+            list[i].exact = cases[i].exact;
+            list[i].row_invariant = true;
+        }
+        if (way == 1) list[2].m = 0;
+        if (way == 4) list[0].row_invariant = false;
+        for (int i = 0; i < COUNT; i++) {
+            list[i].c = alone[i];
+            assert_ok(dev->k->gemm(dev, &list[i]));
+            list[i].c = together[i];
+        }
+        assert_ok(dev->k->gemms(dev, list, COUNT));
+        for (int i = 0; i < COUNT; i++) {
+            assert_memory_equal(together[i], alone[i], (size_t)(cases[i].m * cases[i].n) * 4);
+            free(together[i]);
+            free(alone[i]);
+            free(typed[i]);
+        }
+        free(a);
+        free(b);
+        tm_device_close(dev);
+    }
+}
+
+static void test_several_at_once(void **state) {
+    (void)state;
+    each_isa(several_at_once);
 }
 
 /* What lies between a row of the weight and the next one, up to a whole vector, is never read: it may be NaN. */
@@ -371,10 +429,15 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fp32),           cmocka_unit_test(test_bf16),
-        cmocka_unit_test(test_onednn_path),    cmocka_unit_test(test_a_wrong_product_is_seen),
-        cmocka_unit_test(test_row_invariance), cmocka_unit_test(test_padding_is_not_read),
-        cmocka_unit_test(test_nothing_to_do),  cmocka_unit_test(test_instruction_set_choice),
+        cmocka_unit_test(test_fp32),
+        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_onednn_path),
+        cmocka_unit_test(test_a_wrong_product_is_seen),
+        cmocka_unit_test(test_row_invariance),
+        cmocka_unit_test(test_several_at_once),
+        cmocka_unit_test(test_padding_is_not_read),
+        cmocka_unit_test(test_nothing_to_do),
+        cmocka_unit_test(test_instruction_set_choice),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
