@@ -4,7 +4,8 @@
  * then the lanes are added pairwise. That does not depend on m, nor on how the work is cut. Memory sets the pace where
  * A has few rows, so a weight is read once, where it lies, and a thread asks for the rows that it will need next while
  * it multiplies by those it has. Blocks of ROWS x COLUMNS inner products share their loads; where A has many rows,
- * GROUP rows of the weight stay in the first-level cache while a chunk of A passes by.
+ * GROUP rows of the weight stay in the nearer caches while a chunk of A passes by, and a block of A stays for all of
+ * them, so that a line of C is complete before it leaves.
  */
 #include "device/cpu/isa/gemm.h"
 
@@ -14,8 +15,7 @@ enum {
     COLUMNS = 4,              /* of C in a block */
     ROWS = VL == 16 ? 6 : 3,  /* of C in a block: the sums fill the registers */
     FEW = 3,                  /* rows of A that meet a weight of any type where it lies */
-    GROUP = 2 * COLUMNS,      /* columns of C that a block of A meets in turn */
-    TASK = 2 * GROUP,         /* columns of a task */
+    GROUP = 4 * COLUMNS,      /* columns that a block of A meets in turn, a line of C; a task */
     LINE = 64,                /* bytes of the processor's caches */
     ALONE = 8,                /* rows of A that one thread copies faster than all would */
     TOGETHER = 4,             /* products that are done as one */
@@ -56,7 +56,7 @@ TM__INLINE void inner_products(int n, tm_dtype type, bool whole, int fetch, cons
             vf right = load_as(data, type, j * ld + p, whole ? VL : k - p);
             for (int i = 0; i < n; i++) sum[i][j] += left[i] * right;
         }
-        for (int f = 0; f < fetch; f++) __builtin_prefetch(ahead + f * run);
+        for (int f = 0; f < fetch; f++) __builtin_prefetch(ahead + f * run, 0, 2);
         if (fetch) ahead += LINE;
     }
 #if TM__LANES == 16
@@ -154,7 +154,7 @@ static void store_block(const tm__gemm *g, int64_t row, int64_t n, int64_t first
 
 /* How many runs a block asks for, so that all are asked for by the first few of a group's blocks. */
 static int runs_to_fetch(const columns *b, int64_t m, int64_t block) {
-    int fetch = (int)b->runs / (m < 2 * ROWS ? 2 : m < 4 * ROWS ? 4 : 8);
+    int fetch = (int)b->runs / (m < 2 * ROWS ? 4 : m < 4 * ROWS ? 8 : 16);
     fetch = TM__MAX(fetch, 1);
     return b->ahead && block * fetch < b->runs ? fetch : 0;
 }
@@ -185,7 +185,7 @@ static void multiply_group(const tm__gemm *g, const rows *a, int64_t from, int64
         }
 }
 
-/* One product of a call. A task is TASK columns of a chunk of rows. */
+/* One product of a call. A task is GROUP columns of a chunk of rows. */
 typedef struct job {
     const tm__gemm *g;
     rows a;
@@ -241,7 +241,7 @@ static const job *job_of(const work *w, int64_t t) {
 /* The weight's rows of a group that begins a task; NULL: there is none, or it is no whole one. */
 static const uint8_t *task_rows(const work *w, int64_t t) {
     const job *j = job_of(w, t);
-    int64_t row = j ? (t - j->first) % j->tasks * TASK : 0;
+    int64_t row = j ? (t - j->first) % j->tasks * GROUP : 0;
     return j && row + GROUP <= j->g->n ? weight_row(j, row) : NULL;
 }
 
@@ -251,12 +251,8 @@ static void multiply_tasks(work *w, float *own) {
     for (int64_t t = claim(w), next; (j = job_of(w, t)); t = next) {
         next = claim(w);
         int64_t from = (t - j->first) / j->tasks * j->chunk, to = TM__MIN(from + j->chunk, j->g->m);
-        int64_t column = (t - j->first) % j->tasks * TASK, end = TM__MIN(column + TASK, j->g->n);
-        for (; column < end; column += GROUP) {
-            bool more = column + 2 * GROUP <= end;
-            const uint8_t *ahead = more ? weight_row(j, column + GROUP) : task_rows(w, next);
-            multiply_columns(j, from, to, column, TM__MIN(end - column, (int64_t)GROUP), ahead, own);
-        }
+        int64_t column = (t - j->first) % j->tasks * GROUP;
+        multiply_columns(j, from, to, column, TM__MIN(j->g->n - column, (int64_t)GROUP), task_rows(w, next), own);
     }
 }
 
@@ -268,7 +264,7 @@ static void widen_a(const job *j, int64_t row) {
 /* `shared` floats of the call's memory are taken for A where it cannot be read as it lies. */
 static job job_for(const tm_device *dev, const tm__gemm *g, int64_t *shared) {
     int64_t depth = round_up(g->k, VL);
-    job j = {.g = g, .tasks = (g->n + TASK - 1) / TASK, .round = dev->bf16_products && !g->exact};
+    job j = {.g = g, .tasks = (g->n + GROUP - 1) / GROUP, .round = dev->bf16_products && !g->exact};
     j.chunk = TM__MAX(CHUNK_FLOATS / depth / ROWS, (int64_t)1) * ROWS;
     /* Rows of the weight are widened beside it where several blocks of A would do it again. */
     j.in_place = g->m <= FEW ? !j.round || g->b_type == TM_BF16 : g->b_type == TM_F32 && !j.round && g->k == depth;
