@@ -1,9 +1,9 @@
 /* numbers.c: items' scores to figures with 95 % intervals.
  *
- * Shares get Wilson's interval (Wilson 1927), which stays inside [0, 1] and is right for small counts. Everything else
- * gets the percentile bootstrap over items (Efron 1979): RESAMPLES draws of as many items with replacement, within its
- * group for a mean over groups, from a Philox stream with a fixed seed. Items without a score are left out.
- * Test: tests/unit/test_eval_numbers.c.
+ * Shares get Wilson's interval (Wilson 1927), which stays inside [0, 1] and is right for small counts; a mean of
+ * groups' shares gets theirs combined by MOVER (Zou and Donner 2008). Everything else gets the percentile bootstrap
+ * over items (Efron 1979): RESAMPLES draws of as many items with replacement, from a Philox stream with a fixed seed.
+ * Items without a score are left out. Test: tests/unit/test_eval_numbers.c.
  */
 #include "eval/suite.h"
 
@@ -64,9 +64,7 @@ static tm_status bootstrap(tm__measure_kind kind, const sample *s, double *low, 
     tm__rng rng = tm__rng_make(0, tm__stream(TM__STREAM_BOOTSTRAP, 0));
     tm_status status = chosen && values ? TM_OK : tm__fail_memory();
     for (int r = 0; status == TM_OK && r < RESAMPLES; r++) {
-        for (size_t p = 0; p < s->parts; p++)
-            for (size_t i = s->part[p]; i < s->part[p + 1]; i++)
-                chosen[i] = s->part[p] + (size_t)tm__rng_below(&rng, s->part[p + 1] - s->part[p]);
+        for (size_t i = 0; i < s->count; i++) chosen[i] = (size_t)tm__rng_below(&rng, s->count);
         values[r] = value_of(kind, s, chosen);
     }
     if (status == TM_OK) {
@@ -77,6 +75,20 @@ static tm_status bootstrap(tm__measure_kind kind, const sample *s, double *low, 
     free(chosen);
     free(values);
     return status;
+}
+
+/* Method of variance estimates recovery, for the mean of independent shares: distances from each share to the ends of
+ * its Wilson interval add up as errors do. */
+static void combine_wilson(const sample *s, double value, double *low, double *high) {
+    double below = 0, above = 0, parts = (double)s->parts;
+    for (size_t p = 0; p < s->parts; p++) {
+        double n = (double)(s->part[p + 1] - s->part[p]), share = part_value(s, p, NULL), l, h;
+        tm__wilson(share * n, n, &l, &h);
+        below += (share - l) * (share - l);
+        above += (h - share) * (h - share);
+    }
+    *low = TM__MAX(value - sqrt(below) / parts, 0.0);
+    *high = TM__MIN(value + sqrt(above) / parts, 1.0);
 }
 
 /* ---- parts of the items ------------------------------------------------------------------------------------------ */
@@ -123,9 +135,12 @@ static tm_status add_number(tm_evaluation *e, const tm__measure *m, const char *
     tm_number number = {.name = m->name, .group = group, .n = (int64_t)s->count, .low = NAN, .high = NAN};
     if (s->count == 0) return TM_OK;
     number.value = value_of(m->kind, s, NULL);
-    if (m->kind == TM__MEASURE_SHARE) {
+    if (m->kind == TM__MEASURE_SHARE || m->kind == TM__MEASURE_MACRO) {
         number.interval = "wilson";
-        tm__wilson(number.value * (double)s->count, (double)s->count, &number.low, &number.high);
+        if (s->parts == 1)
+            tm__wilson(number.value * (double)s->count, (double)s->count, &number.low, &number.high);
+        else
+            combine_wilson(s, number.value, &number.low, &number.high);
     } else if (s->count > 1) {
         number.interval = "bootstrap";
         TM__TRY(bootstrap(m->kind, s, &number.low, &number.high));

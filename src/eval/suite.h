@@ -49,7 +49,7 @@ typedef struct tm__item {
 typedef enum tm__measure_kind {
     TM__MEASURE_SHARE,      /* mean of scores that are 0 or 1 */
     TM__MEASURE_MEAN,       /* mean of scores */
-    TM__MEASURE_MACRO,      /* mean over groups of the groups' means */
+    TM__MEASURE_MACRO,      /* mean over groups of the groups' shares */
     TM__MEASURE_PERPLEXITY, /* exp(-sum of `score` / sum of `over`) */
     TM__MEASURE_BITS,       /* -sum of `score` / sum of `over` / ln 2 */
     TM__MEASURE_LOSS,       /* -sum of `score` / sum of `over` */

@@ -78,7 +78,15 @@ static void test_numbers(void **state) {
     assert_string_equal(mean->interval, "bootstrap");
     double error = sqrt((39.0 * 39 - 1) / 12 / 39); /* of the mean of 0 .. 38 */
     assert_true(fabs((mean->high - mean->low) - 2 * 1.96 * error) < 0.25 * 4 * error);
-    assert_true(fabs(find(&e, "macro", NULL)->value - 0.5) < 1e-15);
+    const tm_number *macro = find(&e, "macro", NULL);
+    double la, ha, lb, hb; /* of 24 of 30 and 2 of 10 */
+    tm__wilson(24, 30, &la, &ha);
+    tm__wilson(2, 10, &lb, &hb);
+    assert_true(fabs(macro->value - 0.5) < 1e-15);
+    assert_string_equal(macro->interval, "wilson");
+    assert_true(fabs(macro->low - (0.5 - hypot(0.8 - la, 0.2 - lb) / 2)) < 1e-12);
+    assert_true(fabs(macro->high - (0.5 + hypot(ha - 0.8, hb - 0.2) / 2)) < 1e-12);
+    assert_true(find(&e, "share", "b")->low == lb && find(&e, "share", "b")->high == hb);
     assert_true(fabs(find(&e, "perplexity", NULL)->value - exp(2)) < 1e-12);
     assert_true(find(&e, "perplexity", NULL)->low <= exp(2) + 1e-12); /* every item says the same */
     assert_true(fabs(find(&e, "bits", NULL)->value - 2 / log(2)) < 1e-12);
