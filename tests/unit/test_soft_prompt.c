@@ -94,6 +94,37 @@ static void test_blanks_behind_target(void **state) {
     tm__soft_rows_free(want, ROWS);
 }
 
+static void use_template(const char *text) {
+    char *path = tm__path_join(test_scratch(), "chat.jinja");
+    assert_ok(tm__file_write(path, text, strlen(text)));
+    assert_ok(tm_tokenizer_use_template(tokenizer, path, NULL));
+    free(path);
+}
+
+/* With a template: what stands behind the answer is no part of the target, whatever it is; and an answer that does not
+ * begin where the prompt ends has no place for vectors. */
+static void test_templates(void **state) {
+    (void)state;
+    tm__soft_row *rows = NULL;
+    use_template("{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
+                 "{% endgeneration %}|{% else %}{{ m.content }}>{% endif %}{% endfor %}");
+    rows = make_rows(TM_CHAT_TEMPLATE, "Sure.", WIDTH);
+    for (size_t i = 0; i < ROWS; i++) {
+        char *text = NULL, *want = tm__format("%s#*#>Sure.", tm_dataset_row(prompts, i, NULL)[0].content);
+        assert_ok(tm_tokenizer_decode(tokenizer, rows[i].ids.data, rows[i].ids.len, 0, &text, NULL));
+        assert_string_equal(text, want);
+        assert_int_equal(rows[i].ids.len - (size_t)rows[i].ask, 5);
+        free(text);
+        free(want);
+    }
+    tm__soft_rows_free(rows, ROWS);
+    use_template("{% for m in messages %}{{ m.content }}>{% endfor %}{% if add_generation_prompt %}?{% endif %}");
+    assert_int_equal(tm__soft_rows_make(tokenizer, prompts, TM_CHAT_TEMPLATE, "Sure.", "#", WIDTH, &rows),
+                     TM_UNSUPPORTED);
+    assert_string_equal(tm_error_last()->message, "the answer does not begin where the prompt ends");
+    assert_ok(tm_tokenizer_use_template(tokenizer, NULL, NULL));
+}
+
 /* Deltas of row i, not all alike. */
 static void fill(double *delta, size_t size) {
     for (size_t k = 0; k < ROWS * size; k++) delta[k] = .03 * sin((double)(7 * k + 1));
@@ -291,6 +322,7 @@ int main(void) {
         cmocka_unit_test(test_answers),
         cmocka_unit_test(test_answers_with_vectors),
         cmocka_unit_test(test_blanks_behind_target),
+        cmocka_unit_test(test_templates),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
