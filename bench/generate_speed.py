@@ -7,7 +7,8 @@ Both sides take the same random weights (SmolLM's 135M shape, or --config), prom
 choice, and no stop token, so that every answer is exactly --new tokens long. First each side's best way is looked for on
 one batch of short answers: transformers over --batches x --dtypes x --caches, Temper over --batches x --weights. Then
 both take turns on the whole work; ratios are of the rounds' medians. Temper's process loads its model anew every time;
-loading counts for neither side. Processors that others kept busy are told for each round.
+loading counts for neither side (but is among Temper's processor seconds). Processors that others kept busy are told for
+each round; where they do, the ratio of processor seconds says more than that of the clock.
 """
 import argparse
 import json
@@ -128,7 +129,8 @@ def measured(work):
     before, began = busy_seconds(), time.monotonic()
     result = work()
     after, wall = busy_seconds(), time.monotonic() - began
-    return result, max(0.0, (after[0] - before[0]) - (after[1] - before[1])) / wall
+    own = after[1] - before[1]
+    return result, max(0.0, after[0] - before[0] - own) / wall, own
 
 
 def main():
@@ -141,13 +143,16 @@ def main():
         tokens = args.prompts * args.new
         rounds = []
         for number in range(args.rounds):
-            theirs, load_theirs = measured(lambda: peer.run(*best["transformers"][1:], args.prompts, args.new))
-            ours, load_ours = measured(lambda: temper.run(*best["temper"][1:], args.prompts, args.new, alone=24))
-            rounds.append({"transformers": theirs, "temper": ours, "others": [load_theirs, load_ours]})
+            theirs, load_theirs, cpu_theirs = measured(lambda: peer.run(*best["transformers"][1:], args.prompts, args.new))
+            ours, load_ours, cpu_ours = measured(lambda: temper.run(*best["temper"][1:], args.prompts, args.new))
+            lone = temper.run(*best["temper"][1:], 1, 1, alone=24)["share_of_read_bound"]
+            rounds.append({"transformers": theirs, "temper": ours, "others": [load_theirs, load_ours],
+                           "processor_seconds": [cpu_theirs, cpu_ours], "share_of_read_bound": lone})
             seconds = ours["batched"]["median"]
-            print("round %d: transformers %.1f s (others %.1f), temper %.1f s (others %.1f): %.2f times; alone %.0f%% of "
-                  "the memory-read bound" % (number + 1, theirs, load_theirs, seconds, load_ours, theirs / seconds,
-                                             100 * ours["share_of_read_bound"]), flush=True)
+            print("round %d: transformers %.1f s (others %.1f), temper %.1f s (others %.1f): %.2f times, %.2f times the "
+                  "processor's seconds; alone %.0f%% of the memory-read bound" %
+                  (number + 1, theirs, load_theirs, seconds, load_ours, theirs / seconds, cpu_theirs / cpu_ours,
+                   100 * lone), flush=True)
         theirs = statistics.median(r["transformers"] for r in rounds)
         ours = statistics.median(r["temper"]["batched"]["median"] for r in rounds)
         print("transformers %s: %.1f tokens/s; temper %s: %.1f tokens/s; ratio of medians %.2f" % (
