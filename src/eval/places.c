@@ -17,21 +17,27 @@ static const char *next_name(const char *names, char *name, size_t size) {
     return names + len + (names[len] == '|');
 }
 
-char *tm__place_first(const char *directory, const char *names) {
+tm_status tm__place_first(const char *directory, const char *names, char **path) {
     char name[256];
+    *path = NULL;
     while (*names) {
         names = next_name(names, name, sizeof name);
-        char *path = tm__path_join(directory, name);
-        if (!path || tm__path_exists(path)) return path;
-        free(path);
+        char *tried = tm__path_join(directory, name);
+        if (!tried) return tm__fail_memory();
+        if (tm__path_exists(tried)) {
+            *path = tried;
+            return TM_OK;
+        }
+        free(tried);
     }
-    return NULL;
+    return TM_OK;
 }
 
 /* The suite's file at `place`, which is there; NULL: not in this directory. */
-static char *file_at(const tm_suite *suite, const char *place) {
-    if (!tm__path_is_directory(place) || !suite->files) return tm__strdup(place);
-    return tm__place_first(place, suite->files);
+static tm_status file_at(const tm_suite *suite, const char *place, char **path) {
+    if (tm__path_is_directory(place) && suite->files) return tm__place_first(place, suite->files, path);
+    *path = tm__strdup(place);
+    return *path ? TM_OK : tm__fail_memory();
 }
 
 static tm_status find_below(const tm_suite *suite, const char *directory, char **path) {
@@ -41,9 +47,10 @@ static tm_status find_below(const tm_suite *suite, const char *directory, char *
     for (const char *folders = suite->folders; *folders && !*path;) {
         folders = next_name(folders, name, sizeof name);
         char *folder = tm__path_join(directory, name);
-        if (!folder) return tm__fail_memory();
-        if (tm__path_exists(folder)) *path = file_at(suite, folder);
+        tm_status status = folder ? TM_OK : tm__fail_memory();
+        if (status == TM_OK && tm__path_exists(folder)) status = file_at(suite, folder, path);
         free(folder);
+        TM__TRY(status);
     }
     if (*path) return TM_OK;
     return tm__fail(TM_NOT_FOUND, directory, suite->name, "name the file: --data NAME=PATH",
@@ -61,10 +68,10 @@ static tm_status find_shots(tm_evaluation *e) {
     if (!suite->files) return TM_OK; /* a suite of directories finds them itself */
     char *directory = directory_of(e->path);
     if (!directory) return tm__fail_memory();
-    e->shot_path = tm__place_first(directory, suite->shot_file);
-    tm_status status = e->shot_path ? TM_OK
-                                    : tm__fail(TM_NOT_FOUND, directory, suite->name, "or give --shots 0",
-                                               "no file of worked examples: looked for %s", suite->shot_file);
+    tm_status status = tm__place_first(directory, suite->shot_file, &e->shot_path);
+    if (status == TM_OK && !e->shot_path)
+        status = tm__fail(TM_NOT_FOUND, directory, suite->name, "or give --shots 0",
+                          "no file of worked examples: looked for %s", suite->shot_file);
     free(directory);
     return status;
 }
@@ -74,7 +81,7 @@ tm_status tm__place_find(tm_evaluation *e, const char *data) {
     if (!suite->layout) return TM_OK;
     if (data) {
         if (!tm__path_exists(data)) return tm__fail(TM_NOT_FOUND, data, suite->name, NULL, "there is no such data");
-        e->path = file_at(suite, data);
+        TM__TRY(file_at(suite, data, &e->path));
         if (!e->path)
             return tm__fail(TM_NOT_FOUND, data, suite->name, "name the file itself", "holds none of %s", suite->files);
     } else if (e->options.data_dir) {

@@ -134,8 +134,8 @@ tm_status tm__rows_fail(const tm__rows *rows, size_t row, const char *column, co
 
 /* The suite's file, and with shots the file of worked examples, by the names the suite lists. */
 tm_status tm__place_find(tm_evaluation *evaluation, const char *data);
-/* First of the names (separated by '|') that is there; NULL: none, or out of memory. The caller's. */
-char *tm__place_first(const char *directory, const char *names);
+/* First of the names (separated by '|') that is there; NULL: none. The caller's. */
+tm_status tm__place_first(const char *directory, const char *names, char **path);
 /* SHA-256 of a file, or of names and contents of all files below a directory. */
 tm_status tm__place_hash(const char *path, char hex[65]);
 typedef tm_status (*tm__place_visit)(void *user, const char *name, const char *path);
