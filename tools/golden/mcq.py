@@ -205,7 +205,10 @@ def ask(model_directory, data_directory, preamble):
     """[{suite, shots, group, items: [[ll, ...], ...], numbers: {...}}] as the harness has them."""
     from lm_eval import evaluator
     from lm_eval.models.huggingface import HFLM
-    lm = HFLM(pretrained=model_directory, batch_size=1, device="cpu", dtype="float32")
+    from transformers import PreTrainedTokenizerFast
+    # Named outright: AutoTokenizer would put a family's own pre-tokenizer in the place of tokenizer.json's.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(model_directory)
+    lm = HFLM(pretrained=model_directory, tokenizer=tokenizer, batch_size=1, device="cpu", dtype="float32")
     out = []
     for suite, shots, group, task in tasks(data_directory, preamble):
         name = task.config.task
