@@ -169,22 +169,25 @@ static tm_status encode_plain(const tm__job *job, const tm_dataset *rows, size_t
     return status;
 }
 
-static tm_status encode_row(const tm__job *job, int mode, const tm_dataset *rows, size_t row, tm_ids *ids) {
+static tm_status encode_row(const tm__job *job, int mode, const tm_dataset *rows, size_t row, tm_ids *ids,
+                            size_t *cut) {
     size_t n;
     const tm_message *messages = tm_dataset_row(rows, row, &n);
     if (mode == TM__PAIRS_COMPAT)
         TM__TRY(encode_plain(job, rows, row, ids));
     else
         TM__TRY(tm_chat_encode(job->tokenizer, (tm_chat_format)job->train.chat, messages, n, false, ids, NULL));
+    *cut += ids->len > (size_t)job->train.max_length;
     ids->len = TM__MIN(ids->len, (size_t)job->train.max_length);
     return TM_OK;
 }
 
 static tm_status encode_pairs(const tm__job *job, const size_t *partner, tm__pairs *pairs) {
+    size_t cut = 0;
     for (size_t i = 0; i < pairs->most; i++) {
         tm_ids harmful = {0}, refusal = {0};
-        tm_status status = encode_row(job, pairs->mode, job->data->harmful, i, &harmful);
-        if (status == TM_OK) status = encode_row(job, pairs->mode, job->data->refusals, partner[i], &refusal);
+        tm_status status = encode_row(job, pairs->mode, job->data->harmful, i, &harmful, &cut);
+        if (status == TM_OK) status = encode_row(job, pairs->mode, job->data->refusals, partner[i], &refusal, &cut);
         if (status == TM_OK) status = tm__pairs_add(pairs, &harmful, &refusal);
         tm_ids_free(&harmful);
         tm_ids_free(&refusal);
@@ -194,6 +197,9 @@ static tm_status encode_pairs(const tm__job *job, const size_t *partner, tm__pai
         return tm__fail(TM_INVALID, NULL, "refusals",
                         "give refusals unlike the harmful answers, or a greater max-length",
                         "no position tells a harmful answer from its refusal: every mask is zero");
+    if (cut)
+        tm__note(job->monitor, "%zu rows of pairs are longer than %lld tokens and cut off there (max-length)", cut,
+                 (long long)job->train.max_length);
     if (pairs->dropped)
         tm__note(job->monitor, "%zu of %zu pairs dropped: nothing tells the two answers apart within %lld tokens",
                  pairs->dropped, pairs->most, (long long)job->train.max_length);

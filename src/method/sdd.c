@@ -87,10 +87,13 @@ static void material_release(material *m) {
 
 /* Text as it is, no chat format and no special tokens: a begin-of-text token would weigh in every mean alike. */
 static tm_status encode(const tm_tokenizer *tokenizer, const char *text, const char *more, int64_t max_length,
-                        tm_ids *ids) {
+                        tm_ids *ids, size_t *cut) {
     TM__TRY(tm_tokenizer_encode(tokenizer, text, strlen(text), 0, ids));
     if (more) TM__TRY(tm_tokenizer_encode(tokenizer, more, strlen(more), 0, ids));
-    if (ids->len > (size_t)max_length) ids->len = (size_t)max_length;
+    if (ids->len > (size_t)max_length) {
+        ids->len = (size_t)max_length;
+        ++*cut;
+    }
     if (ids->len == 0) return tm__fail(TM_INVALID, NULL, "pairing", NULL, "a text of the pairing holds no token");
     return TM_OK;
 }
@@ -103,7 +106,7 @@ typedef struct embedding {
     const tm_tokenizer *tokenizer;
     const tm_monitor *monitor;
     int64_t max_length, done, total;
-    size_t d;
+    size_t d, cut; /* cut: texts longer than max_length */
     double began;
 } embedding;
 
@@ -151,7 +154,7 @@ static tm_status embed_by_model(embedding *e, const char *const *texts, const ch
     tm_ids ids[EMBED_CHUNK] = {{0}};
     tm_status status = TM_OK;
     for (size_t i = 0; i < n && status == TM_OK; i++) {
-        status = encode(e->tokenizer, texts[i], more ? more[i] : NULL, e->max_length, &ids[i]);
+        status = encode(e->tokenizer, texts[i], more ? more[i] : NULL, e->max_length, &ids[i], &e->cut);
         if (status == TM_OK) status = check_ids(e, &ids[i]);
     }
     if (status == TM_OK) status = tm__model_embed_texts(e->model, ids, n, out);
@@ -203,6 +206,9 @@ static tm_status pair(embedding *e, const material *m, const tm_sdd_options *o, 
     tm_status status = prompts && pool ? TM_OK : tm__fail_memory();
     if (status == TM_OK) status = embed_prompts(e, m, prompts);
     if (status == TM_OK) status = embed_pool(e, m, pool);
+    if (e->cut)
+        tm__note(e->monitor, "sdd: %zu texts are longer than %lld tokens and embedded up to there (max-length)", e->cut,
+                 (long long)e->max_length);
     if (status == TM_OK && !o->tau_is_cosine)
         status = tm__sdd_threshold(prompts, m->count, pool, m->pool_count, e->d, o->tau, seed, &threshold);
     if (status == TM_OK) {

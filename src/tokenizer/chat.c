@@ -353,6 +353,14 @@ int32_t tm_chat_stop_id(const tm_tokenizer *tokenizer, tm_chat_format format) {
     return format == TM_CHAT_CHATML && end >= 0 ? end : tokenizer->eos;
 }
 
+bool tm__chat_ends(const tm_tokenizer *tok, const tm_ids *labels) {
+    size_t last = labels->len;
+    while (last > 0 && labels->data[last - 1] == NOT_TRAINED) last--;
+    if (last == 0) return false;
+    int32_t id = labels->data[last - 1];
+    return id == tok->eos || (tok->vocab.pieces[id].flags & (TM__PIECE_ADDED | TM__PIECE_SPECIAL));
+}
+
 const char *tm_chat_format_name(tm_chat_format format) {
     static const char *const names[] = {"auto", "chatml", "llama2", "alpaca", "plain", "question", "template"};
     return (unsigned)format < TM__COUNT(names) ? names[format] : "unknown";

@@ -12,16 +12,12 @@
 
 /* ---- examples ---------------------------------------------------------------------------------------------------- */
 
-static tm_status encode_row(const tm_tokenizer *tokenizer, const tm_dataset *dataset, size_t row, tm_chat_format format,
-                            int64_t max_length, bool full_sequence, tm_ids *ids, tm_ids *labels, size_t *split) {
-    size_t n;
-    const tm_message *messages = tm_dataset_row(dataset, row, &n);
-    TM__TRY(tm__chat_encode(tokenizer, format, messages, n, false, ids, labels, split));
-    assert(ids->len == labels->len);
-    if (ids->len > (size_t)max_length) ids->len = labels->len = (size_t)max_length;
-    if (full_sequence && ids->len) memcpy(labels->data, ids->data, ids->len * sizeof *ids->data);
-    return TM_OK;
-}
+/* What becomes of rows, counted. */
+typedef struct tally {
+    size_t cut;   /* rows longer than max_length */
+    size_t split; /* tokens across the border of an answer */
+    size_t open;  /* rows whose last answer ends with no token that ends it */
+} tally;
 
 static int64_t count_targets(const tm_ids *labels) {
     int64_t targets = 0;
@@ -29,14 +25,53 @@ static int64_t count_targets(const tm_ids *labels) {
     return targets;
 }
 
+static tm_status encode_row(const tm_tokenizer *tokenizer, const tm_dataset *dataset, size_t row, tm_chat_format format,
+                            int64_t max_length, bool full_sequence, tm_ids *ids, tm_ids *labels, tally *seen) {
+    size_t n;
+    const tm_message *messages = tm_dataset_row(dataset, row, &n);
+    TM__TRY(tm__chat_encode(tokenizer, format, messages, n, false, ids, labels, &seen->split));
+    assert(ids->len == labels->len);
+    seen->open += count_targets(labels) > 0 && !tm__chat_ends(tokenizer, labels);
+    if (ids->len > (size_t)max_length) {
+        ids->len = labels->len = (size_t)max_length;
+        seen->cut++;
+    }
+    if (full_sequence && ids->len) memcpy(labels->data, ids->data, ids->len * sizeof *ids->data);
+    return TM_OK;
+}
+
 int64_t tm__example_targets(const tm__examples *examples, size_t row) {
     return count_targets(&examples->labels[row]);
+}
+
+static tm_status no_example(size_t rows, size_t cut, int64_t max_length) {
+    if (cut == 0)
+        return tm__fail(TM_INVALID, NULL, "data", "give rows with answers, and a template that shows them",
+                        "none of %zu rows has an answer in the text that is made of it", rows);
+    return tm__fail(TM_INVALID, NULL, "max-length", "give rows with answers, or a greater length",
+                    "none of %zu rows has an answer within %lld tokens", rows, (long long)max_length);
+}
+
+/* What a reader of the rows would not expect. */
+static void note_rows(const tm_monitor *monitor, const tally *seen, size_t rows, size_t dropped, int64_t max_length) {
+    if (seen->cut)
+        tm__note(monitor, "%zu of %zu rows are longer than %lld tokens and cut off there (max-length)", seen->cut, rows,
+                 (long long)max_length);
+    if (dropped)
+        tm__note(monitor, "%zu of %zu rows dropped: no part of an answer within %lld tokens", dropped, rows,
+                 (long long)max_length);
+    if (seen->split)
+        tm__note(monitor, "%zu tokens lie across the border of an answer and are not trained on", seen->split);
+    if (seen->open)
+        tm__note(monitor, "%zu of %zu rows end no answer with a special token: they teach no model to stop", seen->open,
+                 rows);
 }
 
 tm_status tm__examples_encode(const tm_tokenizer *tokenizer, const tm_dataset *dataset, tm_chat_format format,
                               int64_t max_length, bool full_sequence, const tm_monitor *monitor,
                               tm__examples *examples) {
-    size_t rows = tm_dataset_rows(dataset), split = 0;
+    size_t rows = tm_dataset_rows(dataset);
+    tally seen = {0};
     tm__examples made = {.ids = tm__zalloc(rows, sizeof *made.ids),
                          .labels = tm__zalloc(rows, sizeof *made.labels),
                          .row = tm__zalloc(rows, sizeof *made.row)};
@@ -44,7 +79,7 @@ tm_status tm__examples_encode(const tm_tokenizer *tokenizer, const tm_dataset *d
     if (!made.ids || !made.labels || !made.row) TM__TRY_GOTO(status, tm__fail_memory(), done);
     for (size_t row = 0; row < rows; row++) {
         tm_ids *ids = &made.ids[made.count], *labels = &made.labels[made.count];
-        status = encode_row(tokenizer, dataset, row, format, max_length, full_sequence, ids, labels, &split);
+        status = encode_row(tokenizer, dataset, row, format, max_length, full_sequence, ids, labels, &seen);
         bool keep = status == TM_OK && count_targets(labels) > 0;
         if (keep) {
             made.row[made.count++] = row;
@@ -55,16 +90,9 @@ tm_status tm__examples_encode(const tm_tokenizer *tokenizer, const tm_dataset *d
         if (status != TM_OK) TM__TRY_GOTO(status, tm__row_failed(status, row), done);
         made.dropped++;
     }
-    if (made.count == 0)
-        TM__TRY_GOTO(status,
-                     tm__fail(TM_INVALID, NULL, "max-length", "give rows with answers, or a greater length",
-                              "none of %zu rows has an answer within %lld tokens", rows, (long long)max_length),
-                     done);
-    if (made.dropped)
-        tm__note(monitor, "%zu of %zu rows dropped: no part of an answer within %lld tokens", made.dropped, rows,
-                 (long long)max_length);
-    if (split && !full_sequence)
-        tm__note(monitor, "%zu tokens lie across the border of an answer and are not trained on", split);
+    if (made.count == 0) TM__TRY_GOTO(status, no_example(rows, seen.cut, max_length), done);
+    if (full_sequence) seen.split = seen.open = 0;
+    note_rows(monitor, &seen, rows, made.dropped, max_length);
     *examples = made;
     made = (tm__examples){0};
 done:

@@ -18,7 +18,8 @@ typedef struct tm__examples {
     size_t *row;          /* (count) which row of the data set it is */
     size_t dropped;       /* rows without any label after truncation */
 } tm__examples;
-/* Truncates right. Rows of which nothing is left to predict are dropped, counted and noted; TM_INVALID if all are. */
+/* Truncates right. Rows that are cut, and those of which nothing is left to predict and which are dropped, are counted
+ * and noted; TM_INVALID if all are dropped. */
 tm_status tm__examples_encode(const tm_tokenizer *tokenizer, const tm_dataset *dataset, tm_chat_format format,
                               int64_t max_length, bool full_sequence, const tm_monitor *monitor,
                               tm__examples *examples);

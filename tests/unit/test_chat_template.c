@@ -76,6 +76,29 @@ static void test_generation_tag(void **state) {
     tm_tokenizer_free(tok);
 }
 
+/* What ends with no token leaves a model without an end to learn. */
+static void test_ends(void **state) {
+    (void)state;
+    static const struct {
+        const char *source;
+        bool ends;
+    } cases[] = {
+        {"{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}", true},
+        {"{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", false},
+        {"{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}</s>{% endfor %}", false},
+        {"{{ messages[0].content }}</s>", false},
+    };
+    for (size_t i = 0; i < TM__COUNT(cases); i++) {
+        tm_tokenizer *tok = with_template(cases[i].source);
+        tm_ids ids = {0}, labels = {0};
+        assert_ok(tm_chat_encode(tok, TM_CHAT_AUTO, talk, 5, false, &ids, &labels));
+        assert_int_equal(tm__chat_ends(tok, &labels), cases[i].ends);
+        tm_ids_free(&ids);
+        tm_ids_free(&labels);
+        tm_tokenizer_free(tok);
+    }
+}
+
 static void test_borders(void **state) {
     (void)state;
     /* "the" runs into what stands before it: " the" is one token, and its border is counted */
@@ -267,6 +290,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_are_found),
         cmocka_unit_test(test_generation_tag),
+        cmocka_unit_test(test_ends),
         cmocka_unit_test(test_borders),
         cmocka_unit_test(test_choice),
         cmocka_unit_test(test_files),

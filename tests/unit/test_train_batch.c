@@ -77,12 +77,12 @@ static void test_input_joins_the_instruction(void **state) {
 
 typedef struct notes {
     int count;
-    char last[256];
+    char first[256], last[256];
 } notes;
 
 static void take_note(void *user, const char *line) {
     notes *n = user;
-    n->count++;
+    if (n->count++ == 0) snprintf(n->first, sizeof n->first, "%s", line);
     snprintf(n->last, sizeof n->last, "%s", line);
 }
 
@@ -98,7 +98,8 @@ static void test_truncation(void **state) {
     assert_ok(tm_dataset_add(dataset, lengthy, 2));
     assert_ok(tm_dataset_add(dataset, brief, 2));
     assert_ok(tm__examples_encode(tokenizer, dataset, TM_CHAT_PLAIN, 6, false, &monitor, &examples));
-    assert_true(examples.count == 1 && examples.dropped == 1 && heard.count == 1);
+    assert_true(examples.count == 1 && examples.dropped == 1 && heard.count == 2);
+    assert_string_equal(heard.first, "2 of 2 rows are longer than 6 tokens and cut off there (max-length)");
     assert_non_null(strstr(heard.last, "1 of 2 rows dropped"));
     const int32_t ids[] = {'a', '0', '1', '2', '3', '4'};
     assert_int_equal(examples.ids[0].len, 6);
