@@ -79,6 +79,16 @@ static tm_status no_answer(const char *key) {
     return tm__fail(TM_FORMAT, NULL, key, "every row to train on needs an answer", "holds no answer");
 }
 
+/* The field that tells the layout; a file that mixes layouts fails here. */
+static tm_status no_field(const char *key) {
+    return tm__fail(TM_FORMAT, NULL, key, "the first row decides what the fields of all rows are", "is missing");
+}
+
+static tm_status first_text(const json_t *row, const char *key, const char **text) {
+    if (!json_object_get(row, key)) return no_field(key);
+    return tm__json_text(row, NULL, key, NULL, text);
+}
+
 /* The text of `key`; absent, null and "" are the same here: `*text` is then NULL. */
 static tm_status optional_text(const json_t *row, const char *key, const char **text) {
     const char *found;
@@ -100,7 +110,7 @@ static tm_status add_turns(reader *r, const char *prompt, const char *input, con
 
 static tm_status read_alpaca(reader *r, const json_t *row) {
     const char *prompt, *input, *answer;
-    TM__TRY(tm__json_text(row, NULL, "instruction", NULL, &prompt));
+    TM__TRY(first_text(row, "instruction", &prompt));
     TM__TRY(optional_text(row, "input", &input));
     TM__TRY(optional_text(row, "output", &answer));
     return add_turns(r, prompt, input, answer, "output", category_of(row));
@@ -108,7 +118,7 @@ static tm_status read_alpaca(reader *r, const json_t *row) {
 
 static tm_status read_prompt(reader *r, const json_t *row) {
     const char *prompt, *answer;
-    TM__TRY(tm__json_text(row, NULL, "prompt", NULL, &prompt));
+    TM__TRY(first_text(row, "prompt", &prompt));
     if (!r->answer && json_object_get(row, "completion")) r->answer = "completion";
     if (!r->answer && json_object_get(row, "response")) r->answer = "response";
     const char *key = r->answer ? r->answer : "completion";
@@ -139,7 +149,7 @@ static tm_status read_message(const json_t *object, size_t index, tm_message *me
 
 static tm_status read_messages(reader *r, const json_t *row) {
     const json_t *array = json_object_get(row, "messages");
-    if (!array) return tm__fail(TM_FORMAT, NULL, "messages", NULL, "is missing");
+    if (!array) return no_field("messages");
     if (!json_is_array(array))
         return tm__fail(TM_FORMAT, NULL, "messages", NULL, "must be an array, is %s", type_name(array));
     size_t n = json_array_size(array);

@@ -84,8 +84,13 @@ static bool reads(const tm__family *family, const char *key) {
 static tm_status check_refused(const json_t *raw, const char *file, const tm__family *family) {
     for (size_t i = 0; i < TM__COUNT(refused); i++) {
         const char *key = refused[i].key;
-        if (!reads(family, key) && !tm__config_neutral(json_object_get(raw, key), refused[i].neutral))
-            return tm__config_refuse(file, key, "changes the mathematics of the model in a way that is not supported");
+        const json_t *value = json_object_get(raw, key);
+        if (reads(family, key) || tm__config_neutral(value, refused[i].neutral)) continue;
+        char hint[64] = "supported: null";
+        if (!isnan(refused[i].neutral)) snprintf(hint, sizeof hint, "supported: %g", refused[i].neutral);
+        if (json_is_true(value) && refused[i].neutral == 0) snprintf(hint, sizeof hint, "supported: false");
+        return tm__fail(TM_UNSUPPORTED, file, key, hint,
+                        "changes the mathematics of the model in a way that is not supported");
     }
     return TM_OK;
 }

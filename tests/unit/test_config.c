@@ -274,6 +274,23 @@ static void refuses_by_name(void **state) {
     }
 }
 
+static void says_what_is_supported(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *hint;
+    } cases[] = {
+        {LLAMA ", \"attention_dropout\": 0.1}", "supported: 0"},
+        {LLAMA ", \"residual_multiplier\": 2}", "supported: 1"},
+        {LLAMA ", \"use_qk_norm\": true}", "supported: false"},
+        {LLAMA ", \"clip_qkv\": true}", "supported: null"},
+    };
+    for (size_t i = 0; i < TM__COUNT(cases); i++) {
+        tm__config c;
+        assert_int_equal(parse(cases[i].text, &c), TM_UNSUPPORTED);
+        assert_string_equal(tm_error_last()->hint, cases[i].hint);
+    }
+}
+
 static void survives_failing_allocations(void **state) {
     (void)state;
     for (long n = 1;; n++) {
@@ -292,13 +309,10 @@ static void survives_failing_allocations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults_are_transformers),
-        cmocka_unit_test(reads_what_is_given),
-        cmocka_unit_test(both_spellings_of_rope),
-        cmocka_unit_test(llama3_frequencies),
-        cmocka_unit_test(refuses_by_name),
-        cmocka_unit_test(defaults_of_families),
-        cmocka_unit_test(survives_failing_allocations),
+        cmocka_unit_test(defaults_are_transformers), cmocka_unit_test(reads_what_is_given),
+        cmocka_unit_test(both_spellings_of_rope),    cmocka_unit_test(llama3_frequencies),
+        cmocka_unit_test(refuses_by_name),           cmocka_unit_test(says_what_is_supported),
+        cmocka_unit_test(defaults_of_families),      cmocka_unit_test(survives_failing_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,6 +95,7 @@ static const struct {
     {GOOD "{\"prompt\":1,\"completion\":\"c\"}", "x.jsonl", "line 2, prompt", "must be a string, is an integer"},
     {GOOD "{\"prompt\":\"p\",\"completion\":[]}", "x.jsonl", "line 2, completion", "must be a string, is an array"},
     {GOOD "{\"completion\":\"c\"}", "x.jsonl", "line 2, prompt", "is missing"},
+    {GOOD "{\"instruction\":\"p\",\"output\":\"c\"}", "x.jsonl", "line 2, prompt", "is missing"},
     {GOOD "{\"prompt\":\"p\"}", "x.jsonl", "line 2, completion", "holds no answer"},
     {GOOD "{\"prompt\":\"p\",\"completion\":\"\"}", "x.jsonl", "line 2, completion", "holds no answer"},
     {"{\"instruction\":\"p\",\"input\":\"\"}", "x.jsonl", "line 1, output", "holds no answer"},
@@ -138,6 +139,8 @@ static void test_malformed(void **state) {
         if (strncmp(error->field, malformed[i].field, strlen(malformed[i].field)) != 0 ||
             !strstr(error->message, malformed[i].message))
             fail_msg("row %zu: %s", i, error->line);
+        bool key = strcmp(malformed[i].field, "line 2, prompt") == 0 && strcmp(malformed[i].message, "is missing") == 0;
+        if (key && !strstr(error->hint, "the first row decides")) fail_msg("row %zu: %s", i, error->line);
     }
 }
 
