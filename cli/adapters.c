@@ -13,7 +13,7 @@ static int split(const char *text, cli_adapter *adapter) {
     double weight = equals ? strtod(equals + 1, &end) : 1;
     bool weighed = equals && end != equals + 1 && *end == 0 && access(text, F_OK) != 0;
     if (weighed && !isfinite(weight))
-        return cli_error(TM_INVALID, "--adapter", NULL, "'%.80s' is no weight", equals + 1);
+        return cli_error(TM_INVALID, "--adapter", "DIR=0.5", "'%.80s' is no weight", equals + 1);
     adapter->weight = weighed ? weight : 1;
     adapter->directory = strndup(text, weighed ? (size_t)(equals - text) : strlen(text));
     return adapter->directory ? 0 : cli_no_memory();

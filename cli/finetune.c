@@ -43,7 +43,8 @@ static const tm_option table[] = {
 static int train_model(const finetune_options *in, const tm_device_options *where, const tm_train_options *train,
                        const cli_save *save, const cli_template *chosen, const tm_dataset *data,
                        const tm_provenance *provenance, const cli_output *output) {
-    const tm_monitor *monitor = cli_monitor(output);
+    tm_monitor monitor = *cli_monitor(output);
+    if (save->dry) monitor.progress = NULL; /* of steps that compute nothing */
     cli_model model = {0};
     tm_train_result result = {0};
     bool adapter = train->lora.rank > 0 || in->continued;
@@ -54,7 +55,7 @@ static int train_model(const finetune_options *in, const tm_device_options *wher
     if (status != TM_OK) {
         code = cli_fail(status);
     } else {
-        status = tm_train(model.model, model.tokenizer, data, train, monitor, &result);
+        status = tm_train(model.model, model.tokenizer, data, train, &monitor, &result);
         if (status != TM_OK)
             code = cli_train_failed(status, train);
         else if (save->dry)

@@ -79,7 +79,9 @@ static void print_summary(const inspect_options *in, const tm_model_info *info) 
            info->tied_embeddings ? "tied" : "not tied");
     printf("positions      %s\n", cli_thousands(info->max_positions));
     if (info->labels) printf("labels         %" PRId64 "\n", info->labels);
-    if (info->adapters) printf("adapters       %" PRId64 " (%s)\n", info->adapters, in->adapter ? in->adapter : "");
+    for (size_t i = 0; i < in->adapters.count; i++)
+        printf("%-14s %s, times %g\n", i ? "" : "adapters", in->adapters.items[i].directory,
+               in->adapters.items[i].weight);
 }
 
 static void json_summary(cli_json *json, const inspect_options *in, const tm_model_info *info) {

@@ -173,7 +173,8 @@ static int finish(const job *work, const method_sets *sets, cli_model *model, co
 }
 
 static int run_method(const job *work, const method_sets *sets, const tm_provenance *provenance) {
-    const tm_monitor *monitor = cli_monitor(&work->output);
+    tm_monitor monitor = *cli_monitor(&work->output);
+    if (work->save.dry) monitor.progress = NULL; /* of steps that compute nothing */
     const tm_method_data data = {
         .harmful = sets->harmful, .refusals = sets->refusals, .benign = sets->benign, .user = sets->user};
     cli_model model = {0};
@@ -186,7 +187,7 @@ static int run_method(const job *work, const method_sets *sets, const tm_provena
     if (status != TM_OK) {
         code = cli_fail(status);
     } else {
-        status = work->method->run(model.model, model.tokenizer, &data, work->own, &work->train, monitor, &result);
+        status = work->method->run(model.model, model.tokenizer, &data, work->own, &work->train, &monitor, &result);
         if (status == TM_OK)
             code = finish(work, sets, &model, provenance, &result);
         else

@@ -28,6 +28,8 @@ temper merge --model "$model" --adapter one --out mixed --overwrite --save-dtype
 json_check <json
 same "$(temper inspect mixed --json | json_check dtype)" bf16 dtype
 same "$(temper inspect --model "$model" --adapter one --adapter two --json | json_check adapters)" 2 "adapters"
+temper inspect --model "$model" --adapter one --adapter two=0.5 >said
+grep -q '^adapters *one, times 1$' said && grep -q '^ *two, times 0.5$' said || fail "not every adapter is shown: $(cat said)"
 temper generate --model "$model" --adapter one --adapter two=-1 --prompt hello --max-new-tokens 3 >/dev/null
 temper finetune --model "$model" --adapter one --adapter two=0.5 $train --out on-both >/dev/null
 cp -r one one=2

@@ -6,7 +6,8 @@ temper finetune --model "$model" $train --out tuned --dry-run --json >json
 json_check <json
 same "$(json_check steps <json)" 7 steps
 same "$(json_check saved <json)" model saved
-temper finetune --model "$model" $train --out tuned --dry-run >text
+temper finetune --model "$model" $train --out tuned --dry-run >text 2>err
+[ ! -s err ] || fail "a rehearsal reports the progress of steps that compute nothing: $(cat err)"
 grep -q '^Nothing was written' text || fail "no last word"
 for item in "weights, mapped" "gradients" "optimiser's moments" "activations" "logits" "program" "sum"; do
     grep -q "^  $item" text || fail "no $item in: $(cat text)"
