@@ -116,21 +116,32 @@ temper run plan.yaml --directory held --workers 1 --quiet >/dev/null
 temper results --directory held --show cells --form csv | grep -q ",$key\$" || fail "the held cell was not done"
 wait
 
-# Killed at any moment and started again, and two runners on one directory: the same scores.
-for moment in 0.15 0.4 0.8 1.3; do
-    setsid temper run plan.yaml --directory killed --workers 2 --quiet >/dev/null 2>&1 &
+# Killed at random moments and started again, and two runners on one directory: the same scores. With TEMPER_KILLS=N it
+# is killed N times; a plan that got to its end in between is compared and begun anew.
+kills=${TEMPER_KILLS:-4} killed=0 round=1 seed=1
+while [ $killed -lt "$kills" ]; do
+    seed=$(((seed * 1103515245 + 12345) % 2147483648))
+    setsid temper run plan.yaml --directory killed-$round --workers 2 --csv killed.csv --quiet >/dev/null 2>&1 &
     runner=$!
-    sleep "$moment"
-    kill -9 -- -"$runner" 2>/dev/null || true
-    wait "$runner" 2>/dev/null || true
+    sleep "$(awk -v r=$((seed / 65536)) 'BEGIN { printf "%.2f", 0.05 + 1.5 * r / 32768 }')"
+    kill -s KILL -- -"$runner" 2>/dev/null || true
+    code=0
+    wait "$runner" 2>/dev/null || code=$?
+    if [ $code -eq 0 ]; then
+        cut -d, -f1-28 killed.csv | cmp - first || fail "round $round of a killed run has other scores"
+        round=$((round + 1))
+    else
+        killed=$((killed + 1))
+    fi
 done
-temper run plan.yaml --directory killed --workers 2 --csv again.csv --quiet >/dev/null &
+temper run plan.yaml --directory killed-$round --workers 2 --csv again.csv --quiet >/dev/null &
 other=$!
-temper run plan.yaml --directory killed --workers 2 --quiet >/dev/null
+temper run plan.yaml --directory killed-$round --workers 2 --quiet >/dev/null
 wait "$other"
-temper run plan.yaml --directory killed --csv again.csv --table >/dev/null
+temper run plan.yaml --directory killed-$round --csv again.csv --table >/dev/null
 cut -d, -f1-28 again.csv >second
 cmp first second || fail "a killed run has other scores"
+echo "killed $killed times, $round rounds"
 
 # A damaged store is named, with what to do about it; the table of scores brings the cells back.
 cp -r runs hurt
