@@ -164,11 +164,11 @@ static json_t *json_of_items(const tm_evaluation *e) {
 }
 
 static bool fill(json_t *out, const tm_evaluation *e, bool items) {
-    json_t *model = json_object(), *device = json_object();
+    json_t *model, *device; /* made when they have a place, so that nothing is lost where memory runs out before */
     bool ok = put(out, "temper", json_string(TM_VERSION)) && put(out, "suite", json_string(e->suite->name)) &&
-              put(out, "measures", json_string(e->suite->measures)) && put(out, "model", model) &&
+              put(out, "measures", json_string(e->suite->measures)) && put(out, "model", model = json_object()) &&
               put(model, "directory", text_or_null(e->model_directory)) && put_hash(model, "sha256", e->model_hash) &&
-              put(out, "device", device) && put(device, "name", text_or_null(e->device)) &&
+              put(out, "device", device = json_object()) && put(device, "name", text_or_null(e->device)) &&
               put(device, "instruction_set", text_or_null(e->instruction_set)) &&
               put(device, "precision", text_or_null(e->precision)) && put(out, "data", json_of_data(e)) &&
               put_hash(out, "asked_sha256", e->asked_hash) && put(out, "options", json_of_options(e)) &&
