@@ -31,6 +31,8 @@ tm_status tm__row_failed(tm_status status, size_t row);
 /* What tm_dataset_save writes; the text is the caller's. */
 tm_status tm__dataset_text(const tm_dataset *dataset, char **text, size_t *len);
 const char *tm__dataset_category(const tm_dataset *dataset, size_t row);
+/* Messages up to the last one that asks; an Alpaca input belongs to its instruction. */
+size_t tm__messages_asked(const tm_message *messages, size_t n);
 /* Checks roles, their order and UTF-8. TM_INVALID names "messages[i].role" or the like. */
 tm_status tm__messages_check(const tm_message *messages, size_t n);
 

@@ -205,3 +205,8 @@ tm_status tm_dataset_save(const tm_dataset *dataset, const char *path) {
     free(text);
     return status;
 }
+
+size_t tm__messages_asked(const tm_message *messages, size_t n) {
+    while (n > 0 && strcmp(messages[n - 1].role, "user") != 0 && strcmp(messages[n - 1].role, "input") != 0) n--;
+    return n;
+}

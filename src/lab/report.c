@@ -418,29 +418,33 @@ static size_t differences(const report *r, const char *group, const arm_view *a,
     return n;
 }
 
+/* Each difference is looked up once: its mean and interval are kept for the row, its p for the correction. */
 static tm_status put_tests(const report *r, const char *group, tm__sheet *s) {
     static const char *const scores[] = {"leak", "skills"};
-    size_t most = 2 * r->arm_count, at = 0;
+    size_t most = 2 * r->arm_count;
     double values[MOST], *p = tm__alloc(most + 1, sizeof *p);
-    if (!p) return tm__fail_memory();
-    for (size_t i = 0; i < r->arm_count; i++)
-        for (int k = 0; k < 2; k++)
-            p[2 * i + (size_t)k] = tm__paired_p(values, differences(r, group, &r->arms[i], scores[k], values));
-    /* The first arm against itself is no comparison. */
-    if (r->arm_count && !r->arms[0].view->suffix[0]) p[0] = p[1] = NAN;
-    tm__holm(p, most);
-    for (size_t i = 0; i < r->arm_count; i++, at += 2) {
-        if (isnan(p[at]) && isnan(p[at + 1])) continue;
-        tm__sheet_text(s, r->arms[i].label);
-        for (int k = 0; k < 2; k++) {
-            tm__stats d = tm__stats_of(values, differences(r, group, &r->arms[i], scores[k], values));
-            tm__sheet_mean(s, d.mean, d.half, d.n);
-            tm__sheet_number(s, p[at + (size_t)k]);
+    tm__stats *d = tm__alloc(most + 1, sizeof *d);
+    tm_status status = p && d ? TM_OK : tm__fail_memory();
+    for (size_t i = 0; i < most && status == TM_OK; i++) {
+        size_t n = differences(r, group, &r->arms[i / 2], scores[i % 2], values);
+        /* The first arm against itself is no comparison. */
+        bool itself = i / 2 == 0 && !r->arms[0].view->suffix[0];
+        p[i] = itself ? NAN : tm__paired_p(values, n);
+        d[i] = tm__stats_of(values, n);
+    }
+    if (status == TM_OK) tm__holm(p, most);
+    for (size_t i = 0; i < most && status == TM_OK; i += 2) {
+        if (isnan(p[i]) && isnan(p[i + 1])) continue;
+        tm__sheet_text(s, r->arms[i / 2].label);
+        for (size_t k = i; k < i + 2; k++) {
+            tm__sheet_mean(s, d[k].mean, d[k].half, d[k].n);
+            tm__sheet_number(s, p[k]);
         }
-        tm__sheet_number(s, (double)differences(r, group, &r->arms[i], "leak", values));
+        tm__sheet_number(s, (double)d[i].n);
     }
     free(p);
-    return TM_OK;
+    free(d);
+    return status;
 }
 
 static tm_status add_tests(report *r, const char *group) {

@@ -23,12 +23,6 @@ void tm__soft_rows_free(tm__soft_row *rows, size_t count) {
     free(rows);
 }
 
-/* Messages up to the last one that asks. */
-static size_t asked(const tm_message *messages, size_t n) {
-    while (n > 0 && strcmp(messages[n - 1].role, "user") != 0 && strcmp(messages[n - 1].role, "input") != 0) n--;
-    return n;
-}
-
 /* Equal ids at the ends of two lists. */
 static size_t common_end(const tm_ids *a, const tm_ids *b) {
     size_t n = 0;
@@ -103,7 +97,7 @@ static tm_status make_row(const tm_tokenizer *tokenizer, tm_chat_format format, 
                           const char *target, const tm_ids *init, int64_t width, tm__soft_row *row) {
     tm_ids prompt = {0}, whole = {0};
     size_t end = 0;
-    n = asked(messages, n);
+    n = tm__messages_asked(messages, n);
     if (n == 0) return tm__fail(TM_INVALID, NULL, "harmful", NULL, "a row asks nothing");
     tm_status status = tm_chat_encode(tokenizer, format, messages, n, true, &prompt, NULL);
     if (status == TM_OK) status = measure_end(tokenizer, format, messages, n, &prompt, &end);

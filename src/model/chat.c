@@ -14,12 +14,6 @@ size_t tm__model_stop_ids(const tm_model *model, const tm_tokenizer *tokenizer, 
     return n;
 }
 
-/* Messages up to the last one that asks; an Alpaca input belongs to its instruction. */
-static size_t asked(const tm_message *messages, size_t n) {
-    while (n > 0 && strcmp(messages[n - 1].role, "user") != 0 && strcmp(messages[n - 1].role, "input") != 0) n--;
-    return n;
-}
-
 static void free_all(tm_ids *list, size_t n) {
     for (size_t i = 0; list && i < n; i++) tm_ids_free(&list[i]);
     free(list);
@@ -65,7 +59,7 @@ tm_status tm_generate_dataset(tm_model *model, const tm_tokenizer *tokenizer, tm
     for (size_t i = 0; status == TM_OK && i < rows; i++) {
         size_t n;
         const tm_message *messages = tm_dataset_row(prompts, i, &n);
-        n = asked(messages, n);
+        n = tm__messages_asked(messages, n);
         if (n == 0)
             status = tm__fail(TM_INVALID, NULL, NULL, NULL, "row %zu of the data set asks nothing", i);
         else
