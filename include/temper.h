@@ -51,6 +51,7 @@
  * temper_model.h      models, adapters, training, generation, cross-entropy
  * temper_method.h     defences and attacks, and their options
  * temper_encoder.h    BERT and DeBERTa: sentence embeddings, classifiers
+ * temper_judge.h      judges of answers: lists of refusals, classifiers, models that write a verdict
  * temper_eval.h       suites: general ability, fine-tuned tasks, with the numbers that papers report
  * temper_lab.h        the built-in world, the demo, plans of experiments, measuring the cost of a step
  * This file includes all of them; each may also be included by itself.
@@ -62,6 +63,7 @@
 #include "temper_data.h"
 #include "temper_encoder.h"
 #include "temper_eval.h"
+#include "temper_judge.h"
 #include "temper_lab.h"
 #include "temper_method.h"
 #include "temper_model.h"
