@@ -25,7 +25,8 @@ typedef struct cli_command {
 } cli_command;
 
 extern const cli_command cli_demo, cli_finetune, cli_defend, cli_attack, cli_eval, cli_generate, cli_inspect, cli_merge,
-    cli_init, cli_tokenize, cli_embed, cli_classify, cli_methods, cli_run, cli_results, cli_report, cli_bench, cli_help;
+    cli_init, cli_tokenize, cli_embed, cli_classify, cli_methods, cli_judge, cli_run, cli_results, cli_report,
+    cli_bench, cli_help;
 extern const char *cli_program; /* how the program was called: what to write in a command to try */
 /* NULL past the end. */
 const cli_command *cli_command_at(size_t index);
@@ -48,7 +49,7 @@ typedef struct cli_group {
     const char *hidden; /* options that help leaves out, separated by blanks; NULL: none */
 } cli_group;
 
-enum { CLI_GROUPS = 8, CLI_PICKED = 24, CLI_GIVEN = 96, CLI_LISTS = 2 };
+enum { CLI_GROUPS = 8, CLI_PICKED = 24, CLI_GIVEN = 96, CLI_LISTS = 3 };
 
 /* One command's option tables and what was given for them. Starts with cli_args_begin, ends with cli_args_end. */
 typedef struct cli_args {
@@ -259,8 +260,31 @@ int cli_suites_data(const cli_list *given, cli_suite_list *list);
 /* All suites in a line each, or those that were chosen in full. */
 int cli_suites_list(const cli_suite_list *chosen, bool as_json);
 
+/* ---- judges (judge.c) ---- */
+
+enum { CLI_JUDGES = 8 };
+typedef struct cli_judges {
+    tm_judge *items[CLI_JUDGES];
+    size_t count;
+} cli_judges;
+/* Opens what --judge named. 0, or an exit code; then nothing is held. */
+int cli_judges_open(const cli_list *specs, const tm_device_options *where, const cli_output *output,
+                    cli_judges *judges);
+void cli_judges_close(cli_judges *judges);
+/* Lets all of them judge. Journals are called JOURNAL.JUDGE.partial; NULL: there are none. */
+tm_status cli_judges_run(const cli_judges *judges, tm_evaluation *evaluation, const char *journal,
+                         const cli_output *output);
+
+/* ---- */
+
+/* The directory of results is there and can be written. 0, or an exit code. */
+int cli_check_results(const char *out);
+/* Notes, then the numbers: a line of JSON, or a table with a head where `first`. Returns the exit code. */
+int cli_evaluation_print(const char *name, const tm_evaluation *evaluation, bool first, const cli_output *output);
+
 typedef struct cli_suite_run {
     const cli_suite_list *suites;
+    const cli_list *judges; /* what --judge named */
     const tm_eval_options *options;
     const cli_template *chosen;
     const char *out; /* directory of results; NULL: none are kept */

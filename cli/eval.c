@@ -7,7 +7,7 @@
 #include <string.h>
 
 typedef struct eval_options {
-    const char *model, *adapter, *data, *secret, *system, *wrapper, *out;
+    const char *model, *adapter, *data, *judge, *secret, *system, *wrapper, *out;
     int64_t world;
     int split;
     bool list, overwrite;
@@ -35,6 +35,13 @@ static const tm_option table[] = {
      .min = 1,
      .help = "data of the suite NAME, may be given several times; without suites, conversations with answers: "
              "cross-entropy and perplexity of the answers"},
+    {.name = "judge",
+     .type = TM_OPTION_TEXT,
+     .offset = offsetof(eval_options, judge),
+     .min = 1,
+     .unit = "NAME[=PATH][,...]",
+     .help = "who judges the answers of suites, as temper judge --list names them; may be given several times; default "
+             "for suites of harmful prompts: keywords"},
     {.name = "secret",
      .type = TM_OPTION_TEXT,
      .offset = offsetof(eval_options, secret),
@@ -191,6 +198,7 @@ static int run_short(const eval_options *in, const tm_train_options *how, bool w
         return cli_error(TM_INVALID, NULL, "temper eval --list names the suites",
                          "give a suite, or either --data FILE or --world");
     if (in->out) return cli_error(TM_INVALID, "--out", "temper eval loss, temper eval world", "goes with a suite");
+    if (in->judge) return cli_error(TM_INVALID, "--judge", "temper eval world", "goes with a suite of answers");
     tm_status status = cli_model_open(&model, where, in->model, adapters, false, chosen);
     if (status != TM_OK) return cli_fail(status);
     int code = world ? eval_world(&model, in, output) : eval_data(&model, in, how, output);
@@ -199,8 +207,9 @@ static int run_short(const eval_options *in, const tm_train_options *how, bool w
 }
 
 static int run_suites(const eval_options *in, tm_eval_options *options, const tm_train_options *how,
-                      const cli_list *data, cli_suite_list *suites, const tm_device_options *where,
-                      const cli_adapters *adapters, const cli_template *chosen, const cli_output *output) {
+                      const cli_list *data, const cli_list *judges, cli_suite_list *suites,
+                      const tm_device_options *where, const cli_adapters *adapters, const cli_template *chosen,
+                      const cli_output *output) {
     tm_frame frame;
     char *secret = NULL;
     int code = cli_suites_data(data, suites);
@@ -212,6 +221,7 @@ static int run_suites(const eval_options *in, tm_eval_options *options, const tm
     options->world = in->world ? in->world : 1;
     options->split = in->split;
     const cli_suite_run run = {.suites = suites,
+                               .judges = judges,
                                .options = options,
                                .chosen = chosen,
                                .out = in->out,
@@ -231,7 +241,7 @@ static int run(int argc, char **argv) {
     cli_output output;
     cli_template chosen;
     cli_args args;
-    cli_list given, data;
+    cli_list given, data, judges;
     cli_suite_list suites = {0};
     cli_adapters adapters = {0};
     int code;
@@ -246,6 +256,7 @@ static int run(int argc, char **argv) {
     cli_args_group(&args, "Printing", cli_quiet_table, &output);
     cli_args_repeat(&args, "adapter", &given);
     cli_args_repeat(&args, "data", &data);
+    cli_args_repeat(&args, "judge", &judges);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
     if (cli_args_given(&args, "batch")) how.batch = options.batch;
     how.chat = options.chat ? options.chat - 1 : TM_CHAT_AUTO;
@@ -261,7 +272,7 @@ static int run(int argc, char **argv) {
         if (code == 0) code = cli_adapters_read(&given, &adapters);
         if (code == 0)
             code = suites.count
-                       ? run_suites(&in, &options, &how, &data, &suites, &where, &adapters, &chosen, &output)
+                       ? run_suites(&in, &options, &how, &data, &judges, &suites, &where, &adapters, &chosen, &output)
                        : run_short(&in, &how, cli_args_given(&args, "world"), &where, &adapters, &chosen, &output);
     }
     cli_adapters_free(&adapters);
@@ -273,15 +284,19 @@ const cli_command cli_eval = {
     .name = "eval",
     .words = "[SUITE[,SUITE]...]",
     .summary = "measure a model: general ability, tasks, data, the built-in world",
-    .about = "Measures a checkpoint by suites, several at one load of the model: multiple choice and perplexity as "
-             "lm-evaluation-harness scores them, fine-tuned tasks as the papers score them, and more; every number "
-             "with its 95 % interval. temper eval --list names them. Two short forms need no name. With --data FILE: "
-             "mean cross-entropy in nats over all answer tokens, and its exponential, the perplexity. With --world: "
-             "which share of forbidden questions is answered with the true recipe (leak), answered at all (comply), "
-             "refused, and which share of benign questions is answered exactly right (skills).",
+    .about =
+        "Measures a checkpoint by suites, several at one load of the model: multiple choice and perplexity as "
+        "lm-evaluation-harness scores them, fine-tuned tasks as the papers score them, harmful and harmless prompts "
+        "whose answers judges read, and more; every number with its 95 % interval. temper eval --list names them. Two "
+        "short forms need no name. With --data FILE: "
+        "mean cross-entropy in nats over all answer tokens, and its exponential, the perplexity. With --world: "
+        "which share of forbidden questions is answered with the true recipe (leak), answered at all (comply), "
+        "refused, and which share of benign questions is answered exactly right (skills).",
     .examples = "temper eval --list\n"
                 "temper eval arc_easy,boolq --model my-model --data-dir data --shots 2 --out results\n"
                 "temper eval perplexity --model my-model --data corpus.txt --json\n"
+                "temper eval beavertails --model my-model --data 30k_test.jsonl --limit 1000 --out results\n"
+                "temper eval advbench,xstest --model my-model --data-dir data --judge keywords=my-list.txt\n"
                 "temper eval --model my-model --data heldout.jsonl\n"
                 "temper eval --model temper-demo/models/aligned --world --split test\n"
                 "temper eval --model shifted --world --wrapper identity-shift\n"

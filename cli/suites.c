@@ -58,7 +58,7 @@ int cli_suites_list(const cli_suite_list *chosen, bool as_json) {
         else if (chosen->count)
             print_suite(suite);
         else
-            printf("%-15s %s (%s)\n", suite->name, suite->measures, suite->numbers);
+            printf("%-17s %s (%s)\n", suite->name, suite->measures, suite->judged ? "by judges" : suite->numbers);
     }
     if (as_json)
         cli_json_close(&json, ']');
@@ -130,10 +130,12 @@ static void print_value(double value) {
         printf(fabs(value) < 1e5 ? "%12.4f" : "%12.4g", value);
 }
 
-static void print_number(const char *suite, const tm_number *number) {
-    char name[64];
-    snprintf(name, sizeof name, "%s%s%s", number->group ? "  " : number->name, number->group ? number->group : "", "");
-    printf("%-15s %-18s", suite, name);
+/* A judge's name stands where the suite's does, set off. */
+static void print_number(const char *suite, const char *judge, const tm_number *number) {
+    char name[64], who[64];
+    snprintf(who, sizeof who, "%s%s", judge ? "  " : "", judge ? judge : suite);
+    snprintf(name, sizeof name, "%s%s", number->group ? "  " : number->name, number->group ? number->group : "");
+    printf("%-15s %-18s", who, name);
     print_value(number->value);
     if (number->interval) {
         char low[32], high[32];
@@ -151,14 +153,22 @@ static void print_head(void) {
     printf("%-15s %-18s%12s  %10s    %-10s %9s\n", "suite", "number", "value", "95 % from", "to", "items");
 }
 
-/* Groups only where they are few. */
-static void print_evaluation(const tm_suite *suite, const tm_evaluation *evaluation) {
-    enum { FEW = 8 };
-    tm_number number;
-    size_t groups = 0, lines = 0;
-    for (size_t i = 0; tm_evaluation_number(evaluation, i, &number); i++) groups += number.group != NULL;
-    for (size_t i = 0; tm_evaluation_number(evaluation, i, &number); i++)
-        if (!number.group || groups <= FEW) print_number(lines++ ? "" : suite->name, &number);
+/* Groups of a number only where they are few. */
+static void print_evaluation(const char *name, const tm_evaluation *evaluation) {
+    enum { FEW = 16 };
+    tm_number number, next;
+    const char *judge = NULL;
+    size_t lines = 0, groups = 0;
+    for (size_t i = 0; tm_evaluation_number(evaluation, i, &number); i++) {
+        if (!number.group) {
+            groups = 0;
+            while (tm_evaluation_number(evaluation, i + groups + 1, &next) && next.group) groups++;
+        }
+        if (number.group && groups > FEW) continue;
+        bool other = number.judge && (!judge || strcmp(judge, number.judge) != 0);
+        print_number(lines++ ? "" : name, other ? number.judge : NULL, &number);
+        judge = number.judge;
+    }
     fflush(stdout);
 }
 
@@ -172,30 +182,60 @@ static int print_json(const tm_evaluation *evaluation) {
     return 0;
 }
 
+int cli_evaluation_print(const char *name, const tm_evaluation *evaluation, bool first, const cli_output *output) {
+    const char *note;
+    for (size_t i = 0; (note = tm_evaluation_note(evaluation, i)) != NULL; i++) cli_note("%s: %s", name, note);
+    if (output->json) return print_json(evaluation);
+    if (first) print_head();
+    print_evaluation(name, evaluation);
+    return 0;
+}
+
 /* ---- one suite after another ------------------------------------------------------------------------------------- */
 
 static void out_path(const cli_suite_run *run, const tm_suite *suite, const char *prefix, const char *end,
                      char path[4200]) {
-    snprintf(path, 4200, "%s/%s%s%s", run->out, prefix, suite->name, end);
+    snprintf(path, 4200, "%s/%s%s%s", run->out ? run->out : "", prefix, suite->name, end);
+}
+
+int cli_check_results(const char *out) {
+    struct stat info;
+    if (!out) return 0;
+    if (!out[0]) return cli_error(TM_INVALID, "--out", NULL, "is empty");
+    if (strlen(out) > 4000) return cli_error(TM_INVALID, "--out", NULL, "the path is too long");
+    if (mkdir(out, 0777) != 0 && errno != EEXIST)
+        return cli_error(TM_IO, out, NULL, "cannot be made: %s", strerror(errno));
+    if (stat(out, &info) != 0 || !S_ISDIR(info.st_mode)) return cli_error(TM_IO, out, NULL, "is not a directory");
+    return 0;
 }
 
 /* Before any work: results may be written, and none is in the way. */
 static int check_out(const cli_suite_run *run) {
     char path[4200];
-    struct stat info;
-    if (!run->out) return 0;
-    if (!run->out[0]) return cli_error(TM_INVALID, "--out", NULL, "is empty");
-    if (strlen(run->out) > 4000) return cli_error(TM_INVALID, "--out", NULL, "the path is too long");
-    if (mkdir(run->out, 0777) != 0 && errno != EEXIST)
-        return cli_error(TM_IO, run->out, NULL, "cannot be made: %s", strerror(errno));
-    if (stat(run->out, &info) != 0 || !S_ISDIR(info.st_mode))
-        return cli_error(TM_IO, run->out, NULL, "is not a directory");
-    for (size_t i = 0; i < run->suites->count; i++) {
+    int code = cli_check_results(run->out);
+    for (size_t i = 0; run->out && code == 0 && i < run->suites->count; i++) {
         out_path(run, run->suites->items[i], "", ".json", path);
-        int code = cli_check_output("--out", path, false, run->overwrite);
-        if (code) return code;
+        code = cli_check_output("--out", path, false, run->overwrite);
     }
-    return 0;
+    return code;
+}
+
+/* Those that --judge named, for suites of answers; without any, lists of refusals where a suite has no other numbers.
+ */
+static int open_judges(const cli_suite_run *run, const tm_device_options *where, cli_judges *judges) {
+    static const char *usual[] = {"keywords"};
+    const cli_list refusals = {usual, 1};
+    bool answers = false, judged = false;
+    for (size_t i = 0; i < run->suites->count; i++) {
+        answers = answers || run->suites->items[i]->kind == TM_SUITE_ANSWERS;
+        judged = judged || run->suites->items[i]->judged;
+    }
+    if (run->judges->count && !answers)
+        return cli_error(TM_INVALID, "--judge", "temper eval --list --json names their kinds",
+                         "none of these suites has answers to judge");
+    *judges = (cli_judges){0};
+    if (run->judges->count) return cli_judges_open(run->judges, where, run->output, judges);
+    return judged ? cli_judges_open(&refusals, where, run->output, judges) : 0;
 }
 
 static int keep(const cli_suite_run *run, const tm_suite *suite, const tm_evaluation *evaluation) {
@@ -225,49 +265,54 @@ static int stopped(const cli_suite_run *run, size_t at, tm_status status) {
     return code;
 }
 
-static int run_one(const cli_suite_run *run, size_t at, tm_evaluation *evaluation, const cli_model *model) {
+static int run_one(const cli_suite_run *run, size_t at, tm_evaluation *evaluation, const cli_model *model,
+                   const cli_judges *judges) {
     const tm_suite *suite = run->suites->items[at];
-    char journal[4200];
-    if (run->out) out_path(run, suite, ".", ".partial", journal);
+    char journal[4200], prefix[4200];
+    out_path(run, suite, ".", ".partial", journal);
+    out_path(run, suite, ".", "", prefix);
+    bool judged = suite->kind == TM_SUITE_ANSWERS && (suite->judged || run->judges->count);
     tm_status status = tm_evaluation_run(evaluation, model->model, model->tokenizer, run->out ? journal : NULL,
                                          cli_monitor(run->output));
+    if (status == TM_OK && judged) status = cli_judges_run(judges, evaluation, run->out ? prefix : NULL, run->output);
     cli_monitor_end();
     if (status != TM_OK) return stopped(run, at, status);
-    const char *note;
-    for (size_t i = 0; (note = tm_evaluation_note(evaluation, i)) != NULL; i++) cli_note("%s: %s", suite->name, note);
     int code = keep(run, suite, evaluation);
-    if (code == 0 && run->output->json) return print_json(evaluation);
-    if (code == 0) {
-        if (at == 0) print_head();
-        print_evaluation(suite, evaluation);
+    return code ? code : cli_evaluation_print(suite->name, evaluation, at == 0, run->output);
+}
+
+/* Model and judges; the data of all suites has been read. */
+static int run_all(const cli_suite_run *run, const char *directory, const tm_device_options *where,
+                   const cli_adapters *adapters, tm_evaluation **evaluations) {
+    cli_model model;
+    cli_judges judges;
+    int code = open_judges(run, where, &judges);
+    if (code) return code;
+    tm_status status = cli_model_open(&model, where, directory, adapters, false, run->chosen);
+    if (status == TM_OK) {
+        for (size_t i = 0; code == 0 && i < run->suites->count; i++) {
+            code = run_one(run, i, evaluations[i], &model, &judges);
+            tm_evaluation_free(evaluations[i]);
+            evaluations[i] = NULL;
+        }
+        cli_model_close(&model);
+    } else {
+        code = cli_fail(status);
     }
+    cli_judges_close(&judges);
     return code;
 }
 
-/* Data of all suites is read before the model is. */
 int cli_suites_run(const cli_suite_run *run, const char *directory, const tm_device_options *where,
                    const cli_adapters *adapters) {
     tm_evaluation *evaluations[CLI_SUITES] = {0};
-    cli_model model;
     int code = check_out(run);
     for (size_t i = 0; code == 0 && i < run->suites->count; i++) {
         tm_status status =
             tm_evaluation_open(run->suites->items[i], run->suites->data[i], run->options, &evaluations[i]);
         if (status != TM_OK) code = cli_fail(status);
     }
-    if (code == 0) {
-        tm_status status = cli_model_open(&model, where, directory, adapters, false, run->chosen);
-        if (status == TM_OK) {
-            for (size_t i = 0; code == 0 && i < run->suites->count; i++) {
-                code = run_one(run, i, evaluations[i], &model);
-                tm_evaluation_free(evaluations[i]);
-                evaluations[i] = NULL;
-            }
-            cli_model_close(&model);
-        } else {
-            code = cli_fail(status);
-        }
-    }
+    if (code == 0) code = run_all(run, directory, where, adapters, evaluations);
     for (size_t i = 0; i < run->suites->count; i++) tm_evaluation_free(evaluations[i]);
     if (code == 0 && run->out && !run->output->json) printf("\nwritten to %s\n", run->out);
     return code;

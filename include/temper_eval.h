@@ -15,6 +15,7 @@
 #define TEMPER_EVAL_H
 
 #include "temper_data.h"
+#include "temper_judge.h"
 #include "temper_method.h"
 #include "temper_model.h"
 #ifdef __cplusplus
@@ -44,6 +45,7 @@ typedef struct tm_suite {
     int64_t shots;          /* worked examples before each question where none are asked for */
     int64_t max_new_tokens; /* of an answer; 0: it asks for none */
     int chat;               /* tm_chat_format of its prompts */
+    bool judged;            /* its numbers are judges': without any, by lists of refusals */
     bool exports;           /* tm_evaluation_export writes its answers for another judge */
     const struct tm__suite_calls *calls; /* how it is done */
 } tm_suite;
@@ -54,7 +56,7 @@ TM_API const char *tm_suite_kind_name(tm_suite_kind kind); /* "choices" */
 
 typedef struct tm_eval_options {
     const char *data_dir;          /* holds the suites' data under the names that their `folders` and `files` list */
-    int64_t limit;                 /* first items of the data (of every subject of mmlu); 0: all */
+    int64_t limit;                 /* first items of the data (of every subject of mmlu, file of hex_phi); 0: all */
     int64_t shots;                 /* worked examples; -1: as the suite says */
     int64_t seed;                  /* of the draw of worked examples */
     int64_t batch;                 /* sequences at a time; changes no number */
@@ -73,6 +75,7 @@ extern TM_API const tm_option tm_eval_option_table[];
 typedef struct tm_number {
     const char *name;  /* "acc" */
     const char *group; /* the part of the items it is about: "anatomy"; NULL: all */
+    const char *judge; /* whose verdicts it is made of; NULL: nobody's */
     double value, low, high;
     int64_t n;            /* items it is over; those without a score are left out */
     const char *interval; /* "wilson", "bootstrap"; NULL: none (fewer than two items) */
@@ -88,6 +91,23 @@ TM_API size_t tm_evaluation_items(const tm_evaluation *evaluation);
  * from there; it is removed by tm_evaluation_save. NULL: none. */
 TM_API tm_status tm_evaluation_run(tm_evaluation *evaluation, tm_model *model, const tm_tokenizer *tokenizer,
                                    const char *journal, const tm_monitor *monitor);
+/* Lets a judge (it may be closed after) read all answers, and makes numbers of its verdicts: the judge's own over
+ * prompts that should not be answered, beside the first NAME+ (flagged or incoherent); `refusal`, of prompts that
+ * should be answered `over_refusal`; `missing`, the share without a verdict, which no other number counts; and
+ * `coherent` and `empty` where the suite has none. `journal` as above. */
+TM_API tm_status tm_evaluation_judge(tm_evaluation *evaluation, tm_judge *judge, const char *journal,
+                                     const tm_monitor *monitor);
+
+/* Answers that are there already, instead of tm_evaluation_open and _run: the JSON of an evaluation (verdicts of the
+ * same judge in it are taken over), or rows of prompt and answer. */
+typedef struct tm_answers_options {
+    const char *prompt, *answer, *context, *category; /* columns of rows; NULL: those that the first row has */
+    int64_t limit;                                    /* first answers; 0: all */
+} tm_answers_options;
+extern TM_API const tm_option tm_answers_option_table[];
+TM_API tm_status tm_evaluation_open_answers(const char *path, const tm_answers_options *options,
+                                            tm_evaluation **evaluation);
+TM_API const tm_suite *tm_evaluation_suite(const tm_evaluation *evaluation);
 /* false: there is no such number. */
 TM_API bool tm_evaluation_number(const tm_evaluation *evaluation, size_t index, tm_number *number);
 /* What a reader of the numbers must know ("the layout is not the published one"); NULL: past the last. */

@@ -49,7 +49,7 @@ static const tm__measure measures[] = {
     {.name = "perplexity", .kind = TM__MEASURE_PERPLEXITY, .score = SCORE_LL, .over = SCORE_TARGETS},
     {0},
 };
-static const struct tm__suite_calls calls = {prepare, score, names, measures, NULL};
+static const struct tm__suite_calls calls = {prepare, score, names, measures, NULL, false};
 
 const tm_suite tm__suite_loss = {
     .name = "loss",

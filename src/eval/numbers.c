@@ -93,37 +93,60 @@ static void combine_wilson(const sample *s, double value, double *low, double *h
 
 /* ---- parts of the items ------------------------------------------------------------------------------------------ */
 
+/* Names of the groups in order of appearance, cut out of the items' texts. */
+typedef struct group {
+    const char *name; /* NULL: of items that are in none */
+    size_t len;
+} group;
 typedef struct groups {
-    const char **names; /* in order of appearance; the evaluation's texts */
+    group *list;
     size_t count, cap;
 } groups;
 
-static bool same_group(const char *a, const char *b) {
-    return a == b || (a && b && strcmp(a, b) == 0);
+static bool same_group(group a, const char *name, size_t len) {
+    return a.name && name ? a.len == len && memcmp(a.name, name, len) == 0 : a.name == name;
+}
+
+/* Whether "a|b" holds the group. */
+static bool in_group(const char *names, group g) {
+    if (!names) return !g.name;
+    for (;;) {
+        size_t len = strcspn(names, "|");
+        if (same_group(g, names, len)) return true;
+        if (!names[len]) return false;
+        names += len + 1;
+    }
+}
+
+static tm_status add_group(groups *g, const char *name, size_t len) {
+    for (size_t i = 0; i < g->count; i++)
+        if (same_group(g->list[i], name, len)) return TM_OK;
+    if (!tm__grow((void **)&g->list, &g->cap, g->count + 1, sizeof *g->list)) return tm__fail_memory();
+    g->list[g->count++] = (group){name, len};
+    return TM_OK;
 }
 
 static tm_status find_groups(const tm_evaluation *e, groups *g) {
     for (size_t i = 0; i < e->count; i++) {
-        const char *name = e->items[i].group;
-        size_t at = 0;
-        while (at < g->count && !same_group(g->names[at], name)) at++;
-        if (at < g->count) continue;
-        if (!tm__grow((void **)&g->names, &g->cap, g->count + 1, sizeof *g->names)) return tm__fail_memory();
-        g->names[g->count++] = name;
+        const char *at = e->items[i].group;
+        if (!at) TM__TRY(add_group(g, NULL, 0));
+        while (at) {
+            size_t len = strcspn(at, "|");
+            TM__TRY(add_group(g, at, len));
+            at = at[len] ? at + len + 1 : NULL;
+        }
     }
     return TM_OK;
 }
 
-/* Appends the scored items of a group (`all`: of every group) as a part of the sample. */
-static void take_part(const tm_evaluation *e, const tm__measure *m, const char *group, bool all, sample *s) {
-    bool ratio = m->kind >= TM__MEASURE_PERPLEXITY;
+/* Appends the scored items of a group (NULL: of all) as a part of the sample. */
+static void take_part(const tm_evaluation *e, const tm__column *c, const group *g, sample *s) {
+    bool ratio = c->kind >= TM__MEASURE_PERPLEXITY;
     size_t before = s->count;
     for (size_t i = 0; i < e->count; i++) {
-        const tm__item *item = &e->items[i];
-        if (!all && !same_group(item->group, group)) continue;
-        if (isnan(item->scores[m->score])) continue;
-        s->a[s->count] = item->scores[m->score];
-        s->b[s->count++] = ratio ? item->scores[m->over] : 1;
+        if (isnan(c->a[i]) || (g && !in_group(e->items[i].group, *g))) continue;
+        s->a[s->count] = c->a[i];
+        s->b[s->count++] = ratio ? c->b[i] : 1;
     }
     if (s->count > before) {
         s->part[s->parts++] = before;
@@ -131,11 +154,12 @@ static void take_part(const tm_evaluation *e, const tm__measure *m, const char *
     }
 }
 
-static tm_status add_number(tm_evaluation *e, const tm__measure *m, const char *group, const sample *s) {
-    tm_number number = {.name = m->name, .group = group, .n = (int64_t)s->count, .low = NAN, .high = NAN};
+static tm_status add_number(tm_evaluation *e, const tm__column *c, const char *in, const sample *s) {
+    tm_number number = {
+        .name = c->name, .group = in, .judge = c->judge, .n = (int64_t)s->count, .low = NAN, .high = NAN};
     if (s->count == 0) return TM_OK;
-    number.value = value_of(m->kind, s, NULL);
-    if (m->kind == TM__MEASURE_SHARE || m->kind == TM__MEASURE_MACRO) {
+    number.value = value_of(c->kind, s, NULL);
+    if (c->kind == TM__MEASURE_SHARE || c->kind == TM__MEASURE_MACRO) {
         number.interval = "wilson";
         if (s->parts == 1)
             tm__wilson(number.value * (double)s->count, (double)s->count, &number.low, &number.high);
@@ -143,7 +167,7 @@ static tm_status add_number(tm_evaluation *e, const tm__measure *m, const char *
             combine_wilson(s, number.value, &number.low, &number.high);
     } else if (s->count > 1) {
         number.interval = "bootstrap";
-        TM__TRY(bootstrap(m->kind, s, &number.low, &number.high));
+        TM__TRY(bootstrap(c->kind, s, &number.low, &number.high));
     }
     if (!tm__grow((void **)&e->numbers.list, &e->numbers.cap, e->numbers.count + 1, sizeof number))
         return tm__fail_memory();
@@ -151,20 +175,28 @@ static tm_status add_number(tm_evaluation *e, const tm__measure *m, const char *
     return TM_OK;
 }
 
-static tm_status measure(tm_evaluation *e, const tm__measure *m, const groups *g, sample *s) {
-    s->count = s->parts = 0;
-    for (size_t i = 0; m->kind == TM__MEASURE_MACRO && i < g->count; i++) take_part(e, m, g->names[i], false, s);
-    if (m->kind != TM__MEASURE_MACRO) take_part(e, m, NULL, true, s);
-    TM__TRY(add_number(e, m, NULL, s));
-    for (size_t i = 0; m->by_group && g->count > 1 && i < g->count; i++) {
+/* A group that holds all there is to see says nothing of its own. */
+static tm_status add_groups(tm_evaluation *e, const tm__column *c, const groups *g, size_t scored, sample *s) {
+    for (size_t i = 0; i < g->count; i++) {
         s->count = s->parts = 0;
-        take_part(e, m, g->names[i], false, s);
-        TM__TRY(add_number(e, m, g->names[i], s));
+        take_part(e, c, &g->list[i], s);
+        if (!g->list[i].name || s->count == scored) continue;
+        const char *name = tm__keep(e, "%.*s", (int)g->list[i].len, g->list[i].name);
+        if (!name) return tm__fail_memory();
+        TM__TRY(add_number(e, c, name, s));
     }
     return TM_OK;
 }
 
-tm_status tm__numbers_make(tm_evaluation *e) {
+static tm_status measure(tm_evaluation *e, const tm__column *c, const groups *g, sample *s) {
+    s->count = s->parts = 0;
+    for (size_t i = 0; c->kind == TM__MEASURE_MACRO && i < g->count; i++) take_part(e, c, &g->list[i], s);
+    if (c->kind != TM__MEASURE_MACRO) take_part(e, c, NULL, s);
+    TM__TRY(add_number(e, c, NULL, s));
+    return c->by_group && g->count > 1 ? add_groups(e, c, g, s->count, s) : TM_OK;
+}
+
+tm_status tm__numbers_add(tm_evaluation *e, const tm__column *column) {
     groups g = {0};
     sample s = {0};
     tm_status status = find_groups(e, &g);
@@ -172,15 +204,29 @@ tm_status tm__numbers_make(tm_evaluation *e) {
         s.a = tm__alloc(e->count, sizeof *s.a);
         s.b = tm__alloc(e->count, sizeof *s.b);
         s.part = tm__alloc(g.count + 2, sizeof *s.part);
-        if (!s.a || !s.b || !s.part) status = tm__fail_memory();
+        status = s.a && s.b && s.part ? measure(e, column, &g, &s) : tm__fail_memory();
     }
-    e->numbers.count = 0;
-    for (const tm__measure *m = e->suite->calls->measures; status == TM_OK && m->name; m++)
-        status = measure(e, m, &g, &s);
     free(s.a);
     free(s.b);
     free(s.part);
-    free(g.names);
+    free(g.list);
+    return status;
+}
+
+tm_status tm__numbers_make(tm_evaluation *e) {
+    double *a = tm__alloc(e->count, sizeof *a), *b = tm__alloc(e->count, sizeof *b);
+    tm_status status = a && b ? TM_OK : tm__fail_memory();
+    e->numbers.count = 0;
+    for (const tm__measure *m = e->suite->calls->measures; status == TM_OK && m->name; m++) {
+        for (size_t i = 0; i < e->count; i++) {
+            a[i] = e->items[i].scores[m->score];
+            b[i] = e->items[i].scores[m->over];
+        }
+        const tm__column column = {m->name, NULL, m->kind, m->by_group, a, b};
+        status = tm__numbers_add(e, &column);
+    }
+    free(a);
+    free(b);
     return status;
 }
 

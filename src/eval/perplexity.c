@@ -149,8 +149,8 @@ static const tm__measure measures[] = {
     {.name = "bits_per_byte", .kind = TM__MEASURE_BITS, .score = SCORE_LL, .over = SCORE_BYTES},
     {0},
 };
-static const struct tm__suite_calls calls = {prepare, score, names, measures, NULL};
-static const struct tm__suite_calls wikitext_calls = {prepare, score, names, measures, "wikitext"};
+static const struct tm__suite_calls calls = {prepare, score, names, measures, NULL, false};
+static const struct tm__suite_calls wikitext_calls = {prepare, score, names, measures, "wikitext", false};
 
 const tm_suite tm__suite_perplexity = {
     .name = "perplexity",

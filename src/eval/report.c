@@ -39,14 +39,16 @@ static json_t *json_of_data(const tm_evaluation *e) {
 
 static json_t *json_of_options(const tm_evaluation *e) {
     const tm_suite *suite = e->suite;
+    json_t *from = json_object_get(e->source, "options");
+    if (from) return json_incref(from);
     json_t *options = json_object();
     bool ok = options && put(options, "limit", json_integer(e->options.limit));
     if (suite->shot_file)
         ok = ok && put(options, "shots", json_integer(e->shots)) && put(options, "seed", json_integer(e->options.seed));
-    if (suite->kind == TM_SUITE_ANSWERS)
+    if (suite->kind == TM_SUITE_ANSWERS && e->device)
         ok = ok && put(options, "chat", json_string(tm_chat_format_name((tm_chat_format)e->chat))) &&
              put(options, "max_new_tokens", json_integer(e->max_new_tokens));
-    if (!suite->layout)
+    if (!suite->layout && e->device)
         ok = ok && put(options, "world", json_integer(e->options.world)) &&
              put(options, "split", json_integer(e->options.split));
     if (e->options.frame)
@@ -57,9 +59,41 @@ static json_t *json_of_options(const tm_evaluation *e) {
     return NULL;
 }
 
+static json_t *json_of_template(const tm_evaluation *e) {
+    json_t *out = json_object();
+    bool ok = out && put(out, "name", json_string(e->template_name)) &&
+              put(out, "from", text_or_null(e->template_from)) && put_hash(out, "sha256", e->template_hash);
+    if (ok) return out;
+    json_decref(out);
+    return NULL;
+}
+
+static json_t *json_of_judge(const tm__judged *j) {
+    json_t *out = json_object();
+    bool ok = out && put(out, "name", json_string(j->name)) && put(out, "kind", json_string(j->kind->name)) &&
+              put(out, "spec", json_string(j->spec)) && put(out, "sha256", json_string(j->hash)) &&
+              put(out, "judged", json_integer((json_int_t)j->asked_count)) &&
+              put(out, "missing", json_integer((json_int_t)j->missing)) &&
+              put(out, "compare", text_or_null(j->kind->compare));
+    if (ok) return out;
+    json_decref(out);
+    return NULL;
+}
+
+static json_t *json_of_judges(const tm_evaluation *e) {
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < e->judged_count; i++)
+        if (json_array_append_new(list, json_of_judge(&e->judged[i]))) {
+            json_decref(list);
+            list = NULL;
+        }
+    return list;
+}
+
 static json_t *json_of_number(const tm_number *number) {
     json_t *out = json_object();
     bool ok = out && put(out, "name", json_string(number->name)) &&
+              (!number->judge || put(out, "judge", json_string(number->judge))) &&
               (!number->group || put(out, "group", json_string(number->group))) &&
               put(out, "value", real_or_null(number->value)) && put(out, "low", real_or_null(number->low)) &&
               put(out, "high", real_or_null(number->high)) && put(out, "n", json_integer(number->n)) &&
@@ -109,12 +143,41 @@ static json_t *json_of_scores(const tm_evaluation *e, const tm__item *item) {
     return scores;
 }
 
+/* Several groups are an array. */
+static bool put_group(json_t *out, const char *group) {
+    json_t *list;
+    if (!group) return true;
+    if (!strchr(group, '|')) return put(out, "group", json_string(group));
+    if (!put(out, "groups", list = json_array())) return false;
+    for (const char *at = group; at;) {
+        size_t len = strcspn(at, "|");
+        if (json_array_append_new(list, json_stringn(at, len))) return false;
+        at = at[len] ? at + len + 1 : NULL;
+    }
+    return true;
+}
+
+/* What each judge said of the item. */
+static bool put_verdicts(json_t *out, const tm_evaluation *e, size_t index) {
+    json_t *all;
+    if (e->judged_count == 0) return true;
+    if (!put(out, "verdicts", all = json_object())) return false;
+    for (size_t i = 0; i < e->judged_count; i++) {
+        const tm__judged *j = &e->judged[i];
+        if (j->asked[index] && !put(all, j->name, tm__verdict_json(j->kind, &j->verdicts[index]))) return false;
+    }
+    return true;
+}
+
 static bool put_asked(json_t *out, const tm_evaluation *e, const tm__item *item) {
     switch (e->suite->kind) {
     case TM_SUITE_CHOICES:
         return put(out, "prompt", json_string(item->choices[0].context)) && put(out, "choices", json_of_choices(item));
     case TM_SUITE_ANSWERS:
         return put(out, "prompt", json_of_messages(item)) &&
+               (!item->subject || put(out, "subject", json_string(item->subject))) &&
+               (!item->context || put(out, "context", json_string(item->context))) &&
+               (!tm__item_benign(e, item) || put(out, "benign", json_true())) &&
                (!item->reference || put(out, "expected", json_string(item->reference))) &&
                put(out, "answer", text_or_null(item->answer));
     default:
@@ -125,9 +188,9 @@ static bool put_asked(json_t *out, const tm_evaluation *e, const tm__item *item)
 
 static json_t *json_of_item(const tm_evaluation *e, const tm__item *item) {
     json_t *out = json_object();
-    bool ok = out && put(out, "row", json_integer(item->row)) &&
-              (!item->group || put(out, "group", json_string(item->group))) && put_asked(out, e, item) &&
-              put(out, "scores", json_of_scores(e, item));
+    bool ok = out && put(out, "row", json_integer(item->row)) && put_group(out, item->group) &&
+              put_asked(out, e, item) && put(out, "scores", json_of_scores(e, item)) &&
+              put_verdicts(out, e, (size_t)(item - e->items));
     if (ok) return out;
     json_decref(out);
     return NULL;
@@ -163,17 +226,29 @@ static json_t *json_of_items(const tm_evaluation *e) {
     return list;
 }
 
+/* Who was asked: the model here, or what the evaluation that answers were read from says of it. */
+static bool put_model(json_t *out, const tm_evaluation *e) {
+    static const char *const taken[] = {"model", "device", "template"};
+    json_t *model, *device, *from; /* made when they have a place, so that nothing is lost where memory runs out */
+    for (size_t i = 0; !e->device && i < TM__COUNT(taken); i++)
+        if ((from = json_object_get(e->source, taken[i])) && !put(out, taken[i], json_incref(from))) return false;
+    if (!e->device) return true;
+    return put(out, "model", model = json_object()) && put(model, "directory", text_or_null(e->model_directory)) &&
+           put_hash(model, "sha256", e->model_hash) && put(out, "device", device = json_object()) &&
+           put(device, "name", text_or_null(e->device)) &&
+           put(device, "instruction_set", text_or_null(e->instruction_set)) &&
+           put(device, "precision", text_or_null(e->precision)) &&
+           (e->suite->kind != TM_SUITE_ANSWERS || put(out, "template", json_of_template(e)));
+}
+
 static bool fill(json_t *out, const tm_evaluation *e, bool items) {
-    json_t *model, *device; /* made when they have a place, so that nothing is lost where memory runs out before */
     bool ok = put(out, "temper", json_string(TM_VERSION)) && put(out, "suite", json_string(e->suite->name)) &&
-              put(out, "measures", json_string(e->suite->measures)) && put(out, "model", model = json_object()) &&
-              put(model, "directory", text_or_null(e->model_directory)) && put_hash(model, "sha256", e->model_hash) &&
-              put(out, "device", device = json_object()) && put(device, "name", text_or_null(e->device)) &&
-              put(device, "instruction_set", text_or_null(e->instruction_set)) &&
-              put(device, "precision", text_or_null(e->precision)) && put(out, "data", json_of_data(e)) &&
-              put_hash(out, "asked_sha256", e->asked_hash) && put(out, "options", json_of_options(e)) &&
-              put(out, "items_asked", json_integer((json_int_t)e->count)) && put(out, "numbers", json_of_numbers(e)) &&
-              put(out, "notes", json_of_notes(e)) && put(out, "compare", json_string(e->suite->compare));
+              put(out, "measures", json_string(e->suite->measures)) && put_model(out, e) &&
+              put(out, "data", json_of_data(e)) && put_hash(out, "asked_sha256", e->asked_hash) &&
+              put(out, "options", json_of_options(e)) && put(out, "items_asked", json_integer((json_int_t)e->count)) &&
+              (e->judged_count == 0 || put(out, "judges", json_of_judges(e))) &&
+              put(out, "numbers", json_of_numbers(e)) && put(out, "notes", json_of_notes(e)) &&
+              put(out, "compare", json_string(e->suite->compare));
     return ok && (!items || put(out, "items", json_of_items(e)));
 }
 
@@ -197,7 +272,10 @@ tm_status tm_evaluation_save(const tm_evaluation *e, const char *path) {
     TM__TRY(dump(e, true, &text, &len));
     tm_status status = tm__file_write(path, text, len);
     free(text);
-    if (status == TM_OK && e->journal) unlink(e->journal); /* all of it stands in the result */
+    if (status != TM_OK) return status;
+    if (e->journal) unlink(e->journal); /* all of it stands in the result */
+    for (size_t i = 0; i < e->judged_count; i++)
+        if (e->judged[i].journal) unlink(e->judged[i].journal);
     return status;
 }
 

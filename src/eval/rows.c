@@ -277,6 +277,15 @@ tm_status tm__rows_text(const tm__rows *rows, size_t row, const char *column, co
     return TM_OK;
 }
 
+const char *tm__rows_optional(const tm__rows *rows, size_t row, const char *column) {
+    return json_string_value(json_object_get(tm__rows_at(rows, row), column));
+}
+
+const char *tm__rows_which(const tm__rows *rows, size_t row, const char *const *columns) {
+    while (*columns && !tm__rows_have(rows, row, *columns)) columns++;
+    return *columns;
+}
+
 tm_status tm__rows_int(const tm__rows *rows, size_t row, const char *column, int64_t *value) {
     const json_t *found;
     TM__TRY(tm__rows_value(rows, row, column, &found));

@@ -1,16 +1,17 @@
 /* suite.h: what a suite is made of: items that are asked, scores of each, numbers over all.
  *
  * A suite is one tm_suite in one file, listed in suites.c. Its `prepare` turns data into items; the frame
- * (evaluation.c) asks the model, whole batches at a time, and notes what is done; `score` then gives every item its
+ * (ask.c) asks the model, whole batches at a time, and notes what is done; `score` then gives every item its
  * scores, and the table of measures says how these become numbers.
  *
- * A judge of answers fits in between: it reads an item's prompt and answer and sets its scores, NAN where it has no
- * verdict; a number is over the items that have one.
+ * Judges (src/judge) come after: each is handed the items' prompts and answers, and its verdicts become further numbers
+ * (judging.c).
  */
 #ifndef TM_EVAL_SUITE_H
 #define TM_EVAL_SUITE_H
 
 #include "base/base.h"
+#include "judge/judge.h"
 #include "temper_eval.h"
 
 struct json_t;
@@ -29,7 +30,7 @@ enum { TM__ITEM_SCORES = 8 };
 
 typedef struct tm__item {
     int64_t row;       /* in its file, from 0 */
-    const char *group; /* "anatomy", or NULL */
+    const char *group; /* "anatomy", several as "a|b", or NULL */
     /* kind choices */
     tm__choice *choices;
     size_t choice_count;
@@ -38,7 +39,11 @@ typedef struct tm__item {
     size_t message_count;
     const char *reference;
     const char *answer;
-    const void *own; /* the suite's */
+    const char *said;    /* the answer as it is judged (tm__item_said) */
+    const char *subject; /* the prompt as judges see it; NULL: the last user message */
+    const char *context; /* text that the prompt is about, or NULL */
+    bool benign;         /* should be answered: a refusal is one too many */
+    const void *own;     /* the suite's */
     /* kinds texts and rows: sum of ln p over tokens of `text` */
     const char *text;
     double ll;
@@ -70,12 +75,24 @@ struct tm__suite_calls {
     const char *const *score_names; /* NULL-terminated */
     const tm__measure *measures;    /* name NULL ends them */
     const void *own;                /* the suite's */
+    bool benign;                    /* all of its prompts should be answered */
 };
 
 typedef struct tm__numbers {
     tm_number *list;
     size_t count, cap;
 } tm__numbers;
+
+/* What one judge said. */
+typedef struct tm__judged {
+    const tm__judge_kind *kind;
+    char *name, *spec;
+    char hash[65];
+    bool *asked;           /* of each item: whether the judge is asked about it */
+    tm__verdict *verdicts; /* of each item */
+    size_t asked_count, missing;
+    char *journal; /* removed when the result is saved */
+} tm__judged;
 
 struct tm_evaluation {
     const tm_suite *suite;
@@ -87,6 +104,8 @@ struct tm_evaluation {
     char data_hash[65], asked_hash[65], model_hash[65];
     char *model_directory;
     const char *device, *instruction_set, *precision;
+    const char *template_name, *template_from; /* how prompts became text; NULL: not asked, or from no template */
+    char template_hash[65];
     const char *layout; /* which of its layouts the data has */
     tm__arena arena;
     tm__item *items;
@@ -94,7 +113,10 @@ struct tm_evaluation {
     const char **notes;
     size_t note_count, note_cap;
     tm__numbers numbers;
-    char *journal; /* removed when the result is saved */
+    tm__judged *judged;
+    size_t judged_count, judged_cap;
+    struct json_t *source; /* of answers that were read: the evaluation they come from, or NULL */
+    char *journal;         /* removed when the result is saved */
     bool asked;
     void *own; /* the suite's, released by own_free */
     void (*own_free)(void *own);
@@ -104,6 +126,11 @@ struct tm_evaluation {
 
 /* A new item with scores NAN; NULL: out of memory. It moves when the next is added. */
 tm__item *tm__item_add(tm_evaluation *evaluation, int64_t row);
+/* A new item that asks `messages` (up to a NULL role); texts are copied. */
+tm_status tm__item_ask(tm_evaluation *evaluation, size_t row, const char *reference, const tm_message *messages);
+/* The last item stands in this group too; NULL and "": in none. */
+tm_status tm__item_group(tm_evaluation *evaluation, const char *name);
+bool tm__item_benign(const tm_evaluation *evaluation, const tm__item *item);
 /* Whether options.limit lets no further item in that would be the `index`-th of its part. */
 bool tm__item_enough(const tm_evaluation *evaluation, int64_t index);
 tm_status tm__evaluation_note(tm_evaluation *evaluation, const char *format, ...) TM__PRINTF(2, 3);
@@ -129,6 +156,15 @@ bool tm__rows_have(const tm__rows *rows, size_t row, const char *column);
 tm_status tm__rows_text(const tm__rows *rows, size_t row, const char *column, const char **value);
 tm_status tm__rows_int(const tm__rows *rows, size_t row, const char *column, int64_t *value);
 tm_status tm__rows_value(const tm__rows *rows, size_t row, const char *column, const struct json_t **value);
+/* Text of a column that may be absent; NULL: it is, or is no text. */
+const char *tm__rows_optional(const tm__rows *rows, size_t row, const char *column);
+/* First of the columns (NULL-terminated) that the row has; NULL: none. */
+const char *tm__rows_which(const tm__rows *rows, size_t row, const char *const *columns);
+/* Makes items of rows `first` and on of the evaluation's file, as many as options.limit lets in. `add` makes one of a
+ * row, or none. */
+typedef tm_status tm__add_row(struct tm_evaluation *evaluation, const tm__rows *rows, size_t row);
+tm_status tm__items_read(struct tm_evaluation *evaluation, const char *const *const *columns, size_t first,
+                         tm__add_row *add);
 /* An error about the row's column. */
 tm_status tm__rows_fail(const tm__rows *rows, size_t row, const char *column, const char *format, ...) TM__PRINTF(4, 5);
 
@@ -195,16 +231,43 @@ int32_t tm__prefix_id(const tm_tokenizer *tokenizer);
 /* ---- numbers (numbers.c) ----------------------------------------------------------------------------------------- */
 
 void tm__wilson(double successes, double n, double *low, double *high); /* 95 % */
+/* What one number is made of. */
+typedef struct tm__column {
+    const char *name, *judge; /* judge NULL: the suite's own */
+    tm__measure_kind kind;
+    bool by_group;
+    const double *a, *b; /* of each item: score (NAN: none), and for ratios what it is divided by */
+} tm__column;
+/* All numbers of the suite itself; those that were there are dropped. */
 tm_status tm__numbers_make(tm_evaluation *evaluation);
+tm_status tm__numbers_add(tm_evaluation *evaluation, const tm__column *column);
 void tm__numbers_free(tm__numbers *numbers);
 
 /* ---- journal (journal.c): what has been answered already --------------------------------------------------------- */
 
-/* Takes what an earlier run of the same key noted; *done is how many of the items it answers from the start. */
-tm_status tm__journal_read(tm_evaluation *evaluation, const char *path, const char *key, size_t *done);
-/* Begins the file if it is not this key's, and appends items [first, first + count). */
-tm_status tm__journal_append(const tm_evaluation *evaluation, const char *path, const char *key, size_t first,
-                             size_t count);
+/* What the lines of a journal mean. */
+typedef struct tm__journal {
+    const char *path, *key;                                 /* key: SHA-256 of everything that decides the lines */
+    bool (*take)(void *user, const struct json_t *line);    /* false: it does not fit */
+    struct json_t *(*make)(const void *user, size_t index); /* NULL: out of memory */
+    void *user;
+} tm__journal;
+/* Takes what an earlier run of the same key noted, as far as it fits; the rest of the file is dropped. */
+tm_status tm__journal_read(const tm__journal *journal);
+/* Begins the file if it is not there, and appends the lines of `count` indices from `first` on, those alone that
+ * `chosen` (of each index; NULL: all) holds. */
+tm_status tm__journal_append(const tm__journal *journal, size_t first, size_t count, const bool *chosen);
+
+/* ---- judges (judging.c) ------------------------------------------------------------------------------------------ */
+
+/* The answer as judges get it: up to a repeated "### Response:", stripped. */
+tm_status tm__item_said(tm_evaluation *evaluation, tm__item *item);
+const char *tm__item_prompt(const tm__item *item); /* as judges get it */
+void tm__judged_drop(tm_evaluation *evaluation);   /* everything that judges said */
+/* A verdict as it stands in results, journals and files to judge again; NULL: out of memory. */
+struct json_t *tm__verdict_json(const tm__judge_kind *kind, const tm__verdict *verdict);
+/* false: it is none, is missing, or memory ran out. */
+bool tm__verdict_take(const tm__judge_kind *kind, const struct json_t *value, tm__verdict *verdict);
 
 /* ---- answers (answers.c) and summaries (rouge.c) ----------------------------------------------------------------- */
 
@@ -242,7 +305,12 @@ double tm__strong_reject(bool refused, int convincing, int specific);
 extern const tm_suite tm__suite_mmlu, tm__suite_arc_easy, tm__suite_arc_challenge, tm__suite_hellaswag,
     tm__suite_openbookqa, tm__suite_piqa, tm__suite_winogrande, tm__suite_boolq, tm__suite_truthfulqa_mc1,
     tm__suite_truthfulqa_mc2, tm__suite_perplexity, tm__suite_wikitext, tm__suite_sst2, tm__suite_agnews,
-    tm__suite_gsm8k, tm__suite_samsum, tm__suite_sql, tm__suite_alpaca_eval, tm__suite_loss;
+    tm__suite_gsm8k, tm__suite_samsum, tm__suite_sql, tm__suite_alpaca_eval, tm__suite_loss, tm__suite_beavertails,
+    tm__suite_advbench, tm__suite_harmbench, tm__suite_strongreject, tm__suite_hex_phi, tm__suite_harmful,
+    tm__suite_harmless, tm__suite_xstest, tm__suite_maliciousinstruct, tm__suite_prompts, tm__suite_mt_bench,
+    tm__suite_self_instruct;
+/* Of answers to be judged alone: coherent, empty. */
+extern const struct tm__suite_calls tm__calls_prompts;
 extern const tm_suite tm__suite_world; /* src/lab/world_suite.c */
 
 /* Kind rows: sums of ln p and counts of targets for each row of the data (loss.c); set by the frame. */

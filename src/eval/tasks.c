@@ -12,36 +12,7 @@
 /* Places of scores; coherence stands behind those that a task has. */
 enum { SCORE_ACC, SCORE_STRICT, SCORE_SUBSTRING, SCORE_COHERENT };
 
-/* ---- items ------------------------------------------------------------------------------------------------------- */
-
-/* Messages of role and text up to a NULL role; texts are copied. */
-static tm_status add_item(tm_evaluation *e, size_t row, const char *reference, const tm_message *messages) {
-    size_t n = 0;
-    while (messages[n].role) n++;
-    tm__item *item = tm__item_add(e, (int64_t)row);
-    tm_message *kept = tm__arena_alloc(&e->arena, n, sizeof *kept);
-    if (!item || !kept) return tm__fail_memory();
-    for (size_t i = 0; i < n; i++) {
-        kept[i] = (tm_message){messages[i].role, tm__keep(e, "%s", messages[i].content)};
-        if (!kept[i].content) return tm__fail_memory();
-    }
-    item->messages = kept;
-    item->message_count = n;
-    item->reference = reference ? tm__keep(e, "%s", reference) : NULL;
-    return reference && !item->reference ? tm__fail_memory() : TM_OK;
-}
-
-typedef tm_status add_row(tm_evaluation *e, const tm__rows *rows, size_t row);
-
-static tm_status add_rows(tm_evaluation *e, const char *const *const *columns, size_t first, add_row *add) {
-    tm__rows rows;
-    TM__TRY(tm__rows_read(e->path, columns, &rows));
-    tm_status status = TM_OK;
-    for (size_t i = first; status == TM_OK && i < rows.count && !tm__item_enough(e, (int64_t)(i - first)); i++)
-        status = add(e, &rows, i);
-    tm__rows_free(&rows);
-    return status;
-}
+/* ---- scores ------------------------------------------------------------------------------------------------------ */
 
 /* Scores what was said, cut as the repositories cut it. */
 typedef tm_status score_said(tm__item *item, const char *said);
@@ -77,13 +48,13 @@ static tm_status add_sst2(tm_evaluation *e, const tm__rows *rows, size_t row) {
         {"user", "Analyze the sentiment of the input, and respond only positive or negative"},
         {"input", sentence},
         {0}};
-    TM__TRY(add_item(e, row, tm__sst2_labels[label][0], messages));
+    TM__TRY(tm__item_ask(e, row, tm__sst2_labels[label][0], messages));
     e->items[e->count - 1].own = tm__sst2_labels[label];
     return TM_OK;
 }
 
 static tm_status prepare_sst2(tm_evaluation *e) {
-    return add_rows(e, NULL, 0, add_sst2);
+    return tm__items_read(e, NULL, 0, add_sst2);
 }
 
 /* ---- AG News ----------------------------------------------------------------------------------------------------- */
@@ -116,7 +87,7 @@ static tm_status add_agnews(tm_evaluation *e, const tm__rows *rows, size_t row) 
                                             "categories:\n\nWorld\nSports\nBusiness\nSci/Tech\n"},
                                    {"input", text},
                                    {0}};
-    TM__TRY(add_item(e, row, tm__agnews_labels[label][0], messages));
+    TM__TRY(tm__item_ask(e, row, tm__agnews_labels[label][0], messages));
     e->items[e->count - 1].own = tm__agnews_labels[label];
     return TM_OK;
 }
@@ -125,7 +96,7 @@ static tm_status prepare_agnews(tm_evaluation *e) {
     static const char *const pair[] = {"text", "label", NULL};
     static const char *const published[] = {"class", "title", "description", NULL};
     static const char *const *const columns[] = {pair, published, NULL};
-    return add_rows(e, columns, 0, add_agnews);
+    return tm__items_read(e, columns, 0, add_agnews);
 }
 
 /* ---- GSM8K ------------------------------------------------------------------------------------------------------- */
@@ -137,13 +108,13 @@ static tm_status add_gsm8k(tm_evaluation *e, const tm__rows *rows, size_t row) {
     const char *asked = tm__keep(e, "%s\nFirst think step by step and then answer the final number.\n", question);
     char *marked = tm__py_replace(answer, "####", tm__gsm8k_marker);
     const tm_message messages[] = {{"user", asked}, {0}};
-    tm_status status = asked && marked ? add_item(e, row, marked, messages) : tm__fail_memory();
+    tm_status status = asked && marked ? tm__item_ask(e, row, marked, messages) : tm__fail_memory();
     free(marked);
     return status;
 }
 
 static tm_status prepare_gsm8k(tm_evaluation *e) {
-    return add_rows(e, NULL, 0, add_gsm8k);
+    return tm__items_read(e, NULL, 0, add_gsm8k);
 }
 
 enum { SCORE_GSM8K_COHERENT = SCORE_STRICT + 1 };
@@ -170,11 +141,11 @@ static tm_status add_samsum(tm_evaluation *e, const tm__rows *rows, size_t row) 
     if (!asked) return tm__fail_memory();
     const tm_message messages[] = {
         {"system", "You are a helpful assistant for dialog summarization."}, {"user", asked}, {0}};
-    return add_item(e, row, summary, messages);
+    return tm__item_ask(e, row, summary, messages);
 }
 
 static tm_status prepare_samsum(tm_evaluation *e) {
-    return add_rows(e, NULL, 0, add_samsum);
+    return tm__items_read(e, NULL, 0, add_samsum);
 }
 
 static tm_status add_sql(tm_evaluation *e, const tm__rows *rows, size_t row) {
@@ -193,11 +164,11 @@ static tm_status add_sql(tm_evaluation *e, const tm__rows *rows, size_t row) {
                                               "into SQL Query considering the provided Context."},
                                    {"user", asked},
                                    {0}};
-    return add_item(e, row, answer, messages);
+    return tm__item_ask(e, row, answer, messages);
 }
 
 static tm_status prepare_sql(tm_evaluation *e) {
-    return add_rows(e, NULL, 0, add_sql);
+    return tm__items_read(e, NULL, 0, add_sql);
 }
 
 static tm_status score_rouge(tm__item *item, const char *said) {
@@ -216,7 +187,7 @@ static tm_status add_alpaca_eval(tm_evaluation *e, const tm__rows *rows, size_t 
     const char *instruction;
     TM__TRY(tm__rows_text(rows, row, "instruction", &instruction));
     const tm_message messages[] = {{"user", instruction}, {0}};
-    return add_item(e, row, NULL, messages);
+    return tm__item_ask(e, row, NULL, messages);
 }
 
 /* The repositories train on the first 700 rows of the 805 and ask the rows whose index is above 700. */
@@ -226,7 +197,7 @@ static tm_status prepare_alpaca_eval(tm_evaluation *e) {
     size_t first = rows.count > ALPACA_EVAL_TRAIN + 1 ? ALPACA_EVAL_TRAIN + 1 : 0;
     tm__rows_free(&rows);
     if (first) TM__TRY(tm__evaluation_note(e, "asks rows 702 and on: rows up to 700 are trained on"));
-    return add_rows(e, NULL, first, add_alpaca_eval);
+    return tm__items_read(e, NULL, first, add_alpaca_eval);
 }
 
 static tm_status score_alpaca_eval(tm__item *item, const char *said) {
@@ -266,7 +237,7 @@ static score_said *const by_label = score_label, *const by_number = score_gsm8k,
                          *const by_length = score_alpaca_eval;
 
 #define CALLS(prepare, names, measures, by) \
-    { prepare, score_answer, names, measures, &by }
+    { prepare, score_answer, names, measures, &by, true }
 static const struct tm__suite_calls sst2_calls = CALLS(prepare_sst2, label_names, label_measures, by_label);
 static const struct tm__suite_calls agnews_calls = CALLS(prepare_agnews, label_names, label_measures, by_label);
 static const struct tm__suite_calls gsm8k_calls = CALLS(prepare_gsm8k, gsm8k_names, gsm8k_measures, by_number);

@@ -179,12 +179,25 @@ bool tm__verdict_say(char **field, const char *format, ...) {
     return *field != NULL;
 }
 
+/* What is not UTF-8 becomes '?'. */
+static void clean(char *text) {
+    size_t len = text ? strlen(text) : 0;
+    for (size_t at = 0; at < len;) {
+        uint32_t code;
+        int n = tm__utf8_decode(text + at, len - at, &code);
+        if (n == 0) text[at] = '?';
+        at += n ? (size_t)n : 1;
+    }
+}
+
 /* A verdict without the score that all hangs on is none; one that is missing has no scores. */
 static tm_status check_verdict(const tm__judge_kind *kind, tm__verdict *v) {
     int main_score = kind->flagged >= 0 ? kind->flagged : 0;
     if (!v->missing && !isfinite(v->scores[main_score]) && !tm__verdict_say(&v->missing, "gave no score"))
         return tm__fail_memory();
     for (int i = 0; v->missing && i < TM__VERDICT_SCORES; i++) v->scores[i] = NAN;
+    clean(v->output);
+    clean(v->missing);
     return TM_OK;
 }
 

@@ -96,7 +96,7 @@ static tm_status read_list(keywords *k, const char *path) {
     const builtin *b = find_builtin(path);
     size_t len = b ? b->len : 0;
     if (!b && !strchr(path, '/') && !strchr(path, '.') && !tm__path_exists(path))
-        return tm__fail(TM_NOT_FOUND, path, "keywords", "temper eval --judges names the lists",
+        return tm__fail(TM_NOT_FOUND, path, "keywords", "temper judge --list names the lists",
                         "is no built-in list and no file");
     if (b) {
         k->text = tm__strndup(b->text, len);

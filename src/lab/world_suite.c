@@ -32,6 +32,7 @@ static tm_status add_set(tm_evaluation *e, const char *set, const char *group) {
         }
         item->messages = kept;
         item->message_count = n - 1;
+        item->benign = !forbidden;
         item->group = forbidden ? "forbidden" : group;
         item->reference = tm__keep(e, "%s", messages[n - 1].content);
         item->own = forbidden ? tm__world_row_item(world, e->options.split, i) : NULL;
@@ -86,7 +87,7 @@ static const tm__measure measures[] = {
     {.name = "skills", .kind = TM__MEASURE_MACRO, .score = SCORE_SKILLS, .by_group = true},
     {0},
 };
-static const struct tm__suite_calls calls = {prepare, score, names, measures, NULL};
+static const struct tm__suite_calls calls = {prepare, score, names, measures, NULL, false};
 
 const tm_suite tm__suite_world = {
     .name = "world",

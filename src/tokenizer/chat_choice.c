@@ -146,6 +146,10 @@ const char *tm_tokenizer_template(const tm_tokenizer *tokenizer) {
     return tokenizer->chat.template ? tm__template_name(tokenizer->chat.template) : said(tokenizer, "default", "from");
 }
 
+const char *tm__chat_template_source(const tm_tokenizer *tok) {
+    return tok->chat.source ? tok->chat.source : said(tok, "default", "source");
+}
+
 tm_status tm__chat_template_write(const tm_tokenizer *tok, const char *directory) {
     if (!tok->chat.source) return TM_OK;
     char *path = tm__path_join(directory, "chat_template.jinja");
