@@ -5,8 +5,9 @@
 
 Both sides take the same random weights (SmolLM's 135M shape, or --config), prompts of random tokens of one length, greedy
 choice, and no stop token, so that every answer is exactly --new tokens long. First each side's best way is looked for on
-one batch of short answers: transformers over --batches x --dtypes x --caches, Temper over --batches x --weights. Then
-both take turns on the whole work; ratios are of the rounds' medians. Temper's process loads its model anew every time;
+one batch of short answers: transformers over --batches x --dtypes x --caches, Temper over --batches x --weights, and
+over --batches with products of 8-bit integers (--precision int8; such answers differ a little, so they have a ratio of
+their own). Then all take turns on the whole work; ratios are of the rounds' medians. Temper's process loads its model anew every time;
 loading counts for neither side (but is among Temper's processor seconds). Processors that others kept busy are told for
 each round; where they do, the ratio of processor seconds says more than that of the clock.
 """
@@ -57,7 +58,10 @@ class Temper:
         self.program, self.args, self.models = args.build / "temper", args, {}
         config = folder / "config.json"
         config.write_text(args.config.read_text() if args.config else json.dumps(SHAPE))
-        for weights in args.weights.split(","):
+        for weights in args.weights.split(",") + ["int8"]:
+            if weights == "int8":
+                self.models[weights] = self.models[args.weights.split(",")[-1]]
+                continue
             self.models[weights] = folder / weights
             subprocess.run([self.program, "init", "--config", config, "--dtype", weights, self.models[weights], "--quiet"],
                            check=True, stdout=subprocess.DEVNULL)
@@ -66,7 +70,7 @@ class Temper:
         done = subprocess.run([self.program, "bench", "generate", "--model", self.models[weights], "--batch", str(batch),
                                "--prompts", str(prompts), "--length", str(self.args.length), "--new", str(new),
                                "--alone", str(alone), "--repeats", "1", "--threads", str(self.args.threads), "--quiet",
-                               "--json"], check=True, stdout=subprocess.PIPE)
+                               "--precision", "int8" if weights == "int8" else "auto", "--json"], check=True, stdout=subprocess.PIPE)
         return json.loads(done.stdout)
 
 
@@ -114,15 +118,18 @@ def look(args, temper, peer):
                 rates["transformers", dtype, cache, batch] = batch * args.look_new / seconds
                 print("  transformers %-8s %-7s batch %3d: %6.1f tokens/s" %
                       (dtype, cache, batch, batch * args.look_new / seconds), flush=True)
-    for weights in args.weights.split(","):
+    for weights in args.weights.split(",") + ["int8"]:
         for batch in map(int, args.batches.split(",")):
             batch = min(batch, args.prompts)
             seconds = min(temper.run(weights, batch, batch, args.look_new)["batched"]["median"] for _ in range(2))
             rates["temper", weights, batch] = batch * args.look_new / seconds
             print("  temper       %-8s         batch %3d: %6.1f tokens/s" %
                   (weights, batch, batch * args.look_new / seconds), flush=True)
-    best = {who: max((key for key in rates if key[0] == who), key=rates.get) for who in ("transformers", "temper")}
-    return rates, best
+    def fastest(chosen):
+        return max((key for key in rates if chosen(key)), key=rates.get)
+    return rates, {"transformers": fastest(lambda key: key[0] == "transformers"),
+                   "temper": fastest(lambda key: key[0] == "temper" and key[1] != "int8"),
+                   "int8": fastest(lambda key: key[0] == "temper" and key[1] == "int8")}
 
 
 def measured(work):
@@ -143,21 +150,25 @@ def main():
         tokens = args.prompts * args.new
         rounds = []
         for number in range(args.rounds):
-            theirs, load_theirs, cpu_theirs = measured(lambda: peer.run(*best["transformers"][1:], args.prompts, args.new))
-            ours, load_ours, cpu_ours = measured(lambda: temper.run(*best["temper"][1:], args.prompts, args.new))
-            lone = temper.run(*best["temper"][1:], 1, 1, alone=24)["share_of_read_bound"]
-            rounds.append({"transformers": theirs, "temper": ours, "others": [load_theirs, load_ours],
-                           "processor_seconds": [cpu_theirs, cpu_ours], "share_of_read_bound": lone})
-            seconds = ours["batched"]["median"]
-            print("round %d: transformers %.1f s (others %.1f), temper %.1f s (others %.1f): %.2f times, %.2f times the "
-                  "processor's seconds; alone %.0f%% of the memory-read bound" %
-                  (number + 1, theirs, load_theirs, seconds, load_ours, theirs / seconds, cpu_theirs / cpu_ours,
-                   100 * lone), flush=True)
-        theirs = statistics.median(r["transformers"] for r in rounds)
-        ours = statistics.median(r["temper"]["batched"]["median"] for r in rounds)
-        print("transformers %s: %.1f tokens/s; temper %s: %.1f tokens/s; ratio of medians %.2f" % (
-            " ".join(map(str, best["transformers"][1:])), tokens / theirs, " ".join(map(str, best["temper"][1:])),
-            tokens / ours, theirs / ours))
+            theirs, load, cpu = measured(lambda: peer.run(*best["transformers"][1:], args.prompts, args.new))
+            row = {"transformers": {"seconds": theirs, "others": load, "processor_seconds": cpu}}
+            print("round %d: transformers %.1f s (others %.1f)" % (number + 1, theirs, load), flush=True)
+            for who in ("temper", "int8"):
+                ours, load, own = measured(lambda: temper.run(*best[who][1:], args.prompts, args.new))
+                lone = temper.run(*best[who][1:], 1, 1, alone=24)
+                seconds = ours["batched"]["median"]
+                row[who] = {"seconds": seconds, "others": load, "processor_seconds": own, "report": ours,
+                            "alone_tokens_per_second": 1 / lone["alone"]["median"],
+                            "share_of_read_bound": lone["share_of_read_bound"]}
+                print("  %s %.1f s (others %.1f): %.2f times, %.2f times the processor's seconds; alone %.1f tokens/s, "
+                      "%.0f%% of the memory-read bound" % (who, seconds, load, theirs / seconds, cpu / own,
+                                                           1 / lone["alone"]["median"],
+                                                           100 * lone["share_of_read_bound"]), flush=True)
+            rounds.append(row)
+        middle = {who: statistics.median(r[who]["seconds"] for r in rounds) for who in best}
+        for who in best:
+            print("%-12s %-24s %6.1f tokens/s: %.2f times transformers" % (
+                who, " ".join(map(str, best[who][1:])), tokens / middle[who], middle["transformers"] / middle[who]))
         if args.json:
             args.json.write_text(json.dumps({"versions": peer.versions, "rates": [[*key, rate] for key, rate in
                                                                                  rates.items()], "rounds": rounds}, indent=1))

@@ -27,15 +27,17 @@ const tm_option tm_device_option_table[] = {
      .type = TM_OPTION_CHOICE,
      .offset = offsetof(tm_device_options, precision),
      .initial = "auto",
-     .choices = "auto|fp32|bf16|fp64",
-     .help = "operands of matrix products; auto: bf16 where the processor gains by it, else fp32. fp64: device ref"},
+     .choices = "auto|fp32|bf16|fp64|int8",
+     .help = "operands of matrix products; auto: bf16 where the processor gains by it, else fp32. fp64: device ref. "
+             "int8: weights of 8 bits, to answer and "
+             "to measure with, not to train"},
     {0},
 };
 
 static tm_status check(const tm_device_options *options) {
     if (options->threads < 0 || options->threads > 1024)
         return tm__fail(TM_INVALID, NULL, "threads", NULL, "%lld is outside 0 to 1024", (long long)options->threads);
-    if (options->precision < TM_PRECISION_AUTO || options->precision > TM_PRECISION_F64)
+    if (options->precision < TM_PRECISION_AUTO || options->precision > TM_PRECISION_INT8)
         return tm__fail(TM_INVALID, NULL, "precision", NULL, "%d is no tm_precision", options->precision);
     bool ref = strcmp(options->name, "ref") == 0;
     if (options->precision == TM_PRECISION_F64 && !ref)
@@ -76,7 +78,7 @@ const char *tm_device_instruction_set(const tm_device *device) {
 }
 
 const char *tm_device_precision(const tm_device *device) {
-    return device->bf16_products ? "bf16" : tm__dtype_name(device->act);
+    return device->int8_weights ? "int8" : device->bf16_products ? "bf16" : tm__dtype_name(device->act);
 }
 
 int tm_device_threads(const tm_device *device) {

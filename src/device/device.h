@@ -37,7 +37,16 @@ typedef struct tm__gemm {
     bool accumulate;
     bool exact;         /* fp32 operands are never rounded to bf16, whatever the device's precision (adapters) */
     bool row_invariant; /* row i of C depends bitwise on row i of A and on B alone, not on m (generation) */
+    /* B (n,k, that is trans_b) as the same device's int8_pack has made it: then b itself is not read. A is of type act
+     * and not transposed; the product is row-invariant. NULL: none. */
+    const void *b_int8;
 } tm__gemm;
+
+/* Products with weights of 8 bits. Rows of both operands are cut into groups of so many k (the last may be shorter); in
+ * each group  scale = max|x| / 127,  q = round(x * (127 / max|x|)), ties to even, in fp32, and
+ *   C[i,j] = alpha * sum over groups of scale_A[i,g] scale_B[j,g] * (sum over the group of q_A[i,k] q_B[j,k])
+ * where the inner sum is exact. A value errs by at most max|x| / 254 of its own group. */
+enum { TM__INT8_GROUP = 64 };
 
 /* Terms that a score gets beside scale * q_i . k_j, by how far token j stands from token i (DeBERTa's disentangled
  * attention): scale * (content[h, i, b] + position[h, j, b]),  b = bucket[i - j + longest - 1]. Act type. */
@@ -87,6 +96,11 @@ typedef struct tm__kernels {
     tm_status (*gemm)(tm_device *dev, const tm__gemm *g);
     /* Each as gemm does it; none reads what another one writes. */
     tm_status (*gemms)(tm_device *dev, const tm__gemm *list, int64_t count);
+    /* A weight (n,k), element (j,p) at j * ld + p, as groups of integers with their scales, in a form of the device's own:
+     * `packed` has int8_bytes(n, k). Both NULL: the device has no such products. */
+    size_t (*int8_bytes)(int64_t n, int64_t k);
+    tm_status (*int8_pack)(tm_device *dev, void *packed, const void *w, tm_dtype type, int64_t n, int64_t k,
+                           int64_t ld);
 
     /* y (n,d) = table[ids];  dtable[ids] += dy, in token order. */
     tm_status (*embedding)(tm_device *dev, void *y, const void *table, tm_dtype table_type, const int32_t *ids,
@@ -206,6 +220,7 @@ struct tm_device {
     const char *name, *isa;
     tm_dtype act;       /* TM_F32 or TM_F64 */
     bool bf16_products; /* round operands of products to bf16 unless gemm.exact */
+    bool int8_weights;  /* row-invariant products take weights as int8_pack makes them; nothing is trained */
     int threads;
     const tm__kernels *k;
     tm_status (*alloc)(tm_device *dev, size_t bytes, void **buffer); /* 64-byte aligned, contents undefined */

@@ -85,6 +85,17 @@ static tm_status gemms(tm_device *dev, const tm__gemm *list, int64_t count) {
     return TM_OK;
 }
 
+/* As the cpu packs them, nearly: a byte each, and eight for every group of a column. */
+static size_t int8_bytes(int64_t n, int64_t k) {
+    int64_t groups = (k + TM__INT8_GROUP - 1) / TM__INT8_GROUP;
+    return (size_t)((n + 31) / 32 * 32 * groups) * (TM__INT8_GROUP + 8);
+}
+
+static tm_status int8_pack(tm_device *dev, void *packed, const void *w, tm_dtype type, int64_t n, int64_t k,
+                           int64_t ld) {
+    return TM_OK;
+}
+
 static tm_status embedding(tm_device *dev, void *y, const void *table, tm_dtype type, const int32_t *ids, int64_t n,
                            int64_t d) {
     of(dev)->tokens = TM__MAX(of(dev)->tokens, n);
@@ -235,6 +246,8 @@ static tm_status sgd(tm_device *dev, void *w, void *velocity, const void *g, int
 static const tm__kernels kernels = {
     .gemm = gemm,
     .gemms = gemms,
+    .int8_bytes = int8_bytes,
+    .int8_pack = int8_pack,
     .embedding = embedding,
     .embedding_grad = embedding_grad,
     .rmsnorm = rmsnorm,

@@ -92,7 +92,10 @@ static tm_status make_prompts(bench *b) {
 static tm_status add_bytes(void *user, tm__param *param, bool is_adapter) {
     bench *b = user;
     if (param == &b->model->embed && b->model->head.name) return TM_OK; /* of a table of its own one row is read */
-    if (!is_adapter)
+    if (is_adapter) return TM_OK;
+    if (b->device->int8_weights && param->value.ndim == 2)
+        b->report.weight_bytes += (int64_t)b->device->k->int8_bytes(param->value.shape[0], param->value.shape[1]);
+    else
         b->report.weight_bytes +=
             (int64_t)((size_t)tm__tensor_count(&param->value) * tm__dtype_size(param->value.dtype));
     return TM_OK;

@@ -24,20 +24,21 @@ static tm_status chunk_scores(tm_model *model, const tm__tape *tape, const tm__v
                               const int32_t *rows, int64_t n, void *picked, void *scores) {
     tm_device *dev = model->dev;
     int64_t d = model->config.hidden, v = head->weight->value.shape[0];
-    const tm__gemm product = {.trans_b = true,
-                              .m = n,
-                              .n = v,
-                              .k = d,
-                              .a = picked,
-                              .a_type = dev->act,
-                              .lda = d,
-                              .b = head->weight->value.data,
-                              .b_type = head->weight->value.dtype,
-                              .ldb = d,
-                              .c = scores,
-                              .ldc = v,
-                              .alpha = 1,
-                              .row_invariant = tape->row_invariant};
+    tm__gemm product = {.trans_b = true,
+                        .m = n,
+                        .n = v,
+                        .k = d,
+                        .a = picked,
+                        .a_type = dev->act,
+                        .lda = d,
+                        .b = head->weight->value.data,
+                        .b_type = head->weight->value.dtype,
+                        .ldb = d,
+                        .c = scores,
+                        .ldc = v,
+                        .alpha = 1,
+                        .row_invariant = tape->row_invariant};
+    TM__TRY(tm__param_int8(tape, head->weight, &product.b_int8));
     TM__TRY(dev->k->gather_rows(dev, picked, hidden->value.data, rows, n, d));
     TM__TRY(dev->k->gemm(dev, &product));
     if (head->bias) TM__TRY(dev->k->add_bias(dev, scores, head->bias->value.data, head->bias->value.dtype, n, v));

@@ -106,6 +106,7 @@ static size_t act_bytes(const tm_device *dev, const tm__param *param) {
 void tm__param_release(tm_device *dev, tm__param *param) {
     if (param->grad) dev->release(dev, param->grad, act_bytes(dev, param));
     if (param->owned) dev->release(dev, param->value.data, act_bytes(dev, param));
+    if (param->int8) dev->release(dev, param->int8, param->int8_bytes);
     free(param->name);
     *param = (tm__param){0};
 }
@@ -238,8 +239,11 @@ tm_status tm__param_alloc(tm_model *model, tm__param *param) {
 }
 
 tm_status tm__param_own(tm_model *model, tm__param *param) {
-    if (param->owned) return TM_OK;
     tm_device *dev = model->dev;
+    if (dev->int8_weights)
+        return tm__fail(TM_UNSUPPORTED, NULL, "precision", "choose fp32, or bf16 where the processor has it",
+                        "weights of 8 bits cannot be trained or edited");
+    if (param->owned) return TM_OK;
     const tm_tensor mapped = param->value;
     TM__TRY(tm__param_alloc(model, param));
     tm_status status =

@@ -68,6 +68,28 @@ tm_status tm__param_check(const tm__tape *tape, const tm__param *param, const ch
     return TM_OK;
 }
 
+tm_status tm__param_int8(const tm__tape *tape, tm__param *param, const void **packed) {
+    tm_device *dev = tape->dev;
+    const tm_tensor *w = &param->value;
+    *packed = NULL;
+    if (!dev->int8_weights || !tape->row_invariant) return TM_OK;
+    TM__NEEDS(tape, int8_pack);
+    if (!param->int8) {
+        void *made;
+        size_t bytes = dev->k->int8_bytes(w->shape[0], w->shape[1]);
+        TM__TRY(tm__alloc_for(dev, TM__FOR_WEIGHTS, bytes, &made));
+        tm_status status = dev->k->int8_pack(dev, made, w->data, w->dtype, w->shape[0], w->shape[1], w->shape[1]);
+        if (status != TM_OK) {
+            dev->release(dev, made, bytes);
+            return status;
+        }
+        param->int8 = made;
+        param->int8_bytes = bytes;
+    }
+    *packed = param->int8;
+    return TM_OK;
+}
+
 tm__factor tm__plain(const tm__tape *tape, const void *data) {
     return (tm__factor){data, tape->dev->act, false};
 }

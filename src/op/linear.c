@@ -202,7 +202,7 @@ static tm_status begin(tm__tape *tape, tm__var *x, tm__linear *linear, size_t *a
     TM__TRY(tm__tape_output(tape, 2, (int64_t[]){n, w->shape[0]}, *needs_grad, y));
     *product = tm__product_of(tape, n, w->shape[0], w->shape[1], tm__plain(tape, x->value.data),
                               tm__weight_transposed(&linear->weight), (*y)->value.data, 1, TM__PRODUCT_FORWARD);
-    return TM_OK;
+    return tm__param_int8(tape, &linear->weight, &product->b_int8);
 }
 
 /* What follows the product: bias, node, adapters. */

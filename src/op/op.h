@@ -74,6 +74,10 @@ typedef struct tm__tap {
 enum tm__tap_site { TM__TAP_EMBEDDING, TM__TAP_ATTENTION_OUT, TM__TAP_MLP_OUT, TM__TAP_HIDDEN };
 tm_status tm__op_tap(tm__tape *tape, tm__var *x, const tm__tap *tap, tm__var **y);
 
+/* A weight (n,k) as the device's int8_pack makes it, which happens at the first call; NULL where the device or the tape
+ * asks for no such products. Its value may not change afterwards. */
+tm_status tm__param_int8(const tm__tape *tape, tm__param *param, const void **packed);
+
 /* Head and cross-entropy over labelled positions only, in chunks: no (n, vocab) tensor exists for a whole batch.
  *
  *   loss {1} = sum_i weight[i] * ( lse(z_i) - z_i[target_i] ),   z_i = cap(W hidden[row_i] + b)

@@ -102,10 +102,12 @@ tm_status tm__cpu_open(const tm_device_options *options, tm_device **device) {
         return tm__fail_memory();
     }
     bool amx = level == &levels[0] && tm__amx_present();
+    cpu->quads = level == &levels[0] && __builtin_cpu_supports("avx512vnni");
     *dev = (tm_device){
         .name = "cpu",
         .isa = level->name,
         .act = TM_F32,
+        .int8_weights = options->precision == TM_PRECISION_INT8,
         .bf16_products = options->precision == TM_PRECISION_BF16 || (options->precision == TM_PRECISION_AUTO && amx),
         .threads = options->threads > 0 ? (int)options->threads : omp_get_num_procs(),
         .k = level->kernels,

@@ -13,6 +13,7 @@ typedef struct tm__cpu {
     size_t scratch_bytes;
     struct tm__amx
         *amx; /* prepared oneDNN primitives; NULL: the processor has no bf16 matrix unit, or fp32 was asked for */
+    bool quads; /* the processor sums four products of bytes at once (AVX-512 VNNI) */
 } tm__cpu;
 
 /* A call's working memory: `shared` by all threads, and `thread_bytes` (a multiple of 64) for each. 64-byte aligned,

@@ -19,6 +19,7 @@ static void gemm_block(const tm__gemm *g, const double *b, int64_t column, int64
 static tm_status gemm(tm_device *dev, const tm__gemm *g) {
     (void)dev;
     if (g->m == 0 || g->n == 0) return TM_OK;
+    if (g->b_int8) return gemm_int8(g);
     double *b = tm__zalloc((size_t)(g->k * COLUMNS), sizeof *b);
     if (!b) return tm__fail_memory();
     for (int64_t column = 0; column < g->n; column += COLUMNS) {

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "device/ref/attention.inc.h"
+#include "device/ref/int8.inc.h"
 #include "device/ref/dense.inc.h"
 #include "device/ref/layers.inc.h"
 #include "device/ref/vector.inc.h"
@@ -15,6 +16,8 @@
 const tm__kernels REF_TABLE = {
     .gemm = gemm,
     .gemms = gemms,
+    .int8_bytes = int8_bytes,
+    .int8_pack = int8_pack,
     .embedding = embedding,
     .embedding_grad = embedding_grad,
     .rmsnorm = rmsnorm,

@@ -26,6 +26,7 @@ tm_status tm__ref_open(const tm_device_options *options, tm_device **device) {
     dev->name = "ref";
     dev->isa = "c";
     dev->act = wide ? TM_F64 : TM_F32;
+    dev->int8_weights = options->precision == TM_PRECISION_INT8;
     dev->threads = 1;
     dev->k = wide ? &tm__ref_kernels_f64 : &tm__ref_kernels_f32;
     dev->alloc = tm__pool_alloc;

@@ -148,6 +148,7 @@ static bool by_rows(const tm__gemm *g) {
 }
 
 tm_status TM__ISA(gemm)(tm_device *dev, const tm__gemm *g) {
+    if (g->b_int8 && g->m > 0 && g->n > 0 && g->k > 0) return TM__ISA(gemm_int8)(dev, g, 1);
     if (!is_operand(g->a_type) || !is_operand(g->b_type))
         return tm__fail(TM_UNSUPPORTED, NULL, "gemm", "store it as fp32, bf16 or fp16",
                         "device cpu cannot multiply %s by %s", tm__dtype_name(g->a_type), tm__dtype_name(g->b_type));
@@ -163,8 +164,13 @@ tm_status TM__ISA(gemm)(tm_device *dev, const tm__gemm *g) {
 }
 
 tm_status TM__ISA(gemms)(tm_device *dev, const tm__gemm *list, int64_t count) {
-    bool together = true;
-    for (int64_t i = 0; i < count; i++) together = together && by_rows(&list[i]);
+    bool together = true, int8 = true;
+    for (int64_t i = 0; i < count; i++) {
+        bool empty = list[i].m == 0 || list[i].n == 0 || list[i].k == 0;
+        int8 = int8 && list[i].b_int8 && !empty;
+        together = together && !list[i].b_int8 && by_rows(&list[i]);
+    }
+    if (int8) return TM__ISA(gemm_int8)(dev, list, count);
     if (together) return TM__ISA(gemm_rows)(dev, list, count);
     for (int64_t i = 0; i < count; i++) TM__TRY(TM__ISA(gemm)(dev, &list[i]));
     return TM_OK;

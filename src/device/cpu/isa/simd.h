@@ -207,6 +207,8 @@ TM__INLINE const float *widened(const void *w, tm_dtype type, float shift, int64
 #define TM__CPU_KERNELS(X) \
     X(gemm)                \
     X(gemms)               \
+    X(int8_bytes)          \
+    X(int8_pack)           \
     X(embedding)           \
     X(embedding_grad)      \
     X(rmsnorm)             \
