@@ -84,6 +84,7 @@ tm_status tm__judge_answers(tm_judge *judge, const tm__exchange *exchanges, size
 /* Copies a text into a verdict's field; false: out of memory. */
 bool tm__verdict_say(char **field, const char *format, ...) TM__PRINTF(2, 3);
 
-extern const tm__judge_kind tm__judge_keywords;
+extern const tm__judge_kind tm__judge_keywords, tm__judge_classifier, tm__judge_harmbench, tm__judge_llama_guard,
+    tm__judge_strongreject_ft;
 
 #endif

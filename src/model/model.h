@@ -250,6 +250,23 @@ void tm__cache_free(tm_model *model, tm__cache *cache);
 tm_status tm__model_decode(tm_model *model, tm__tape *tape, tm__cache *cache, int64_t tokens, const int32_t *ids,
                            const int32_t *slot, const int32_t *position, const int32_t *length, tm__var **hidden);
 
+/* ---- the next token (next.c) ---- */
+enum { TM__NEXT_IDS = 64 };
+typedef struct tm__next_question {
+    const int32_t *ids; /* whose probabilities are asked for */
+    size_t count;       /* at most TM__NEXT_IDS */
+    const bool *skip; /* (vocab) tokens that are taken as said where they are the likeliest, four in turn at most; what
+                         follows them counts. NULL: none */
+} tm__next_question;
+typedef struct tm__next {
+    int32_t likeliest; /* of equals the lowest */
+    int64_t skipped;   /* tokens taken as said */
+    double probability[TM__NEXT_IDS];
+} tm__next;
+/* Of what follows each text: out (n). TM_INTERRUPTED between groups of texts. */
+tm_status tm__model_next(tm_model *model, const tm_ids *texts, size_t n, const tm__next_question *question,
+                         const tm_monitor *monitor, tm__next *out);
+
 /* ---- sampling (sample.c) ---- */
 typedef struct tm__sampler tm__sampler;
 tm_status tm__sampler_create(int64_t vocab, const tm_generate_options *options, tm__sampler **sampler);
