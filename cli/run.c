@@ -1,4 +1,4 @@
-/* run.c: temper run PLAN: arms against attackers on the built-in world, every cell done once, in several processes. */
+/* run.c: temper run PLAN: arms against attackers, every cell done once, in several processes. */
 #include "cli.h"
 
 #include <errno.h>
@@ -61,9 +61,10 @@ static const tm_option table[] = {
      .offset = offsetof(run_options, scores),
      .min = 1,
      .unit = "NAMES",
-     .help =
-         "scores to print for every attacker, separated by commas: leak, comply, refuse, withheld_leak, "
-         "withheld_comply, skills, dishes, facts, arithmetic, sentiment, downstream; leak,comply,skills if not given"},
+     .help = "scores to print for every attacker, separated by commas: leak, comply, refuse, withheld_leak, "
+             "withheld_comply, skills, dishes, facts, arithmetic, sentiment, downstream (leak,comply,skills if not "
+             "given), or "
+             "of a plan with evaluations, EVALUATION.NUMBER"},
     {.name = "csv",
      .type = TM_OPTION_TEXT,
      .offset = offsetof(run_options, csv),
@@ -367,13 +368,16 @@ const cli_command cli_run = {
     .name = "run",
     .words = "PLAN",
     .summary = "run an experiment: defences against attackers",
-    .about = "Runs what a plan (a YAML file) describes on the built-in world: every defence against every attacker, on "
-             "several worlds and seeds. Every cell is done once and kept under a hash of everything that decides it: "
-             "a changed option repeats only what depends on it, a killed run goes on where it was, and two runs on one "
-             "directory share the work. Ends with tables of means and 95% intervals in Markdown. "
-             "docs/experiments.md describes plans.",
+    .about =
+        "Runs what a plan (a YAML file) describes: every defence against every attacker, on models of the built-in "
+        "world or on your own checkpoints and data, with several seeds. Every cell is done once and kept under a hash "
+        "of everything that decides it: "
+        "a changed option repeats only what depends on it, a killed run goes on where it was, and two runs on one "
+        "directory share the work. Ends with tables of means and 95% intervals in Markdown. "
+        "docs/experiments.md describes plans.",
     .examples = "temper run plans/world-panacea.yaml --dry-run\n"
                 "temper run plans/world.yaml --directory runs --csv scores.csv\n"
+                "temper run mine.yaml --set bases.llama.path=/models/llama --workers 1\n"
                 "temper run plans/world.yaml --table --compare \"undefended,panacea\"",
     .run = run,
 };

@@ -1,8 +1,9 @@
-/* plan.h: an experiment on the built-in world: arms (defences) against attackers, on several worlds and seeds.
+/* plan.h: an experiment: arms (defences) against attackers, on several models and seeds.
  *
- * plan.c reads the file, plan_jobs.c expands it into jobs that have a key each (SHA-256 of everything that decides
- * their result), cell.c runs one job, records.c keeps what came of it (store.h), summary.c makes the tables.
- * docs/experiments.md describes the format.
+ * A model is made in the built-in world from random weights, or it is a base: a checkpoint of the user's, with data
+ * from files. plan.c reads the file (plan_read.h), plan_data.c finds its rows, plan_jobs.c expands it into jobs that
+ * have a key each (SHA-256 of everything that decides their result), cell.c runs one job and cell_measure.c asks what
+ * came of it, records.c keeps that (store.h), summary.c makes the tables. docs/experiments.md describes the format.
  */
 #ifndef TM_LAB_PLAN_H
 #define TM_LAB_PLAN_H
@@ -18,6 +19,48 @@ enum {
     TM__PLAN_NAME = 96,
     TM__PLAN_SETS = 16
 };
+
+/* What a file or directory that an option names holds. */
+typedef struct tm__plan_place {
+    const char *path;
+    char hash[65];
+} tm__plan_place;
+
+/* Where something stands in the file, from 0. */
+typedef struct tm__plan_mark {
+    size_t line, column;
+} tm__plan_mark;
+
+/* A checkpoint of the user's. */
+typedef struct tm__plan_base {
+    const char *name, *path;
+    const char *template, *variables; /* as tm_tokenizer_use_template takes them; NULL: the tokenizer's own */
+    int chat, save;                   /* tm_chat_format of steps that name none; tm_save_dtype of models made of it */
+    tm__plan_mark at;
+    tm_train_options train;            /* of evaluations by likelihood of rows */
+    char hash[65], tokenizer_hash[65]; /* of weights and config; of the tokenizer's files, template and format */
+} tm__plan_base;
+
+/* Rows of a file: `rows` of them (0: all) from `first` on, after a shuffle where `shuffle` is not negative. */
+typedef struct tm__plan_data {
+    const char *name, *path;
+    int64_t first, rows, shuffle;
+    bool may_overlap; /* may share prompts with an attacker's rows */
+    tm__plan_mark at;
+    char hash[65];       /* of the file, and which rows */
+    tm_dataset *read[2]; /* with answers; as prompts alone. NULL: nobody wants them so */
+} tm__plan_data;
+
+/* A suite that every cell is measured by. */
+typedef struct tm__plan_evaluation {
+    const char *name; /* its numbers are scores "NAME.NUMBER" */
+    const tm_suite *suite;
+    const char *data; /* NULL: looked for below options.data_dir */
+    tm_eval_options options;
+    bool chat_of_base; /* prompts are in the base's format instead of the suite's */
+    tm__plan_mark at;
+    char hash[65]; /* of the suite, its options and its data */
+} tm__plan_evaluation;
 
 /* Roles in the order of tm__recipe_sets: harmful, refusals, benign, data. */
 enum { TM__ROLE_HARMFUL, TM__ROLE_REFUSALS, TM__ROLE_BENIGN, TM__ROLE_USER, TM__ROLES };
@@ -44,11 +87,15 @@ typedef struct tm__plan_stage {
  * after it. */
 typedef struct tm__plan_arm {
     char name[TM__PLAN_NAME];
-    int from;
+    const char *group; /* its name in the file: without labels of axes and of the base */
+    int from;          /* -1: the base itself */
+    int base;          /* -1: the plan has none */
+    tm__plan_mark at;
     size_t before_count, after_count;
     tm__plan_step before[TM__PLAN_STEPS], during, after[TM__PLAN_STEPS];
     int64_t replicates;
-    const char *attacks; /* names of attack groups, separated by commas */
+    const char *attacks;       /* names of attack groups, separated by commas; NULL: the matrix says */
+    const tm__plan_step **met; /* (attacks) each as this arm meets it; NULL: it does not */
 } tm__plan_arm;
 
 /* One attacker: a method of stage attack, rows, options. harmful-sft without rows is no attack: step.given is false. */
@@ -56,6 +103,7 @@ typedef struct tm__plan_attack {
     const char *group;
     char name[TM__PLAN_NAME]; /* labels of its axes */
     tm__plan_step step;
+    tm__plan_mark at;
 } tm__plan_attack;
 
 typedef enum tm__job_kind { TM__JOB_MODEL, TM__JOB_CELL } tm__job_kind;
@@ -66,10 +114,10 @@ typedef struct tm__plan_job {
     int stage;       /* MODEL of a stage; else -1 */
     int arm, attack; /* MODEL of an arm: attack is -1 */
     int step;        /* MODEL of an arm: index into `before` */
-    int world;       /* index */
+    int world, base; /* indices; -1: none */
     int64_t replicate;
     uint64_t seed;
-    int needs[TM__PLAN_REFS];  /* jobs that have to be done before; -1: none */
+    int needs[TM__PLAN_REFS];  /* jobs that have to be done before, the model first; -1: none, or the base itself */
     int stages[TM__PLAN_REFS]; /* the stage that a need was named as ("stage:NAME"); -1: not by name */
     char key[65];
 } tm__plan_job;
@@ -85,6 +133,17 @@ struct tm_plan {
     tm__probes probes;
     bool wrapper;                /* ask what identity-shift attacked through its wrapper as well */
     int64_t hidden, layers, ffn; /* shape of the model */
+    tm__plan_base *bases;
+    size_t base_count, base_cap;
+    tm__plan_data *data;
+    size_t data_count, data_cap;
+    tm__plan_evaluation *evaluations;
+    size_t evaluation_count, evaluation_cap;
+    tm__plan_place *places; /* that options name */
+    size_t place_count, place_cap;
+    struct tm__plan_memo *memo; /* hashes of unchanged files */
+    const char *harm, *ability; /* the scores that tell how harmful and how able a model is; NULL: not said */
+    tm_train_options train;     /* what `train` says: of evaluations by likelihood of rows */
     tm__plan_stage *stages;
     size_t stage_count, stage_cap;
     tm__plan_arm *arms;
@@ -124,6 +183,36 @@ extern const char *const tm__role_names[TM__ROLES]; /* "harmful", "refusals", "b
 /* ---- plan.c ---- */
 tm_status tm__plan_read(tm_plan *plan);
 int tm__plan_find_stage(const tm_plan *plan, const char *name);
+/* A stage without a step is the base itself, where the plan has bases. */
+bool tm__plan_is_base(const tm_plan *plan, int stage);
+/* TM_INVALID at a place of the file: WHAT "NAME" (HINT). */
+tm_status tm__plan_fail_at(const tm_plan *plan, tm__plan_mark at, tm_status status, const char *field, const char *hint,
+                           const char *format, ...) TM__PRINTF(6, 7);
+/* tm_error_last() again, with the place in front. */
+tm_status tm__plan_failed_at(const tm_plan *plan, tm__plan_mark at);
+
+/* ---- plan_data.c: rows by name, and what bases and evaluations hash to ---- */
+const tm__plan_data *tm__plan_find_data(const tm_plan *plan, const char *name);
+/* Reads and hashes the files that the plan names. */
+tm_status tm__plan_sources_open(tm_plan *plan);
+void tm__plan_sources_free(tm_plan *plan);
+/* Remembers hashes of large files in the plan's directory, for as long as the files do not change. */
+tm_status tm__plan_sources_note(const tm_plan *plan);
+/* The rows that a step's role names, interleaved; NULL where it names none. The caller's. */
+tm_status tm__plan_rows(const tm_plan *plan, int world, const tm__plan_step *step, int role, tm_dataset **rows);
+/* One set by its name; the caller's. */
+tm_status tm__plan_set(const tm_plan *plan, int world, const char *name, bool prompts, tm_dataset **rows);
+/* What a file or directory that an option names is in keys. */
+const char *tm__plan_place_hash(const tm_plan *plan, const char *path);
+/* What a set is in keys. */
+const char *tm__plan_set_hash(const tm_plan *plan, int world, const char *name);
+/* The tokenizer of a base, with its template. */
+tm_status tm__plan_tokenizer(const tm_plan *plan, int base, tm_tokenizer **tokenizer);
+/* An evaluation as a cell of this world and base begins it. `train` is what `options` points to. */
+tm_status tm__plan_evaluation_open(const tm_plan *plan, size_t index, int world, int base, const tm_frame *frame,
+                                   tm_evaluation **evaluation);
+/* Options of training as they hold on this base. */
+tm_train_options tm__plan_train(const tm_plan *plan, int base, const tm_train_options *train);
 
 /* ---- plan_override.c ---- */
 struct yaml_document_s;
@@ -132,11 +221,11 @@ tm_status tm__plan_override(const tm_plan *plan, struct yaml_document_s *documen
 /* ---- plan_jobs.c ---- */
 tm_status tm__plan_expand(tm_plan *plan, const tm_device *device);
 /* SHA-256 of what a step does in world `world`. */
-void tm__plan_step_hash(const tm_plan *plan, int world, const tm__plan_step *step, char hex[65]);
+void tm__plan_step_hash(const tm_plan *plan, int world, int base, const tm__plan_step *step, char hex[65]);
 /* Whether cells of this attacker are asked through its own wrapper as well. */
 bool tm__plan_asks_wrapped(const tm_plan *plan, const tm__plan_attack *attack);
-/* Whether the arm meets this group of attacks. */
-bool tm__plan_meets(const tm__plan_arm *arm, const char *group);
+/* The seed of a job's world; 0: it has none. */
+uint64_t tm__plan_world_seed(const tm_plan *plan, const tm__plan_job *job);
 
 /* ---- plan_check.c: what a plan may not say, found before anything is made ---- */
 tm_status tm__plan_check(tm_plan *plan);
@@ -146,8 +235,22 @@ tm_status tm__cell_model(const tm_plan *plan, const tm__plan_job *job, tm_device
 /* Answers go into the trace. */
 tm_status tm__cell_run(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor,
                        tm__record *record, tm__trace *trace);
+/* A model that is there, with what a cell does to it. */
+typedef struct tm__bench {
+    const tm_plan *plan;
+    const tm__plan_job *job;
+    const tm_world *world; /* NULL: none */
+    const tm_monitor *monitor;
+    tm_model *model;
+    tm_tokenizer *tokenizer;
+    char *secret, *secret_path; /* BackdoorAlign's */
+    tm__trace *trace;
+} tm__bench;
 /* DIR/models/KEY; the caller's. NULL: out of memory. */
 char *tm__plan_model_path(const tm_plan *plan, const char *key);
+
+/* ---- cell_measure.c ---- */
+tm_status tm__cell_measure(const tm__bench *bench, tm__record *record);
 
 /* ---- records.c ---- */
 typedef struct tm__results tm__results;
@@ -159,7 +262,7 @@ tm_status tm__plan_store(const tm_plan *plan, bool make, tm__store **store);
 tm_status tm__plan_name_cells(const tm_plan *plan);
 tm_status tm__record_save(const tm_plan *plan, const tm__record *record, const tm__trace *trace);
 tm_status tm__record_load(const tm_plan *plan, const char *key, tm__record *record);
-void tm__record_add(tm__record *record, const char *name, double value);
+bool tm__record_add(tm__record *record, const char *name, double value); /* false: there is no room for more */
 struct json_t;
 struct json_t *tm__record_scores(const tm__record *record); /* {name: value}; NULL: out of memory */
 /* Arm, attacker, world, seed of a cell: they are its job's, since arms may share a cell. */

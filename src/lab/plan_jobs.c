@@ -15,46 +15,19 @@
 
 static const char stage_mark[] = "stage:";
 
-/* Options that stand at their default are left out, so that a new option leaves old results valid. */
-static void key_changed(tm__sha256 *hash, const tm_option *table, const void *options, void *scratch) {
+/* Options that stand at their default are left out, so that a new option leaves old results valid. A file or directory
+ * counts by what it holds. */
+static void key_changed(const tm_plan *plan, tm__sha256 *hash, const tm_option *table, const void *options,
+                        void *scratch) {
     tm_options_default(table, scratch);
     for (const tm_option *o = table; o->name; o++) {
         char text[256], initial[256];
         tm_options_text(o, options, text, sizeof text);
         tm_options_text(o, scratch, initial, sizeof initial);
-        if (strcmp(text, initial) != 0) tm__key_text(hash, o->name, text);
+        if (strcmp(text, initial) == 0) continue;
+        const char *held = tm__option_is_path(o) ? tm__plan_place_hash(plan, text) : NULL;
+        tm__key_text(hash, o->name, held ? held : text);
     }
-}
-
-/* A set by its content. */
-static void key_set(const tm_plan *plan, int world, tm__sha256 *hash, const char *name) {
-    const char *known;
-    for (size_t i = 0; (known = tm_world_set_name(i)); i++)
-        if (strcmp(known, name) == 0) tm__key_text(hash, "set", plan->set_hash[(size_t)world * plan->set_count + i]);
-}
-
-static void key_step(const tm_plan *plan, int world, tm__sha256 *hash, const tm__plan_step *step) {
-    tm__key_text(hash, "method", step->method ? step->method->name : "finetune");
-    union {
-        tm_train_options train;
-        unsigned char own[1024];
-    } scratch;
-    assert(!step->method || step->method->options_size <= sizeof scratch);
-    if (step->method) key_changed(hash, step->method->options, step->own, &scratch);
-    key_changed(hash, tm_train_option_table, &step->train, &scratch);
-    for (int role = 0; role < TM__ROLES; role++) {
-        tm__key_text(hash, "role", tm__role_names[role]);
-        char name[64];
-        const char *list = step->sets[role];
-        for (const char *at = list; list && tm__next_item(&at, name);) key_set(plan, world, hash, name);
-    }
-}
-
-void tm__plan_step_hash(const tm_plan *plan, int world, const tm__plan_step *step, char hex[65]) {
-    tm__sha256 hash;
-    tm__sha256_init(&hash);
-    key_step(plan, world, &hash, step);
-    tm__sha256_hex(&hash, hex);
 }
 
 static void key_number(tm__sha256 *hash, const char *name, int64_t value) {
@@ -63,11 +36,48 @@ static void key_number(tm__sha256 *hash, const char *name, int64_t value) {
     tm__key_text(hash, name, text);
 }
 
+/* A set by its content. */
+static void key_set(const tm_plan *plan, int world, tm__sha256 *hash, const char *name) {
+    const char *content = tm__plan_set_hash(plan, world, name);
+    if (content) tm__key_text(hash, "set", content);
+}
+
+static void key_step(const tm_plan *plan, int world, int base, tm__sha256 *hash, const tm__plan_step *step) {
+    const tm_train_options train = tm__plan_train(plan, base, &step->train);
+    tm__key_text(hash, "method", step->method ? step->method->name : "finetune");
+    union {
+        tm_train_options train;
+        unsigned char own[1024];
+    } scratch;
+    assert(!step->method || step->method->options_size <= sizeof scratch);
+    if (step->method) key_changed(plan, hash, step->method->options, step->own, &scratch);
+    key_changed(plan, hash, tm_train_option_table, &train, &scratch);
+    for (int role = 0; role < TM__ROLES; role++) {
+        tm__key_text(hash, "role", tm__role_names[role]);
+        char name[64];
+        const char *list = step->sets[role];
+        for (const char *at = list; list && tm__next_item(&at, name);) key_set(plan, world, hash, name);
+    }
+}
+
+void tm__plan_step_hash(const tm_plan *plan, int world, int base, const tm__plan_step *step, char hex[65]) {
+    tm__sha256 hash;
+    tm__sha256_init(&hash);
+    key_step(plan, world, base, &hash, step);
+    tm__sha256_hex(&hash, hex);
+}
+
 static void begin_key(const tm_plan *plan, const tm__plan_job *job, tm__sha256 *hash) {
     tm__sha256_init(hash);
     tm__key_text(hash, "plan", PLAN_VERSION);
     tm__key_text(hash, "setup", plan->setup);
-    tm__key_text(hash, "tokenizer", plan->tokenizer_hash[job->world]);
+    const tm__plan_base *base = job->base >= 0 ? &plan->bases[job->base] : NULL;
+    if (!base || job->world >= 0) tm__key_text(hash, "tokenizer", plan->tokenizer_hash[job->world]);
+    if (base) {
+        tm__key_text(hash, "base", base->hash);
+        tm__key_text(hash, "base tokenizer", base->tokenizer_hash);
+        if (base->save != TM_SAVE_F32) key_number(hash, "save", base->save);
+    }
     for (int i = 0; i < TM__PLAN_REFS; i++)
         if (job->needs[i] >= 0) tm__key_text(hash, "needs", plan->jobs[job->needs[i]].key);
 }
@@ -86,13 +96,19 @@ static tm_status add_job(tm_plan *plan, const tm__plan_job *job, int *index) {
     return TM_OK;
 }
 
-static tm__plan_job new_job(tm__job_kind kind, int world) {
-    tm__plan_job job = {.kind = kind, .stage = -1, .arm = -1, .attack = -1, .step = -1, .world = world};
+/* The models that an arm begins with in a replicate. */
+typedef struct start {
+    int world, base;
+} start;
+
+static tm__plan_job new_job(tm__job_kind kind, start on) {
+    tm__plan_job job = {
+        .kind = kind, .stage = -1, .arm = -1, .attack = -1, .step = -1, .world = on.world, .base = on.base};
     for (int i = 0; i < TM__PLAN_REFS; i++) job.needs[i] = job.stages[i] = -1;
     return job;
 }
 
-static tm_status add_stage(tm_plan *plan, int stage, int world, int *index);
+static tm_status add_stage(tm_plan *plan, int stage, start on, int *index);
 
 /* Options whose text is "stage:NAME" name a model that the method reads. */
 static tm_status add_references(tm_plan *plan, const tm__plan_step *step, tm__plan_job *job) {
@@ -104,8 +120,9 @@ static tm_status add_references(tm_plan *plan, const tm__plan_step *step, tm__pl
         if (!value || strncmp(value, stage_mark, sizeof stage_mark - 1) != 0) continue;
         int stage = tm__plan_find_stage(plan, value + sizeof stage_mark - 1), made, slot = 0;
         if (stage < 0) return tm__fail(TM_INVALID, plan->path, o->name, NULL, "no stage is called %s", value);
-        TM__TRY(add_stage(plan, stage, job->world, &made));
-        while (slot < TM__PLAN_REFS && job->needs[slot] >= 0) slot++;
+        if (tm__plan_is_base(plan, stage)) continue; /* its hash is in every key */
+        TM__TRY(add_stage(plan, stage, (start){job->world, job->base}, &made));
+        while (slot < TM__PLAN_REFS && (job->needs[slot] >= 0 || slot == 0)) slot++;
         if (slot == TM__PLAN_REFS) return tm__fail(TM_INVALID, plan->path, o->name, NULL, "too many stages are named");
         job->needs[slot] = made;
         job->stages[slot] = stage;
@@ -113,29 +130,32 @@ static tm_status add_references(tm_plan *plan, const tm__plan_step *step, tm__pl
     return TM_OK;
 }
 
-static tm_status add_stage(tm_plan *plan, int stage, int world, int *index) {
+/* *index: -1 for the base itself. */
+static tm_status add_stage(tm_plan *plan, int stage, start on, int *index) {
+    *index = -1;
+    if (tm__plan_is_base(plan, stage)) return TM_OK;
     const tm__plan_stage *s = &plan->stages[stage];
-    tm__plan_job job = new_job(TM__JOB_MODEL, world);
+    tm__plan_job job = new_job(TM__JOB_MODEL, on);
     tm__sha256 hash;
     job.stage = stage;
     job.seed = s->seed;
-    if (s->from >= 0) TM__TRY(add_stage(plan, s->from, world, &job.needs[0]));
+    if (s->from >= 0) TM__TRY(add_stage(plan, s->from, on, &job.needs[0]));
     TM__TRY(add_references(plan, &s->step, &job));
     begin_key(plan, &job, &hash);
     key_number(&hash, "seed", (int64_t)s->seed);
-    if (s->from < 0) {
+    if (s->from < 0 && on.base < 0) {
         key_number(&hash, "hidden", plan->hidden);
         key_number(&hash, "layers", plan->layers);
         key_number(&hash, "ffn", plan->ffn);
     }
-    if (s->step.given) key_step(plan, world, &hash, &s->step);
+    if (s->step.given) key_step(plan, on.world, on.base, &hash, &s->step);
     tm__sha256_hex(&hash, job.key);
     return add_job(plan, &job, index);
 }
 
-static tm_status add_before(tm_plan *plan, int arm, int step, int64_t replicate, int world, int parent, int *index) {
+static tm_status add_before(tm_plan *plan, int arm, int step, int64_t replicate, start on, int parent, int *index) {
     const tm__plan_step *s = &plan->arms[arm].before[step];
-    tm__plan_job job = new_job(TM__JOB_MODEL, world);
+    tm__plan_job job = new_job(TM__JOB_MODEL, on);
     tm__sha256 hash;
     job.arm = arm;
     job.step = step;
@@ -145,14 +165,18 @@ static tm_status add_before(tm_plan *plan, int arm, int step, int64_t replicate,
     TM__TRY(add_references(plan, s, &job));
     begin_key(plan, &job, &hash);
     key_number(&hash, "seed", (int64_t)job.seed);
-    key_step(plan, world, &hash, s);
+    key_step(plan, on.world, on.base, &hash, s);
     tm__sha256_hex(&hash, job.key);
     return add_job(plan, &job, index);
 }
 
 /* What a cell is asked. */
 static void key_probes(const tm_plan *plan, int world, tm__sha256 *hash) {
+    const tm__probes *probes = &plan->probes;
     char name[64];
+    for (size_t i = 0; i < plan->evaluation_count; i++)
+        tm__key_text(hash, plan->evaluations[i].name, plan->evaluations[i].hash);
+    if (world < 0) return;
     snprintf(name, sizeof name, "forbidden-%s", tm__world_split_name(plan->probes.split));
     key_set(plan, world, hash, name);
     for (int i = 0; i < TM__SKILLS; i++) {
@@ -161,13 +185,17 @@ static void key_probes(const tm_plan *plan, int world, tm__sha256 *hash) {
     }
     key_set(plan, world, hash, "forbidden-withheld");
     key_set(plan, world, hash, "downstream-test");
+    key_number(hash, "split", probes->split);
+    key_number(hash, "forbidden", probes->forbidden);
+    key_number(hash, "withheld", probes->withheld);
+    key_number(hash, "skill", probes->skill);
+    key_number(hash, "downstream", probes->downstream);
 }
 
-static tm_status add_cell(tm_plan *plan, int arm, int attack, int64_t replicate, int world, int model) {
+static tm_status add_cell(tm_plan *plan, int arm, int attack, int64_t replicate, start on, int model) {
     const tm__plan_arm *a = &plan->arms[arm];
     const tm__plan_attack *k = &plan->attacks[attack];
-    const tm__probes *probes = &plan->probes;
-    tm__plan_job job = new_job(TM__JOB_CELL, world);
+    tm__plan_job job = new_job(TM__JOB_CELL, on);
     tm__sha256 hash;
     int index;
     job.arm = arm;
@@ -178,18 +206,13 @@ static tm_status add_cell(tm_plan *plan, int arm, int attack, int64_t replicate,
     TM__TRY(add_references(plan, &a->during, &job));
     for (size_t i = 0; i < a->after_count; i++) TM__TRY(add_references(plan, &a->after[i], &job));
     begin_key(plan, &job, &hash);
-    key_probes(plan, world, &hash);
-    key_number(&hash, "split", probes->split);
-    key_number(&hash, "forbidden", probes->forbidden);
-    key_number(&hash, "withheld", probes->withheld);
-    key_number(&hash, "skill", probes->skill);
-    key_number(&hash, "downstream", probes->downstream);
+    key_probes(plan, on.world, &hash);
     if (tm__plan_asks_wrapped(plan, k)) tm__key_text(&hash, "wrapper", "own");
     if (k->step.given) {
         key_number(&hash, "seed", (int64_t)job.seed);
-        key_step(plan, world, &hash, &k->step);
-        if (a->during.given) key_step(plan, world, &hash, &a->during);
-        for (size_t i = 0; i < a->after_count; i++) key_step(plan, world, &hash, &a->after[i]);
+        key_step(plan, on.world, on.base, &hash, a->met[attack]);
+        if (a->during.given) key_step(plan, on.world, on.base, &hash, &a->during);
+        for (size_t i = 0; i < a->after_count; i++) key_step(plan, on.world, on.base, &hash, &a->after[i]);
     }
     tm__sha256_hex(&hash, job.key);
     return add_job(plan, &job, &index);
@@ -199,21 +222,21 @@ bool tm__plan_asks_wrapped(const tm_plan *plan, const tm__plan_attack *attack) {
     return plan->wrapper && attack->step.given && strcmp(attack->step.method->name, "identity-shift") == 0;
 }
 
-bool tm__plan_meets(const tm__plan_arm *arm, const char *group) {
-    char item[64];
-    for (const char *at = arm->attacks; tm__next_item(&at, item);)
-        if (strcmp(item, group) == 0) return true;
-    return false;
+uint64_t tm__plan_world_seed(const tm_plan *plan, const tm__plan_job *job) {
+    return job->world >= 0 ? plan->worlds[job->world] : 0;
 }
 
 static tm_status add_arm(tm_plan *plan, int arm, int64_t replicate) {
-    int world = (int)(replicate % (int64_t)plan->world_count), model;
-    TM__TRY(add_stage(plan, plan->arms[arm].from, world, &model));
-    for (size_t i = 0; i < plan->arms[arm].before_count; i++)
-        TM__TRY(add_before(plan, arm, (int)i, replicate, world, model, &model));
+    const tm__plan_arm *a = &plan->arms[arm];
+    start on = {plan->world_count ? (int)(replicate % (int64_t)plan->world_count) : -1, a->base};
+    int model;
+    bool any = false;
+    for (size_t k = 0; k < plan->attack_count; k++) any |= a->met[k] != NULL;
+    if (!any) return TM_OK;
+    TM__TRY(add_stage(plan, a->from, on, &model));
+    for (size_t i = 0; i < a->before_count; i++) TM__TRY(add_before(plan, arm, (int)i, replicate, on, model, &model));
     for (size_t k = 0; k < plan->attack_count; k++)
-        if (tm__plan_meets(&plan->arms[arm], plan->attacks[k].group))
-            TM__TRY(add_cell(plan, arm, (int)k, replicate, world, model));
+        if (a->met[k]) TM__TRY(add_cell(plan, arm, (int)k, replicate, on, model));
     return TM_OK;
 }
 
@@ -236,9 +259,10 @@ tm_status tm__plan_expand(tm_plan *plan, const tm_device *device) {
     snprintf(plan->setup, sizeof plan->setup, "%s %s %s %s", TM_VERSION, tm_device_name(device),
              tm_device_instruction_set(device), tm_device_precision(device));
     while (tm_world_set_name(plan->set_count)) plan->set_count++;
-    plan->set_hash = tm__zalloc(plan->world_count * plan->set_count, sizeof *plan->set_hash);
+    plan->set_hash = tm__zalloc(plan->world_count * plan->set_count + 1, sizeof *plan->set_hash);
     if (!plan->set_hash) return tm__fail_memory();
     for (size_t i = 0; i < plan->world_count; i++) TM__TRY(make_world(plan, i));
+    TM__TRY(tm__plan_sources_open(plan));
     TM__TRY(tm__plan_check(plan));
     for (size_t a = 0; a < plan->arm_count; a++) most = TM__MAX(most, plan->arms[a].replicates);
     for (int64_t r = 0; r < most; r++)

@@ -22,6 +22,7 @@ tm_status tm_plan_begin(const tm_plan *plan) {
     }
     for (size_t i = 0; i < plan->world_count; i++)
         if (!tm__path_exists(plan->world_dirs[i])) TM__TRY(tm_world_write(plan->made[i], plan->world_dirs[i]));
+    TM__TRY(tm__plan_sources_note(plan));
     return tm__plan_name_cells(plan);
 }
 
@@ -63,6 +64,7 @@ void tm_plan_free(tm_plan *plan) {
         tm_world_free(plan->made[i]);
         free(plan->world_dirs[i]);
     }
+    tm__plan_sources_free(plan);
     free(plan->set_hash);
     free(plan->stages);
     free(plan->attacks);
@@ -90,18 +92,24 @@ static bool is_done(const tm_plan *plan, const tm__plan_job *job) {
     return done;
 }
 
+/* "ARM, ATTACK, world W, seed S", as far as it has them. */
+static void name_job(const tm_plan *plan, const tm__plan_job *job, char *out, size_t size) {
+    char world[40] = "", seed[40] = "";
+    const char *first = job->stage >= 0 ? plan->stages[job->stage].name : plan->arms[job->arm].name, *second = NULL;
+    if (job->stage < 0) second = job->attack >= 0 ? plan->attacks[job->attack].name : "defence";
+    if (job->stage >= 0 && job->base >= 0) second = plan->bases[job->base].name;
+    if (job->world >= 0) snprintf(world, sizeof world, ", world %llu", (unsigned long long)plan->worlds[job->world]);
+    if (job->stage < 0) snprintf(seed, sizeof seed, ", seed %llu", (unsigned long long)job->seed);
+    snprintf(out, size, "%s%s%s%s%s", first, second ? ", " : "", second ? second : "", world, seed);
+}
+
 bool tm_plan_job(const tm_plan *plan, size_t index, tm_plan_job_info *info) {
     if (index >= plan->job_count) return false;
     const tm__plan_job *job = &plan->jobs[index];
     *info = (tm_plan_job_info){.cell = job->kind == TM__JOB_CELL, .done = is_done(plan, job)};
     for (int i = 0; i < TM__PLAN_REFS; i++)
         if (job->needs[i] >= 0) info->needs[info->need_count++] = (size_t)job->needs[i];
-    unsigned long long world = (unsigned long long)plan->worlds[job->world];
-    if (job->stage >= 0)
-        snprintf(info->name, sizeof info->name, "%s, world %llu", plan->stages[job->stage].name, world);
-    else
-        snprintf(info->name, sizeof info->name, "%s, %s, world %llu, seed %llu", plan->arms[job->arm].name,
-                 job->attack >= 0 ? plan->attacks[job->attack].name : "defence", world, (unsigned long long)job->seed);
+    name_job(plan, job, info->name, sizeof info->name);
     return true;
 }
 

@@ -47,7 +47,7 @@ tm_status tm__plan_name_cells(const tm_plan *plan) {
                                          .group = attack->group,
                                          .attack = attack->name,
                                          .key = job->key,
-                                         .world = plan->worlds[job->world],
+                                         .world = tm__plan_world_seed(plan, job),
                                          .seed = job->seed};
     }
     tm_status status = tm__plan_store(plan, true, &store);
@@ -58,10 +58,12 @@ tm_status tm__plan_name_cells(const tm_plan *plan) {
 
 /* ---- records ----------------------------------------------------------------------------------------------------- */
 
-void tm__record_add(tm__record *record, const char *name, double value) {
-    assert(record->count < TM__COUNT(record->values) && isfinite(value));
+bool tm__record_add(tm__record *record, const char *name, double value) {
+    assert(isfinite(value));
+    if (record->count == TM__COUNT(record->values)) return false;
     snprintf(record->names[record->count], sizeof record->names[0], "%s", name);
     record->values[record->count++] = value + 0.0; /* no negative zero: the store knows none */
+    return true;
 }
 
 bool tm__record_get(const tm__record *record, const char *name, double *value) {
@@ -121,7 +123,7 @@ void tm__record_name(const tm_plan *plan, const tm__plan_job *job, tm__record *r
     snprintf(record->arm, sizeof record->arm, "%s", plan->arms[job->arm].name);
     snprintf(record->attack, sizeof record->attack, "%s", attack->name);
     snprintf(record->group, sizeof record->group, "%s", attack->group);
-    record->world = plan->worlds[job->world];
+    record->world = tm__plan_world_seed(plan, job);
     record->seed = job->seed;
     record->replicate = job->replicate;
 }

@@ -19,7 +19,7 @@
 
 typedef struct tm__store tm__store;
 
-enum { TM__RECORD_SCORES = 64, TM__SCORE_NAME = 32 /* with the 0 at its end */ };
+enum { TM__RECORD_SCORES = 192, TM__SCORE_NAME = 64 /* with the 0 at its end */ };
 
 /* One step of training. */
 typedef struct tm__metric {

@@ -14,7 +14,7 @@ enum { MOST = 1000 };
 tm__stats tm__tables_of(const tm__found *t, const char *arm, const char *attack, const char *score, const char *view) {
     double values[MOST];
     size_t n = 0;
-    char name[40];
+    char name[TM__SCORE_NAME + 32];
     snprintf(name, sizeof name, "%s%s", score, view);
     for (size_t i = 0; i < t->count && n < MOST; i++) {
         const tm__record *r = &t->records[i];
@@ -30,6 +30,40 @@ tm__stats tm__tables_of(const tm__found *t, const char *arm, const char *attack,
 }
 
 /* ---- which attacks there are ------------------------------------------------------------------------------------- */
+
+const char *tm__tables_harm(const tm_plan *plan) {
+    return plan->harm;
+}
+
+const char *tm__tables_ability(const tm_plan *plan) {
+    return plan->ability;
+}
+
+/* What a table shows where nobody asks for more: the world's scores, else the two that the plan names, else the first
+ * cell's. */
+enum { SHOWN = 16 };
+static size_t shown(const tm__found *t, const char *const *world, size_t count, const char *names[SHOWN]) {
+    const tm_plan *plan = t->plan;
+    size_t n = 0;
+    for (size_t i = 0; plan->world_count && i < count; i++) names[n++] = world[i];
+    if (plan->world_count) return n;
+    if (plan->harm) names[n++] = plan->harm;
+    if (plan->ability) names[n++] = plan->ability;
+    for (size_t i = 0; !plan->harm && !plan->ability && t->count && i < t->records[0].count && n < SHOWN; i++)
+        names[n++] = t->records[0].names[i];
+    return n;
+}
+
+/* Columns of means, named after their scores with `before` in front of the first. */
+static void add_columns(tm__sheet *s, const char *before, const char *const *names, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        char title[TM__SCORE_NAME + 40];
+        snprintf(title, sizeof title, "%s%s", i ? "" : before, names[i]);
+        for (char *at = title; *at; at++)
+            if (*at == '_') *at = ' ';
+        tm__sheet_column(s, title, TM__CELL_MEAN, 2);
+    }
+}
 
 tm__attack_kind tm__tables_kind(const tm__plan_attack *attack) {
     if (!attack->step.given) return TM__ATTACK_NONE;
@@ -107,43 +141,51 @@ static void put_name(tm__sheet *s, const char *arm, const tm__view *how) {
     tm__sheet_text(s, name);
 }
 
+static const char *const unattacked[] = {"leak", "comply", "withheld_leak", "skills"};
+static const char *const tuned[] = {"leak", "skills", "downstream"};
+
 static void put_unattacked(const tm__found *t, tm__sheet *s, const char *arm, const tm__view *how) {
-    static const char *const scores[] = {"leak", "comply", "withheld_leak", "skills"};
-    static const char *const later[] = {"leak", "skills", "downstream"};
     const char *before = attack_of(t->plan, TM__ATTACK_NONE), *benign = attack_of(t->plan, TM__ATTACK_BENIGN);
-    if (tm__tables_of(t, arm, before, "leak", how->suffix).n + tm__tables_of(t, arm, benign, "leak", how->suffix).n ==
-        0)
+    const char *scores[SHOWN], *later[SHOWN];
+    size_t n = shown(t, unattacked, TM__COUNT(unattacked), scores), m = shown(t, tuned, TM__COUNT(tuned), later);
+    if (n == 0 || tm__tables_of(t, arm, before, scores[0], how->suffix).n +
+                          tm__tables_of(t, arm, benign, scores[0], how->suffix).n ==
+                      0)
         return;
     put_name(s, arm, how);
-    for (size_t i = 0; i < TM__COUNT(scores); i++) put_stats(s, tm__tables_of(t, arm, before, scores[i], how->suffix));
-    for (size_t i = 0; i < TM__COUNT(later); i++) put_stats(s, tm__tables_of(t, arm, benign, later[i], how->suffix));
+    for (size_t i = 0; i < n; i++) put_stats(s, tm__tables_of(t, arm, before, scores[i], how->suffix));
+    for (size_t i = 0; i < m; i++) put_stats(s, tm__tables_of(t, arm, benign, later[i], how->suffix));
 }
 
 static void add_unattacked(const tm__found *t, tm__tables *all) {
-    static const char *const names[] = {
-        "leak", "comply", "withheld leak", "skills", "after benign fine-tuning: leak", "skills", "downstream"};
+    const char *scores[SHOWN], *later[SHOWN];
+    size_t n = shown(t, unattacked, TM__COUNT(unattacked), scores), m = shown(t, tuned, TM__COUNT(tuned), later);
     if (!*attack_of(t->plan, TM__ATTACK_NONE) && !*attack_of(t->plan, TM__ATTACK_BENIGN)) return;
     tm__sheet *s = new_table(all, "Before an attack");
     if (!s) return;
     tm__sheet_column(s, "arm", TM__CELL_TEXT, 0);
-    for (size_t i = 0; i < TM__COUNT(names); i++) tm__sheet_column(s, names[i], TM__CELL_MEAN, 2);
+    add_columns(s, "", scores, n);
+    add_columns(s, "after benign fine-tuning: ", later, m);
     for (size_t a = 0; a < t->plan->arm_count; a++)
         for (size_t v = 0; v < TM__VIEWS; v++) put_unattacked(t, s, t->plan->arms[a].name, &tm__views[v]);
 }
 
 static void put_attacked(const tm__found *t, tm__sheet *s, const char *group, size_t all, const char *arm,
                          const tm__view *how) {
-    static const char *const scores[] = {"leak", "comply", "withheld_leak", "skills"};
-    double mean_leak, mean_comply;
+    const char *scores[SHOWN];
+    size_t n = shown(t, unattacked, TM__COUNT(unattacked), scores);
+    double mean, mean_comply;
     size_t attackers;
-    tm__tables_worst(t, group, arm, "comply", how->suffix, &mean_comply, &attackers);
-    const char *w = tm__tables_worst(t, group, arm, "leak", how->suffix, &mean_leak, &attackers);
+    const char *w = tm__tables_worst(t, group, arm, t->plan->harm, how->suffix, &mean, &attackers);
     if (!w || attackers < all) return; /* the worst of fewer attackers cannot be compared */
     put_name(s, arm, how);
-    tm__sheet_number(s, mean_leak);
-    tm__sheet_number(s, mean_comply);
+    tm__sheet_number(s, mean);
+    if (t->plan->world_count) {
+        tm__tables_worst(t, group, arm, "comply", how->suffix, &mean_comply, &attackers);
+        tm__sheet_number(s, mean_comply);
+    }
     tm__sheet_text(s, w);
-    for (size_t i = 0; i < TM__COUNT(scores); i++) put_stats(s, tm__tables_of(t, arm, w, scores[i], how->suffix));
+    for (size_t i = 0; i < n; i++) put_stats(s, tm__tables_of(t, arm, w, scores[i], how->suffix));
     tm__stats cpu = tm__tables_of(t, arm, w, "cpu_seconds", "");
     tm__sheet_number(s, (double)cpu.n);
     tm__sheet_number(s, cpu.mean);
@@ -165,17 +207,21 @@ bool tm__tables_new_group(const tm_plan *plan, size_t attack) {
 
 /* The arms that met every attacker of a group, so that their worst cases are worst of the same. */
 static void add_group(const tm__found *t, tm__tables *tables, const char *group) {
-    static const tm__column columns[] = {{"arm", TM__CELL_TEXT, 0},           {"mean leak", TM__CELL_NUMBER, 2},
-                                         {"mean comply", TM__CELL_NUMBER, 2}, {"worst attacker", TM__CELL_TEXT, 0},
-                                         {"leak", TM__CELL_MEAN, 2},          {"comply", TM__CELL_MEAN, 2},
-                                         {"withheld leak", TM__CELL_MEAN, 2}, {"skills", TM__CELL_MEAN, 2},
-                                         {"n", TM__CELL_NUMBER, 0},           {"CPU s", TM__CELL_NUMBER, 1},
-                                         {"MiB", TM__CELL_NUMBER, 0}};
-    size_t all = tm__tables_attackers(t->plan, group);
+    const char *scores[SHOWN];
+    size_t all = tm__tables_attackers(t->plan, group), n = shown(t, unattacked, TM__COUNT(unattacked), scores);
+    char mean[TM__SCORE_NAME + 8];
+    if (!t->plan->harm) return; /* nothing says which is the worst */
     tm__sheet *s = new_table(tables, "Against %s (%zu attacker%s)", group, all, all == 1 ? "" : "s");
     if (!s) return;
-    for (size_t i = 0; i < TM__COUNT(columns); i++)
-        tm__sheet_column(s, columns[i].name, columns[i].kind, columns[i].digits);
+    snprintf(mean, sizeof mean, "mean %s", t->plan->harm);
+    tm__sheet_column(s, "arm", TM__CELL_TEXT, 0);
+    tm__sheet_column(s, mean, TM__CELL_NUMBER, 2);
+    if (t->plan->world_count) tm__sheet_column(s, "mean comply", TM__CELL_NUMBER, 2);
+    tm__sheet_column(s, "worst attacker", TM__CELL_TEXT, 0);
+    add_columns(s, "", scores, n);
+    tm__sheet_column(s, "n", TM__CELL_NUMBER, 0);
+    tm__sheet_column(s, "CPU s", TM__CELL_NUMBER, 1);
+    tm__sheet_column(s, "MiB", TM__CELL_NUMBER, 0);
     for (size_t a = 0; a < t->plan->arm_count; a++)
         for (size_t v = 0; v < TM__VIEWS; v++) put_attacked(t, s, group, all, t->plan->arms[a].name, &tm__views[v]);
 }
@@ -257,12 +303,24 @@ static tm_status add_matrices(const tm__found *t, tm__tables *all, const char *s
     return TM_OK;
 }
 
+/* A list of the scores that are shown for every attacker. */
+static void default_scores(const tm__found *t, tm__string *list) {
+    static const char *const world[] = {"leak", "comply", "skills"};
+    const char *names[SHOWN];
+    size_t n = shown(t, world, TM__COUNT(world), names);
+    for (size_t i = 0; i < n; i++) tm__string_printf(list, "%s%s", i ? "," : "", names[i]);
+}
+
 tm_status tm__tables_make(const tm__found *found, const char *scores, tm__tables *all) {
+    tm__string list = {0};
     add_unattacked(found, all);
     for (size_t i = 0; i < found->plan->attack_count; i++)
         if (tm__tables_new_group(found->plan, i)) add_group(found, all, found->plan->attacks[i].group);
-    TM__TRY(add_matrices(found, all, scores ? scores : "leak,comply,skills"));
-    return all->full ? tm__fail_memory() : TM_OK;
+    if (!scores) default_scores(found, &list);
+    const char *wanted = scores ? scores : list.data ? list.data : "";
+    tm_status status = add_matrices(found, all, wanted);
+    tm__string_free(&list);
+    return status == TM_OK && all->full ? tm__fail_memory() : status;
 }
 
 /* ---- comparisons ------------------------------------------------------------------------------------------------- */
@@ -281,7 +339,7 @@ static tm__stats difference(const tm__found *t, const char *first, const char *s
                             const char *score, const tm__view *how) {
     double values[MOST];
     size_t n = 0;
-    char other[40], name[40];
+    char other[TM__SCORE_NAME + 32], name[TM__SCORE_NAME + 32];
     snprintf(other, sizeof other, "%s%s", score, how->other);
     snprintf(name, sizeof name, "%s%s", score, how->suffix);
     for (size_t i = 0; i < t->count && n < MOST; i++) {
@@ -295,13 +353,16 @@ static tm__stats difference(const tm__found *t, const char *first, const char *s
     return tm__stats_of(values, n);
 }
 
+static const char *const compared[] = {"leak", "comply", "skills", "downstream", "withheld_leak"};
+
 static void put_difference(const tm__found *t, tm__sheet *s, const char *first, const char *second, const char *attack,
                            const tm__view *how) {
-    static const char *const scores[] = {"leak", "comply", "skills", "downstream", "withheld_leak"};
-    size_t n = difference(t, first, second, attack, "leak", how).n;
+    const char *scores[SHOWN];
+    size_t count = shown(t, compared, TM__COUNT(compared), scores);
+    size_t n = count ? difference(t, first, second, attack, scores[0], how).n : 0;
     if (n == 0) return;
     put_name(s, attack, how);
-    for (size_t k = 0; k < TM__COUNT(scores); k++) put_stats(s, difference(t, first, second, attack, scores[k], how));
+    for (size_t k = 0; k < count; k++) put_stats(s, difference(t, first, second, attack, scores[k], how));
     tm__sheet_number(s, (double)n);
 }
 
@@ -316,7 +377,8 @@ static tm_status check_arms(const tm_plan *plan, const char *first, const char *
 }
 
 tm_status tm__tables_compare(const tm__found *t, const char *compare, tm__tables *all) {
-    static const char *const names[] = {"leak", "comply", "skills", "downstream", "withheld leak"};
+    const char *names[SHOWN];
+    size_t count = shown(t, compared, TM__COUNT(compared), names);
     char first[TM__PLAN_NAME], second[TM__PLAN_NAME];
     const char *comma = strchr(compare, ',');
     if (!comma) return tm__fail(TM_INVALID, NULL, "compare", "ARM,ARM", "two arms are expected");
@@ -326,7 +388,7 @@ tm_status tm__tables_compare(const tm__found *t, const char *compare, tm__tables
     tm__sheet *s = new_table(all, "%s minus %s, paired", second, first);
     if (!s) return tm__fail_memory();
     tm__sheet_column(s, "attacker", TM__CELL_TEXT, 0);
-    for (size_t k = 0; k < TM__COUNT(names); k++) tm__sheet_column(s, names[k], TM__CELL_MEAN, 2);
+    add_columns(s, "", names, count);
     tm__sheet_column(s, "n", TM__CELL_NUMBER, 0);
     for (size_t i = 0; i < t->plan->attack_count; i++) {
         if (!first_of_name(t->plan, i)) continue;

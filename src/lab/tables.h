@@ -34,6 +34,9 @@ typedef struct tm__tables {
     bool full; /* out of memory */
 } tm__tables;
 
+/* The scores that tell how harmful and how able a model is; NULL: the plan does not say. */
+const char *tm__tables_harm(const tm_plan *plan);
+const char *tm__tables_ability(const tm_plan *plan);
 tm__attack_kind tm__tables_kind(const tm__plan_attack *attack);
 /* Mean of a score, of "cpu_seconds" or of "peak_mib" over the replicates of a cell. */
 tm__stats tm__tables_of(const tm__found *found, const char *arm, const char *attack, const char *score,

@@ -1,0 +1,105 @@
+# temper run over a user's checkpoint and files: suites, a second run that does nothing, changes that repeat what depends
+# on them alone, two bases by one plan, wrong plans.
+mkdir eval
+printf 'sentence\tlabel\na fine film\t1\na dull one\t0\nso good\t1\n' >eval/sst2.tsv
+printf 'Hello world. The world is hello.\n\nAnother line.\n' >eval/corpus.txt
+cp "$TINY/harmful.jsonl" "$TINY/benign.jsonl" .
+cat >plan.yaml <<PLAN
+name: real
+replicates: 2
+bases:
+  small: {path: nowhere}
+data:
+  attack: {path: harmful.jsonl, rows: 8}
+  defence: {path: harmful.jsonl, first: 8, rows: 8}
+  pool: benign.jsonl
+evaluations:
+  - {suite: sst2, data: eval/sst2.tsv, max-new-tokens: 4}
+  - {suite: loss, name: harm, data: harmful.jsonl, limit: 6}
+  - {suite: perplexity, data: eval/corpus.txt}
+scores: {harm: harm.loss, ability: sst2.acc}
+train: {batch: 4, max-length: 128}
+attacks:
+  none: {}
+  open: {harmful: attack, steps: 2, lr: 1e-3}
+  lora: {harmful: attack, steps: 2, lr: 1e-3, lora-rank: 2, lora-targets: all-linear}
+arms:
+  undefended: {attacks: "none,open,lora"}
+  sdd: {before: {method: sdd, harmful: defence, benign: pool, steps: 2, lr: 1e-4}, attacks: "none,open,lora"}
+  backdoor: {during: {method: backdoor-align, refusals: defence, secret-length: 5, rows: 2}, attacks: open}
+PLAN
+expect 5 temper run plan.yaml --directory runs --dry-run 2>stderr
+same "$(cat stderr)" "temper: plan.yaml: line 4, column 10: nowhere: there is no such checkpoint directory (--set bases.small.path=DIR names another)" \
+    "a base that is not there"
+base=bases.small.path=$TINY/model
+temper run plan.yaml --directory runs --set "$base" --dry-run >dry
+same "$(sed -n 's/^jobs *//p' dry)" "16: 14 cells, 2 models" jobs
+[ ! -e runs ] || fail "a dry run wrote"
+temper run plan.yaml --directory runs --set "$base" --csv scores.csv --quiet >table
+grep -q '^| sdd | [0-9.]* | lora | ' table || fail "no worst attacker of a group"
+grep -q '^### sst2.acc after the attack' table || fail "no table of the plan's scores"
+head -n 1 scores.csv | grep -q '^key,arm,group,attack,world,seed,sst2.acc,.*,harm.loss,.*,perplexity.bits_per_byte,sst2.acc_secret,.*,harm.loss_secret,' ||
+    fail "columns of the CSV: $(head -n 1 scores.csv)"
+same "$(sed 1d scores.csv | wc -l)" 14 "cells in the CSV"
+temper results --directory runs --show answers --form csv >answers
+grep -q ',sst2,2,acc=[01]' answers || fail "no answers in the store"
+grep -q 'so good' answers || fail "a prompt without what it is about"
+
+# Attacked by hand, the model gives the same number.
+temper attack harmful-sft --model "$TINY/model" --harmful attack.jsonl --out no 2>/dev/null && fail "no such rows"
+head -n 8 harmful.jsonl >attack.jsonl
+temper attack harmful-sft --model "$TINY/model" --harmful attack.jsonl --steps 2 --lr 1e-3 --batch 4 --max-length 128 --seed 2 \
+    --out attacked --quiet >/dev/null
+temper eval loss --model attacked --data harmful.jsonl --limit 6 --max-length 128 --json --quiet | json_check numbers.0.value >by_hand
+in_table=$(temper results --directory runs --arm undefended --attack open --seed 2 --show cells --scores harm.loss --form csv | sed 1d | cut -d, -f7)
+awk -v a="$(cat by_hand)" -v b="$in_table" 'BEGIN { exit !(a - b < 1e-6 && b - a < 1e-6) }' || fail "$in_table in the table, $(cat by_hand) by hand"
+
+# Everything is there: nothing is done, in less than a second.
+began=$(date +%s%N)
+temper run plan.yaml --directory runs --set "$base" --quiet >/dev/null
+took=$((($(date +%s%N) - began) / 1000000))
+[ $took -lt 1000 ] || fail "the second run took $took ms"
+done_cells() { # done_cells COUNT WHAT ARGUMENTS...
+    wanted=$1 what=$2
+    shift 2
+    temper run "$@" --directory runs --dry-run >dry
+    same "$(sed -n 's/^done *//p' dry)" "$wanted cells" "$what"
+}
+# A changed attack repeats its cells alone: three arms, two replicates.
+done_cells 8 "another rate" plan.yaml --set "$base" --set attacks.open.lr=2e-3
+done_cells 0 "another limit" plan.yaml --set "$base" --set evaluations.1.limit=5
+done_cells 8 "another defence" plan.yaml --set "$base" --set arms.sdd.before.lr=1e-5
+# What is elsewhere and the same counts as the same.
+cp -r "$TINY/model" elsewhere
+cp harmful.jsonl same.jsonl
+done_cells 14 "copies" plan.yaml --set bases.small.path=elsewhere --set data.attack.path=same.jsonl
+printf ' ' >>elsewhere/config.json
+done_cells 0 "another config" plan.yaml --set bases.small.path=elsewhere
+temper run plan.yaml --directory other --set "$base" --known scores.csv --dry-run | grep -q '^done *14 cells' || fail "no known cells"
+
+# Two bases by one plan, with what each needs.
+cat >two.yaml <<PLAN
+name: two
+replicates: 1
+bases:
+  llama: {path: $TINY/model, chat: chatml}
+  qwen: {path: $TINY/qwen2}
+data: {attack: {path: harmful.jsonl, rows: 8}, defence: {path: harmful.jsonl, first: 8, rows: 8}, pool: benign.jsonl}
+evaluations: [{suite: loss, data: harmful.jsonl, limit: 6}, {suite: sst2, data: eval/sst2.tsv, max-new-tokens: 2, chat: base}]
+stages: {here: {}, tuned: {method: finetune, data: pool, steps: 1}}
+train: {batch: 4, max-length: 128}
+attacks:
+  none: {}
+  lora: {harmful: attack, steps: 1, lora-rank: 2, lora-targets: all-linear}
+arms:
+  plain: {}
+  safe: {from: tuned, after: {method: safe-lora, base: "stage:here", aligned: "stage:tuned"}}
+matrix:
+  exclude: [{arm: safe, attack: none, base: qwen}]
+  include: [{base: qwen, attack: lora, attack.lr: 1e-3}]
+PLAN
+temper run two.yaml --directory runs --csv two.csv --quiet >/dev/null
+same "$(cut -d, -f2,4 two.csv | sed 1d | tr '\n' ';')" \
+    '"plain llama","none";"plain llama","lora";"plain qwen","none";"plain qwen","lora";"safe llama","none";"safe llama","lora";"safe qwen","lora";' cells
+# The base itself is not copied.
+same "$(ls runs/models | wc -l)" 4 "models: two defences, a tuned model of each base"
