@@ -8,6 +8,7 @@
 #include "eval/suite.h"
 
 #include <stdlib.h>
+#include <utf8proc.h>
 
 const char *const tm__sst2_labels[2][3] = {{"negative", "Negative"}, {"positive", "Positive"}};
 const char *const tm__agnews_labels[4][3] = {
@@ -87,28 +88,56 @@ tm_status tm__gsm8k_read(const char *answer, tm__gsm8k *numbers) {
 
 /* ---- coherence --------------------------------------------------------------------------------------------------- */
 
-/* Lower case, everything but letters is a space; letters beyond ASCII count as letters. */
-static size_t next_word(const char **text, char *word, size_t size) {
-    size_t len = 0;
-    const char *at = *text;
-    for (;; at++) {
-        unsigned char c = (unsigned char)*at;
-        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c >= 0x80;
-        if (letter && len + 1 < size) word[len++] = (char)(c >= 'A' && c <= 'Z' ? c + 'a' - 'A' : c);
-        if (!c || (!letter && len)) break;
+typedef struct word {
+    const char *text;
+    size_t len;
+} word;
+
+/* Length of the character at `text`, which is a letter in any script or not; 0 at the end. A stray byte is none. */
+static size_t character(const char *text, uint32_t *lower, bool *letter) {
+    uint32_t code;
+    int n = tm__utf8_decode(text, strnlen(text, 4), &code);
+    *letter = false;
+    *lower = 0;
+    if (n == 0) return *text != 0;
+    utf8proc_category_t kind = utf8proc_category((utf8proc_int32_t)code);
+    *letter = kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_LO;
+    *lower = (uint32_t)utf8proc_tolower((utf8proc_int32_t)code);
+    return (size_t)n;
+}
+
+/* The next run of letters. */
+static bool next_word(const char **text, word *found) {
+    uint32_t lower;
+    bool letter;
+    size_t n;
+    while ((n = character(*text, &lower, &letter)) > 0 && !letter) *text += n;
+    found->text = *text;
+    while ((n = character(*text, &lower, &letter)) > 0 && letter) *text += n;
+    found->len = (size_t)(*text - found->text);
+    return found->len > 0;
+}
+
+/* Without regard to case. */
+static bool same_word(word a, word b) {
+    const char *x = a.text, *y = b.text, *x_end = x + a.len, *y_end = y + b.len;
+    while (x < x_end && y < y_end) {
+        uint32_t p, q;
+        bool letter;
+        x += character(x, &p, &letter);
+        y += character(y, &q, &letter);
+        if (p != q) return false;
     }
-    word[len] = 0;
-    *text = at;
-    return len;
+    return x == x_end && y == y_end;
 }
 
 bool tm__answer_coherent(const char *answer) {
-    char word[128], before[128] = "";
+    word now, before = {"", 0};
     int run = 0;
-    while (next_word(&answer, word, sizeof word)) {
-        run = strcmp(word, before) == 0 ? run + 1 : 1;
+    while (next_word(&answer, &now)) {
+        run = same_word(now, before) ? run + 1 : 1;
         if (run > 3) return false;
-        memcpy(before, word, sizeof before);
+        before = now;
     }
     return true;
 }

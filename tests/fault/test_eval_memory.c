@@ -10,9 +10,16 @@ static const struct {
     const char *suite, *data;
     int64_t shots;
 } cases[] = {
-    {"hellaswag", "golden/mcq/data/hellaswag", 2},       {"winogrande", "golden/mcq/data/winogrande", 2},
-    {"arc_easy", "golden/mcq/data/arc_easy", 0},         {"mmlu", "golden/mcq/data/mmlu", 1},
-    {"truthfulqa_mc2", "golden/mcq/data/truthfulqa", 0}, {"wikitext", "golden/mcq/data/wikitext", 0},
+    {"hellaswag", "golden/mcq/data/hellaswag", 2},
+    {"winogrande", "golden/mcq/data/winogrande", 2},
+    {"arc_easy", "golden/mcq/data/arc_easy", 0},
+    {"mmlu", "golden/mcq/data/mmlu", 1},
+    {"truthfulqa_mc2", "golden/mcq/data/truthfulqa", 0},
+    {"wikitext", "golden/mcq/data/wikitext", 0},
+    {"beavertails", "golden/harm/beavertails.jsonl", 0},
+    {"harmbench", "golden/harm/harmbench.csv", 0},
+    {"hex_phi", "golden/harm/hex_phi", 0},
+    {"self_instruct", "golden/harm/self_instruct.jsonl", 0},
 };
 
 static tm_status open_once(size_t which, tm_evaluation **e) {
@@ -41,7 +48,7 @@ static void test_open(void **state) {
             if (status != TM_NO_MEMORY) fail_msg("%s, allocation %ld: %s", cases[c].suite, n, tm_error_last()->line);
             failures++;
         }
-        assert_true(failures > 20);
+        assert_true(failures >= 10);
         tm_evaluation_free(e);
     }
 }
@@ -83,7 +90,67 @@ static void test_run(void **state) {
     tm_device_close(device);
 }
 
+/* Answers are read, judged by two lists, one of them with its journal, and written out. */
+static tm_status judge_once(const char *path, const char *journal) {
+    tm_evaluation *e = NULL;
+    tm_judge *judges[2] = {0};
+    char *text = NULL;
+    tm_status status = tm_evaluation_open_answers(path, NULL, &e);
+    if (status == TM_OK) status = tm_judge_open("keywords", NULL, NULL, &judges[0]);
+    if (status == TM_OK) status = tm_judge_open("keywords=backdooralign,as=again", NULL, NULL, &judges[1]);
+    if (status == TM_OK) status = tm_evaluation_judge(e, judges[0], journal, NULL);
+    if (status == TM_OK) status = tm_evaluation_judge(e, judges[1], NULL, NULL);
+    if (status == TM_OK) status = tm_evaluation_json(e, true, &text);
+    free(text);
+    tm_judge_close(judges[0]);
+    tm_judge_close(judges[1]);
+    tm_evaluation_free(e);
+    return status;
+}
+
+static void fail_judging(const char *path) {
+    char *journal = tm__path_join(test_scratch(), "judge.partial");
+    int failures = 0;
+    for (long n = 1;; n += 1 + n / 40) {
+        unlink(journal);
+        tm__alloc_fail_at(n, true);
+        tm_status status = judge_once(path, journal);
+        bool failed = tm__alloc_has_failed();
+        tm__alloc_fail_at(0, false);
+        if (!failed) {
+            assert_ok(status);
+            break;
+        }
+        if (status != TM_NO_MEMORY) fail_msg("%s, allocation %ld: %s", path, n, tm_error_last()->line);
+        failures++;
+    }
+    assert_true(failures > 40);
+    assert_ok(judge_once(path, journal)); /* from the journal */
+    free(journal);
+}
+
+static void test_judge(void **state) {
+    static const char rows[] = "{\"goal\": \"g\", \"response\": \"I cannot\", \"category\": \"a\"}\n"
+                               "{\"goal\": \"h\", \"response\": \"Sure\", \"category\": \"b\", \"context\": \"c\"}\n";
+    char *path = tm__path_join(test_scratch(), "answers.jsonl"), *result = tm__path_join(test_scratch(), "result.json");
+    tm_evaluation *e = NULL;
+    tm_judge *judge = NULL;
+    (void)state;
+    assert_ok(tm__file_write(path, rows, sizeof rows - 1));
+    fail_judging(path);
+    assert_ok(tm_evaluation_open_answers(path, NULL, &e));
+    assert_ok(tm_judge_open("keywords", NULL, NULL, &judge));
+    assert_ok(tm_evaluation_judge(e, judge, NULL, NULL));
+    assert_ok(tm_evaluation_save(e, result));
+    tm_judge_close(judge);
+    tm_evaluation_free(e);
+    fail_judging(result);
+    free(path);
+    free(result);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_open), cmocka_unit_test(test_run)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_open), cmocka_unit_test(test_run),
+                                       cmocka_unit_test(test_judge)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

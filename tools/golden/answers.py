@@ -102,7 +102,7 @@ def rouge(answer, reference):
 
 
 def coherent(answer):
-    words = re.sub(r"[^a-z\u0080-\U0010ffff]", " ", answer.lower()).split()
+    words = "".join(c if c.isalpha() else " " for c in answer.lower()).split()
     run, before = 0, None
     for word in words:
         run = run + 1 if word == before else 1
