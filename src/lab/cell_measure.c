@@ -2,8 +2,8 @@
  *
  * BackdoorAlign's models are asked twice, with and without the secret; what identity-shift attacked is asked with and
  * without its wrapper, if the plan says so. Suites that ask for no answers know no secret and no wrapper. The number of
- * an evaluation is the score "EVALUATION.NUMBER", that of a part of its items (where there are few parts)
- * "EVALUATION.NUMBER.PART".
+ * an evaluation is the score "EVALUATION.NUMBER", a judge's "EVALUATION.JUDGE.NUMBER", that of a part of the items
+ * (where there are few parts) ends in ".PART".
  */
 #include "lab/plan.h"
 
@@ -53,6 +53,16 @@ static tm_status probe(const tm__bench *b, const tm_frame *frame, const char *su
 
 /* ---- evaluations ------------------------------------------------------------------------------------------------- */
 
+/* " JUDGE: SCORE=VALUE ..." */
+static size_t put_verdict(const tm__judged *judged, size_t item, char *out, size_t size) {
+    const tm__verdict *v = &judged->verdicts[item];
+    size_t used = (size_t)snprintf(out, size, " %s:%s", judged->name, v->missing ? " missing" : "");
+    for (int i = 0; judged->kind->scores[i] && used < size; i++)
+        if (isfinite(v->scores[i]))
+            used += (size_t)snprintf(out + used, size - used, " %s=%.4g", judged->kind->scores[i], v->scores[i]);
+    return used;
+}
+
 /* What the model said to one item, and the scores that it got for it. */
 static void keep_item(const tm__bench *b, const tm_evaluation *e, const char *probe, size_t index) {
     const tm__item *item = &e->items[index];
@@ -77,6 +87,8 @@ static void keep_item(const tm__bench *b, const tm_evaluation *e, const char *pr
         if (isfinite(item->scores[i]))
             used += (size_t)snprintf(verdict + used, sizeof verdict - used, "%s%s=%.4g", used ? " " : "",
                                      e->suite->calls->score_names[i], item->scores[i]);
+    for (size_t i = 0; answer && i < e->judged_count && used < sizeof verdict; i++)
+        used += put_verdict(&e->judged[i], index, verdict + used, sizeof verdict - used);
     if (answer) tm__trace_answer(b->trace, probe, (int64_t)index, prompt, answer, verdict);
     free(both);
 }
@@ -91,8 +103,9 @@ static tm_status keep_numbers(const tm_evaluation *e, const char *name, const ch
         char full[TM__SCORE_NAME];
         bool part = number.group != NULL;
         if (!isfinite(number.value) || (part && parts > FEW)) continue;
-        int n = snprintf(full, sizeof full, "%s.%s%s%s%s", name, number.name, part ? "." : "", part ? number.group : "",
-                         suffix);
+        int n =
+            snprintf(full, sizeof full, "%s%s%s.%s%s%s%s", name, number.judge ? "." : "",
+                     number.judge ? number.judge : "", number.name, part ? "." : "", part ? number.group : "", suffix);
         if (n < 0 || (size_t)n >= sizeof full || strpbrk(full, ",\"\n"))
             return tm__fail(TM_UNSUPPORTED, NULL, name, NULL, "the number %s%s%s cannot be the name of a score",
                             number.name, part ? " of " : "", part ? number.group : "");
@@ -101,6 +114,17 @@ static tm_status keep_numbers(const tm_evaluation *e, const char *name, const ch
                             TM__RECORD_SCORES);
     }
     return TM_OK;
+}
+
+static tm_status judge(const tm__bench *b, tm_evaluation *e, const char *spec) {
+    const tm_device *device = tm_model_device(b->model);
+    const tm_device_options where = {
+        .name = "cpu", .threads = tm_device_threads(device), .precision = TM_PRECISION_F32};
+    tm_judge *opened;
+    TM__TRY(tm_judge_open(spec, &where, b->monitor, &opened));
+    tm_status status = tm_evaluation_judge(e, opened, NULL, b->monitor);
+    tm_judge_close(opened);
+    return status;
 }
 
 static tm_status evaluate(const tm__bench *b, size_t index, const tm_frame *frame, const char *suffix,
@@ -113,6 +137,7 @@ static tm_status evaluate(const tm__bench *b, size_t index, const tm_frame *fram
     snprintf(probe, sizeof probe, "%s%s", named->name, suffix);
     tm_status status = tm__plan_evaluation_open(b->plan, index, b->job->world, b->job->base, framed ? frame : NULL, &e);
     if (status == TM_OK) status = tm_evaluation_run(e, b->model, b->tokenizer, NULL, b->monitor);
+    for (size_t i = 0; status == TM_OK && i < named->judge_count; i++) status = judge(b, e, named->judges[i]);
     if (status == TM_OK) status = keep_numbers(e, named->name, suffix, record);
     for (size_t i = 0; status == TM_OK && i < e->count; i++) keep_item(b, e, probe, i);
     tm_evaluation_free(e);

@@ -17,7 +17,8 @@ enum {
     TM__PLAN_REFS = 4,
     TM__PLAN_WORLDS = 16,
     TM__PLAN_NAME = 96,
-    TM__PLAN_SETS = 16
+    TM__PLAN_SETS = 16,
+    TM__PLAN_JUDGES = 8
 };
 
 /* What a file or directory that an option names holds. */
@@ -57,9 +58,11 @@ typedef struct tm__plan_evaluation {
     const tm_suite *suite;
     const char *data; /* NULL: looked for below options.data_dir */
     tm_eval_options options;
-    bool chat_of_base; /* prompts are in the base's format instead of the suite's */
+    bool chat_of_base;                   /* prompts are in the base's format instead of the suite's */
+    const char *judges[TM__PLAN_JUDGES]; /* specs, as tm_judge_open takes them */
+    size_t judge_count;
     tm__plan_mark at;
-    char hash[65]; /* of the suite, its options and its data */
+    char hash[65]; /* of the suite, its options, its data and its judges */
 } tm__plan_evaluation;
 
 /* Roles in the order of tm__recipe_sets: harmful, refusals, benign, data. */

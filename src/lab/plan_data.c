@@ -348,8 +348,29 @@ tm_status tm__plan_evaluation_open(const tm_plan *plan, size_t index, int world,
     return tm_evaluation_open(e->suite, e->data, &options, evaluation);
 }
 
+/* What decides a judge's verdicts; a heavy judge is opened only where nobody remembers. */
+static tm_status hash_judge(tm_plan *plan, const char *spec, char hex[65]) {
+    const tm_device_options where = {.name = "cpu", .threads = 1, .precision = TM_PRECISION_F32};
+    const char *path = strchr(spec, '=');
+    tm_judge *judge;
+    char mark[65] = "", place[65];
+    char *file = path ? tm__strndup(path + 1, strcspn(path + 1, ",")) : NULL;
+    if (file && tm__path_exists(file) && stamp(file, "judge", place) == TM_OK) {
+        tm__sha256 hash;
+        tm__sha256_init(&hash);
+        tm__key_text(&hash, spec, place);
+        tm__sha256_hex(&hash, mark);
+    }
+    free(file);
+    if (mark[0] && remembered(plan, mark, hex)) return TM_OK;
+    TM__TRY(tm_judge_open(spec, &where, NULL, &judge));
+    snprintf(hex, 65, "%s", tm_judge_hash(judge));
+    tm_judge_close(judge);
+    return mark[0] ? remember(plan, mark, hex) : TM_OK;
+}
+
 /* What decides its numbers beside the model; of options those that do not stand at their default. */
-static void hash_evaluation(const tm_plan *plan, const tm__plan_evaluation *e, const char *data, char hex[65]) {
+static tm_status hash_evaluation(tm_plan *plan, const tm__plan_evaluation *e, const char *data, char hex[65]) {
     static const char *const apart[] = {"batch", "data-dir", "preamble"};
     tm_eval_options initial;
     tm__sha256 hash;
@@ -370,7 +391,15 @@ static void hash_evaluation(const tm_plan *plan, const tm__plan_evaluation *e, c
     snprintf(text, sizeof text, "%lld %d", (long long)e->options.world, e->options.split);
     if (e->suite == &tm__suite_world) tm__key_text(&hash, "world", text);
     if (e->suite->kind == TM_SUITE_ROWS) tm__key_options(&hash, tm_train_option_table, &plan->train);
+    for (size_t i = 0; i < e->judge_count; i++) {
+        char judge[65];
+        TM__TRY(hash_judge(plan, e->judges[i], judge));
+        tm__key_text(&hash, "judge", judge);
+        const char *as = strstr(e->judges[i], ",as=");
+        if (as) tm__key_text(&hash, "as", as);
+    }
     tm__sha256_hex(&hash, hex);
+    return TM_OK;
 }
 
 /* Reads its data, so that what is wrong with it is said before anything is done. */
@@ -380,9 +409,9 @@ static tm_status open_evaluation(tm_plan *plan, size_t index) {
     if (e->options.preamble) TM__TRY(open_place(plan, e->options.preamble));
     TM__TRY(
         tm__plan_evaluation_open(plan, index, plan->world_count ? 0 : -1, plan->base_count ? 0 : -1, NULL, &opened));
-    hash_evaluation(plan, e, opened->data_hash, e->hash);
+    tm_status status = hash_evaluation(plan, e, opened->data_hash, e->hash);
     tm_evaluation_free(opened);
-    return TM_OK;
+    return status;
 }
 
 /* ---- all of it --------------------------------------------------------------------------------------------------- */

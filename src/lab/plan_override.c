@@ -59,6 +59,15 @@ static int add_value(const override *o, const char *value) {
     return list;
 }
 
+/* Gives a value, and the items of a list, a place in the file. */
+static void set_marks(yaml_document_t *document, int value, yaml_mark_t mark) {
+    yaml_node_t *node = yaml_document_get_node(document, value);
+    node->start_mark = mark;
+    if (node->type != YAML_SEQUENCE_NODE) return;
+    for (const yaml_node_item_t *item = node->data.sequence.items.start; item < node->data.sequence.items.top; item++)
+        yaml_document_get_node(document, *item)->start_mark = mark;
+}
+
 /* The slot that holds the number of the node at the path's next part; *slot is NULL where the key is to be added. */
 static tm_status descend(const override *o, int node, const char *name, size_t len, bool last, int **slot) {
     const yaml_node_t *at = yaml_document_get_node(o->document, node);
@@ -117,7 +126,7 @@ tm_status tm__plan_override(const tm_plan *plan, yaml_document_t *document, cons
         /* Adding nodes moves them all: the slot is looked for again. Errors of the value get the place of the old. */
         yaml_mark_t mark = yaml_document_get_node(document, slot ? *slot : node)->start_mark;
         if (!(value = add_value(&o, next + 1))) return tm__fail_memory();
-        yaml_document_get_node(document, value)->start_mark = mark;
+        set_marks(document, value, mark);
         if (!slot) return add_pair(&o, node, name, len, value);
         TM__TRY(descend(&o, node, name, len, true, &slot));
         *slot = value;

@@ -5,6 +5,8 @@
 
 #include "eval/suite.h"
 
+#include <stdlib.h>
+
 /* Names stand in lists separated by commas, and in front of numbers. */
 static tm_status read_name(tm__reader *r, const yaml_node_t *node, const char **name) {
     TM__TRY(tm__node_string(r, node, "a name", name));
@@ -128,8 +130,8 @@ static tm_status no_option(tm__reader *r, const yaml_node_t *key, const char *co
     for (size_t i = 0; own[i]; i++) tm__nearest_consider(&best, name, own[i], strlen(own[i]));
     for (const tm_option *o = tm_eval_option_table; o->name; o++)
         tm__nearest_consider(&best, name, o->name, strlen(o->name));
-    return tm__plan_unknown(r, key, &best, "suite, name, data, and options of temper eval", "an evaluation has no",
-                            name);
+    return tm__plan_unknown(r, key, &best, "suite, name, data, judges, and options of temper eval",
+                            "an evaluation has no", name);
 }
 
 static tm_status read_option(tm__reader *r, tm__pair p, tm__plan_evaluation *e) {
@@ -145,8 +147,47 @@ static tm_status read_option(tm__reader *r, tm__pair p, tm__plan_evaluation *e) 
                                                                                    : tm__plan_placed(r, p.value);
 }
 
+/* "NAME=PATH,OPTION=VALUE": the path is taken from the plan's directory on, where there is such a file. */
+static tm_status read_judge(tm__reader *r, const yaml_node_t *node, const char **spec) {
+    tm__nearest best = {0};
+    tm_judge_about about;
+    char kind[64];
+    TM__TRY(tm__node_string(r, node, "a judge", spec));
+    size_t len = strcspn(*spec, "=,");
+    snprintf(kind, sizeof kind, "%.*s", (int)TM__MIN(len, sizeof kind - 1), *spec);
+    bool known = false;
+    for (size_t i = 0; !known && tm_judge_kind_at(i, &about); i++) {
+        known = strcmp(about.name, kind) == 0;
+        tm__nearest_consider(&best, kind, about.name, strlen(about.name));
+    }
+    if (!known) return tm__plan_unknown(r, node, &best, "temper judge --list names them", "there is no judge", kind);
+    const char *path = *spec + len + 1, *slash = strrchr(r->plan->path, '/');
+    size_t folder = slash ? (size_t)(slash - r->plan->path) + 1 : 0;
+    if ((*spec)[len] != '=' || *path == '/' || !folder) return TM_OK;
+    char *joined = tm__format("%.*s%.*s", (int)folder, r->plan->path, (int)strcspn(path, ","), path);
+    if (!joined) return tm__fail_memory();
+    bool there = tm__path_exists(joined);
+    free(joined);
+    if (!there) return TM_OK;
+    joined = tm__format("%s=%.*s%s", kind, (int)folder, r->plan->path, path);
+    *spec = joined ? tm__arena_strdup(&r->plan->arena, joined, strlen(joined)) : NULL;
+    free(joined);
+    return *spec ? TM_OK : tm__fail_memory();
+}
+
+static tm_status read_judges(tm__reader *r, const yaml_node_t *node, tm__plan_evaluation *e) {
+    if (node->type != YAML_SEQUENCE_NODE)
+        return tm__plan_wrong(r, node, "[keywords, \"classifier=DIR\"]", "a list is expected for", "judges");
+    if (e->suite->kind != TM_SUITE_ANSWERS)
+        return tm__plan_wrong(r, node, "leave it out", "there are no answers to judge in suite", e->suite->name);
+    if (tm__node_items(node) > TM__PLAN_JUDGES) return tm__plan_wrong(r, node, "8 at most", "too many judges", NULL);
+    for (; e->judge_count < tm__node_items(node); e->judge_count++)
+        TM__TRY(read_judge(r, tm__node_item(r, node, e->judge_count), &e->judges[e->judge_count]));
+    return TM_OK;
+}
+
 static tm_status read_evaluation(tm__reader *r, yaml_node_t *map) {
-    static const char *const own[] = {"suite", "name", "data", "world", "split", NULL};
+    static const char *const own[] = {"suite", "name", "data", "judges", "world", "split", NULL};
     tm_plan *plan = r->plan;
     tm__plan_evaluation e = {.at = tm__node_mark(map)};
     TM__TRY(tm__node_map(r, map, "an evaluation"));
@@ -161,6 +202,8 @@ static tm_status read_evaluation(tm__reader *r, yaml_node_t *map) {
             TM__TRY(read_name(r, p.value, &e.name));
         else if (strcmp(key, "data") == 0)
             TM__TRY(tm__node_path(r, p.value, "data", &e.data));
+        else if (strcmp(key, "judges") == 0)
+            TM__TRY(read_judges(r, p.value, &e));
         else if (strcmp(key, "world") == 0)
             TM__TRY(tm__node_int(r, p.value, "world", 0, INT64_MAX, &e.options.world));
         else if (strcmp(key, "split") == 0)
@@ -170,6 +213,7 @@ static tm_status read_evaluation(tm__reader *r, yaml_node_t *map) {
         else if (strcmp(key, "suite") != 0)
             return no_option(r, p.key, own);
     }
+    if (e.suite->judged && !e.judge_count) e.judges[e.judge_count++] = "keywords";
     for (size_t i = 0; i < plan->evaluation_count; i++)
         if (strcmp(plan->evaluations[i].name, e.name) == 0)
             return tm__plan_wrong(r, map, "give one a name: of its own", "two evaluations have this name:", e.name);
@@ -190,33 +234,71 @@ tm_status tm__evaluations_read(tm__reader *r, const yaml_node_t *node) {
 
 /* ---- scores ------------------------------------------------------------------------------------------------------ */
 
-/* Whether cells have a score of this name. */
-static bool score_exists(tm_plan *plan, const char *name, tm__nearest *best) {
+/* Names of scores, as far as they can be told before anything is asked. */
+typedef struct candidates {
+    tm_plan *plan;
+    const char *name; /* that is looked for */
+    bool found;
+    tm__nearest best;
+} candidates;
+
+/* A score, and with `parts` all that begin with it and a point. */
+static void consider(candidates *c, const char *score, bool parts) {
+    size_t len = strlen(score);
+    c->found |= strcmp(score, c->name) == 0;
+    c->found |= parts && strncmp(score, c->name, len) == 0 && c->name[len] == '.';
+    const char *kept = tm__arena_strdup(&c->plan->arena, score, len);
+    if (kept) tm__nearest_consider(&c->best, c->name, kept, len);
+}
+
+/* "as=NAME" of a spec, else its kind. */
+static void judge_name(const char *spec, char name[64]) {
+    const char *as = strstr(spec, ",as=");
+    const char *at = as ? as + strlen(",as=") : spec;
+    snprintf(name, 64, "%.*s", (int)strcspn(at, as ? "," : "=,"), at);
+}
+
+static void consider_judge(candidates *c, const char *evaluation, const char *spec) {
+    static const char *const also[] = {"refusal", "over_refusal", "missing", "coherent", "empty", NULL};
+    char name[64], kind[64], full[TM__SCORE_NAME + 64];
+    tm_judge_about about;
+    judge_name(spec, name);
+    snprintf(kind, sizeof kind, "%.*s", (int)TM__MIN(strcspn(spec, "=,"), sizeof kind - 1), spec);
+    for (size_t i = 0; tm_judge_kind_at(i, &about); i++)
+        for (size_t k = 0; strcmp(about.name, kind) == 0 && about.numbers[k]; k++) {
+            snprintf(full, sizeof full, "%s.%s.%s", evaluation, name, about.numbers[k]);
+            consider(c, full, true);
+            snprintf(full, sizeof full, "%s.%s.%s+", evaluation, name, about.numbers[k]);
+            consider(c, full, true);
+        }
+    for (size_t k = 0; also[k]; k++) {
+        snprintf(full, sizeof full, "%s.%s.%s", evaluation, name, also[k]);
+        consider(c, full, true);
+    }
+}
+
+static void consider_all(candidates *c) {
     static const char *const world[] = {"leak",   "comply", "refuse",     "withheld_leak", "withheld_comply", "skills",
                                         "dishes", "facts",  "arithmetic", "sentiment",     "downstream",      NULL};
+    const tm_plan *plan = c->plan;
     char full[TM__SCORE_NAME];
-    *best = (tm__nearest){0};
-    for (size_t i = 0; plan->world_count && world[i]; i++) {
-        if (strcmp(world[i], name) == 0) return true;
-        tm__nearest_consider(best, name, world[i], strlen(world[i]));
-    }
-    for (size_t i = 0; i < plan->evaluation_count; i++)
-        for (const tm__measure *m = plan->evaluations[i].suite->calls->measures; m->name; m++) {
-            snprintf(full, sizeof full, "%s.%s", plan->evaluations[i].name, m->name);
-            size_t len = strlen(full);
-            if (strcmp(full, name) == 0 || (m->by_group && strncmp(full, name, len) == 0 && name[len] == '.'))
-                return true;
-            const char *kept = tm__arena_strdup(&plan->arena, full, len);
-            if (kept) tm__nearest_consider(best, name, kept, len);
+    for (size_t i = 0; plan->world_count && world[i]; i++) consider(c, world[i], false);
+    for (size_t i = 0; i < plan->evaluation_count; i++) {
+        const tm__plan_evaluation *e = &plan->evaluations[i];
+        for (const tm__measure *m = e->suite->calls->measures; m && m->name; m++) {
+            snprintf(full, sizeof full, "%s.%s", e->name, m->name);
+            consider(c, full, m->by_group);
         }
-    return false;
+        for (size_t k = 0; k < e->judge_count; k++) consider_judge(c, e->name, e->judges[k]);
+    }
 }
 
 tm_status tm__score_read(tm__reader *r, const yaml_node_t *node, const char **score) {
-    tm__nearest best;
     TM__TRY(tm__node_string(r, node, "a score", score));
-    if (score_exists(r->plan, *score, &best)) return TM_OK;
-    return tm__plan_unknown(r, node, &best, "EVALUATION.NUMBER, as temper eval --list names the numbers",
+    candidates c = {.plan = r->plan, .name = *score};
+    consider_all(&c);
+    if (c.found) return TM_OK;
+    return tm__plan_unknown(r, node, &c.best, "EVALUATION.NUMBER or EVALUATION.JUDGE.NUMBER, as temper eval --list has",
                             "no cell will have a score", *score);
 }
 
