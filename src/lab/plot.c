@@ -1,7 +1,7 @@
 /* plot.c: pictures by gnuplot.
  *
- * gnuplot knows no light and dark, so it draws with colours that mean something (ink, paper, the i-th series) and a
- * page replaces them by its variables; the PNG, and the SVG by itself, are drawn with those of a light page.
+ * gnuplot knows no light and dark: it draws with the colours of a light page, which nothing else in a picture has, and
+ * a page replaces each by the variable that it stands for (ink, paper, the i-th series).
  * Pinned by tests/unit/test_report.c.
  */
 #include "lab/plot.h"
@@ -14,12 +14,14 @@
 
 extern char **environ;
 
-enum { COLOURS = 8, INK = 0x010101, PAPER = 0xfefefe, SERIES = 0x020100 };
+enum { COLOURS = 8, INK = 0x1a1a1a, PAPER = 0xfefefe };
+static const long series_colours[COLOURS] = {0x0b62a4, 0xc2410c, 0x2f7d32, 0x7b3fa0,
+                                             0xa16207, 0x0f766e, 0xbe185d, 0x4b5563};
 
 /* ---- the script -------------------------------------------------------------------------------------------------- */
 
 /* In single quotes nothing has a meaning but the quote itself. */
-static bool quote(tm__string *out, const char *text) {
+bool tm__plot_quote(tm__string *out, const char *text) {
     bool ok = tm__string_append(out, "'", 1);
     for (; *text && ok; text++) {
         char c = *text == '\n' ? ' ' : *text;
@@ -31,8 +33,8 @@ static bool quote(tm__string *out, const char *text) {
 static bool put_axes(const tm__plot *p, tm__string *out) {
     bool ok = tm__string_printf(out, "set border 3 lc rgb ink\nset tics nomirror tc rgb ink\nset key outside right top "
                                      "reverse Left tc rgb ink samplen 1.5\nset xlabel ");
-    ok = ok && quote(out, p->x) && tm__string_printf(out, " tc rgb ink\nset ylabel ");
-    ok = ok && quote(out, p->y) && tm__string_printf(out, " tc rgb ink\n");
+    ok = ok && tm__plot_quote(out, p->x) && tm__string_printf(out, " tc rgb ink\nset ylabel ");
+    ok = ok && tm__plot_quote(out, p->y) && tm__string_printf(out, " tc rgb ink\n");
     if (p->log_x) ok = ok && tm__string_printf(out, "set logscale x\n");
     if (p->share_x) ok = ok && tm__string_printf(out, "set xrange [-0.03:1.03]\n");
     if (p->share_y) ok = ok && tm__string_printf(out, "set yrange [-0.03:1.03]\n");
@@ -65,19 +67,19 @@ static bool put_series(const tm__plot *p, tm__string *out) {
             ok = ok && tm__string_printf(out, " lc rgb ink title ");
         else
             ok = ok && tm__string_printf(out, " lc rgb c%zu title ", s % COLOURS);
-        ok = ok && quote(out, series->label);
+        ok = ok && tm__plot_quote(out, series->label);
     }
     return ok && tm__string_printf(out, "\n");
 }
 
-/* The script draws what `terminal` says into the file that `to` names: gnuplot -e "to='x.svg'; ..." SCRIPT. */
-static bool put_script(const tm__plot *p, tm__string *out) {
-    static const char *const light[COLOURS] = {"#0b62a4", "#c2410c", "#2f7d32", "#7b3fa0",
-                                               "#a16207", "#0f766e", "#be185d", "#4b5563"};
-    bool ok = tm__string_printf(out, "# gnuplot %s\nif (!exists('ink')) {\n    ink = '#1a1a1a'\n",
-                                "FILE shows it; -e \"set terminal svg; set output 'x.svg'\" writes it");
-    for (size_t i = 0; i < COLOURS && ok; i++) ok = tm__string_printf(out, "    c%zu = '%s'\n", i, light[i]);
-    return ok && tm__string_printf(out, "}\n") && put_axes(p, out) && put_data(p, out) && put_series(p, out);
+/* Colours under names, with which a body draws. */
+static bool put_head(tm__string *out) {
+    bool ok = tm__string_printf(out,
+                                "# gnuplot FILE shows it; -e \"set terminal svg; set output 'x.svg'\" writes it\n"
+                                "ink = '#%06x'\n",
+                                INK);
+    for (int i = 0; i < COLOURS && ok; i++) ok = tm__string_printf(out, "c%d = '#%06lx'\n", i, series_colours[i]);
+    return ok;
 }
 
 /* ---- running it -------------------------------------------------------------------------------------------------- */
@@ -102,29 +104,37 @@ static tm_status run_gnuplot(const char *script, const char *settings) {
     return tm__fail(TM_IO, script, NULL, NULL, "gnuplot could not draw it");
 }
 
-static tm_status draw(const char *script, const char *path, const char *ending, const char *terminal, bool sentinels) {
+static tm_status draw(const char *script, const char *path, const char *ending, const char *terminal, int width,
+                      int height) {
     tm__string s = {0};
     char *file = tm__format("%s%s", path, ending);
-    bool ok = file && tm__string_printf(&s, "set terminal %s; set output ", terminal) && quote(&s, file);
-    for (int i = 0; i < COLOURS && ok && sentinels; i++)
-        ok = tm__string_printf(&s, "; %sc%d='#%06x'", i ? "" : "ink='#010101'; ", i, SERIES + i);
+    bool ok = file &&
+              tm__string_printf(&s, "set terminal %s noenhanced size %d,%d; set output ", terminal, width, height) &&
+              tm__plot_quote(&s, file);
     tm_status status = ok ? run_gnuplot(script, s.data) : tm__fail_memory();
     free(file);
     tm__string_free(&s);
     return status;
 }
 
-tm_status tm__plot_draw(const tm__plot *plot, const char *path) {
+tm_status tm__plot_script(const char *body, int width, int height, const char *path) {
     tm__string text = {0};
     char *script = tm__format("%s.gp", path);
-    tm_status status = script && put_script(plot, &text) ? TM_OK : tm__fail_memory();
-    if (status == TM_OK) status = tm__file_write(script, text.data, text.len);
+    bool ok = script && put_head(&text) && tm__string_append(&text, body, strlen(body));
+    tm_status status = ok ? tm__file_write(script, text.data, text.len) : tm__fail_memory();
     if (status == TM_OK)
-        status = draw(script, path, ".svg",
-                      "svg size 860,460 dynamic font 'sans-serif,14' background '#fefefe' noenhanced", true);
-    if (status == TM_OK) status = draw(script, path, ".png", "pngcairo size 1290,690 font 'sans,15' noenhanced", false);
+        status = draw(script, path, ".svg", "svg dynamic font 'sans-serif,14' background '#fefefe'", width, height);
+    if (status == TM_OK) status = draw(script, path, ".png", "pngcairo font 'sans,15'", width * 3 / 2, height * 3 / 2);
     tm__string_free(&text);
     free(script);
+    return status;
+}
+
+tm_status tm__plot_draw(const tm__plot *plot, const char *path) {
+    tm__string body = {0};
+    bool ok = put_axes(plot, &body) && put_data(plot, &body) && put_series(plot, &body);
+    tm_status status = ok ? tm__plot_script(body.data, 860, 460, path) : tm__fail_memory();
+    tm__string_free(&body);
     return status;
 }
 
@@ -152,7 +162,8 @@ static size_t read_colour(const char *at, long *value) {
 static bool put_colour(tm__string *out, const char *text, size_t len, long value) {
     if (value == INK) return tm__string_printf(out, "var(--ink)");
     if (value == PAPER) return tm__string_printf(out, "var(--paper)");
-    if (value >= SERIES && value < SERIES + COLOURS) return tm__string_printf(out, "var(--c%ld)", value - SERIES);
+    for (int i = 0; i < COLOURS; i++)
+        if (value == series_colours[i]) return tm__string_printf(out, "var(--c%d)", i);
     return tm__string_append(out, text, len);
 }
 

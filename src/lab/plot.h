@@ -21,6 +21,11 @@ typedef struct tm__plot {
     size_t count;
 } tm__plot;
 
+/* Text in gnuplot's single quotes. false: out of memory. */
+bool tm__plot_quote(tm__string *out, const char *text);
+/* Writes PATH.gp, PATH.svg (width, height) and PATH.png (half as much again) from gnuplot's commands; the colours have
+ * the names ink and c0 .. c7. TM_UNSUPPORTED: gnuplot is not installed (the script is there). */
+tm_status tm__plot_script(const char *body, int width, int height, const char *path);
 /* Writes PATH.gp, PATH.svg and PATH.png. TM_UNSUPPORTED: gnuplot is not installed (the script is there). */
 tm_status tm__plot_draw(const tm__plot *plot, const char *path);
 /* Appends an SVG that tm__plot_draw wrote as part of a page: colours are the page's variables --ink, --paper, --c0 ...

@@ -109,7 +109,7 @@ static void test_plot(void **state) {
         assert_non_null(strstr(page.data, "var(--paper)"));
         assert_non_null(strstr(page.data, "var(--c0)"));
         assert_non_null(strstr(page.data, "var(--c1)"));
-        assert_null(strstr(page.data, "rgb(  2,   1"));
+        assert_null(strstr(page.data, "rgb( 11,  98, 164)"));
         assert_non_null(strstr(page.data, "it's &lt;one>"));
         tm__string_free(&page);
     }
