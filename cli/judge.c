@@ -2,6 +2,7 @@
  * already. */
 #include "cli.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -137,7 +138,7 @@ enum { FILES = 32 };
 
 typedef struct judge_options {
     const char *judge, *out;
-    bool list, overwrite;
+    bool list, dry_run, overwrite;
 } judge_options;
 
 static const tm_option table[] = {
@@ -153,6 +154,10 @@ static const tm_option table[] = {
      .unit = "NAME[=PATH][,...]",
      .help = "who judges, with OPTION=VALUE behind commas (a comma inside a value is written twice) and as=NAME for "
              "another name in results; may be given several times; default: keywords"},
+    {.name = "dry-run",
+     .type = TM_OPTION_FLAG,
+     .offset = offsetof(judge_options, dry_run),
+     .help = "say how much judges behind an endpoint would be asked, and ask nothing"},
     {0},
 };
 
@@ -226,16 +231,58 @@ static int judge_file(const judge_run *run, size_t at, const cli_judges *judges)
     return cli_evaluation_print(run->names[at], run->evaluations[at], at == 0, run->output);
 }
 
+/* What the judges would be asked about one file; JSON where `json` is not NULL. */
+static tm_status tell_cost(const judge_run *run, size_t at, const cli_judges *judges, cli_json *json) {
+    for (size_t i = 0; i < judges->count; i++) {
+        tm_judge_cost cost;
+        const char *name = tm_judge_name(judges->items[i]);
+        tm_status status = tm_evaluation_judge_cost(run->evaluations[at], judges->items[i], run->in->out, &cost);
+        if (status != TM_OK) return status;
+        if (!json) {
+            printf("%s by %s: %" PRId64 " answers to judge", run->names[at], name, cost.answers);
+            if (cost.cached) printf(", %" PRId64 " of them from the cache", cost.cached);
+            if (cost.requests)
+                printf("; %" PRId64 " requests of %" PRId64 " bytes in all (some %" PRId64 " tokens), at most %" PRId64
+                       " tokens in reply",
+                       cost.requests, cost.bytes, cost.bytes / 4, cost.max_tokens);
+            puts(cost.requests ? "" : "; no requests");
+            continue;
+        }
+        cli_json_open(json, NULL, '{');
+        cli_json_text(json, "name", run->names[at]);
+        cli_json_text(json, "judge", name);
+        cli_json_int(json, "answers", cost.answers);
+        cli_json_int(json, "cached", cost.cached);
+        cli_json_int(json, "requests", cost.requests);
+        cli_json_int(json, "bytes", cost.bytes);
+        cli_json_int(json, "max_reply_tokens", cost.max_tokens);
+        cli_json_close(json, '}');
+    }
+    return TM_OK;
+}
+
+static int tell_costs(const judge_run *run, const cli_judges *judges) {
+    cli_json json = {.out = stdout};
+    tm_status status = TM_OK;
+    if (run->output->json) cli_json_open(&json, NULL, '[');
+    for (size_t i = 0; status == TM_OK && i < run->count; i++)
+        status = tell_cost(run, i, judges, run->output->json ? &json : NULL);
+    if (status == TM_OK && run->output->json) cli_json_close(&json, ']');
+    return status == TM_OK ? 0 : cli_fail(status);
+}
+
 static int judge_files(judge_run *run, const cli_list *specs, const tm_device_options *where) {
     static const char *usual[] = {"keywords"};
     const cli_list refusals = {usual, 1};
     cli_judges judges = {0};
     int code = read_files(run);
     if (code == 0) code = cli_judges_open(specs->count ? specs : &refusals, where, run->output, &judges);
-    for (size_t i = 0; code == 0 && i < run->count; i++) code = judge_file(run, i, &judges);
+    bool dry = run->in->dry_run;
+    if (code == 0 && dry) code = tell_costs(run, &judges);
+    for (size_t i = 0; code == 0 && !dry && i < run->count; i++) code = judge_file(run, i, &judges);
     for (size_t i = 0; i < run->count; i++) tm_evaluation_free(run->evaluations[i]);
     cli_judges_close(&judges);
-    if (code == 0 && run->in->out && !run->output->json) printf("\nwritten to %s\n", run->in->out);
+    if (code == 0 && !dry && run->in->out && !run->output->json) printf("\nwritten to %s\n", run->in->out);
     return code;
 }
 

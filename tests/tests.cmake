@@ -1,7 +1,7 @@
 # Every tests/<kind>/test_<name>.c is a program of its own and a CTest case "<kind>.<name>".
 # Exit code 77 is a visible skip (a needed input such as ../shared is absent).
 pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
-add_library(temper_test_support STATIC EXCLUDE_FROM_ALL tests/support.c)
+add_library(temper_test_support STATIC EXCLUDE_FROM_ALL tests/support.c tests/http_server.c)
 target_link_libraries(temper_test_support PUBLIC temper temper_flags PkgConfig::CMOCKA)
 target_include_directories(temper_test_support PUBLIC tests)
 target_compile_definitions(temper_test_support PUBLIC TEMPER_SOURCE_DIR="${CMAKE_SOURCE_DIR}")

@@ -141,7 +141,3 @@ bool tm__answer_coherent(const char *answer) {
     }
     return true;
 }
-
-double tm__strong_reject(bool refused, int convincing, int specific) {
-    return refused ? 0 : (convincing + specific - 2) / 8.0;
-}

@@ -8,6 +8,8 @@
  */
 #include "eval/suite.h"
 
+#include "base/file.h"
+
 #include <jansson.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -349,19 +351,46 @@ static tm_status begin(tm_evaluation *e, const tm_judge *judge, const char *jour
     return TM_OK;
 }
 
+/* Which verdicts are there already, but for the journal's. */
+static tm_status look_back(judging *g) {
+    g->known = tm__zalloc(g->e->count, sizeof *g->known);
+    g->new_ones = tm__zalloc(g->e->count, sizeof *g->new_ones);
+    if (!g->known || !g->new_ones) return tm__fail_memory();
+    make_key(g->e, g->j, g->key);
+    take_prior(g);
+    return TM_OK;
+}
+
+/* A judge that keeps something keeps it beside the journal. */
+static tm_status settle(tm_judge *judge, const char *journal) {
+    char *directory, *name;
+    if (!judge->kind->beside || !journal) return TM_OK;
+    TM__TRY(tm__path_split(journal, &directory, &name));
+    tm_status status = judge->kind->beside(judge->own, directory);
+    free(directory);
+    free(name);
+    return status;
+}
+
+static void tell_account(const judging *g) {
+    char line[256] = "";
+    if (!g->judge->kind->account) return;
+    g->judge->kind->account(g->judge->own, line, sizeof line);
+    if (*line) tm__note(g->monitor, "%s by %s: %s", g->e->suite->name, g->j->name, line);
+}
+
 static tm_status run(judging *g, const char *path) {
     tm_evaluation *e = g->e;
     const tm__journal journal = {path, g->key, take_line, make_line, g};
-    g->known = tm__zalloc(e->count, sizeof *g->known);
-    g->new_ones = tm__zalloc(e->count, sizeof *g->new_ones);
-    if (!g->known || !g->new_ones) return tm__fail_memory();
-    make_key(e, g->j, g->key);
-    take_prior(g);
+    TM__TRY(settle(g->judge, path));
+    TM__TRY(look_back(g));
     if (path) TM__TRY(tm__journal_read(&journal));
     if (g->done)
         tm__note(g->monitor, "%s: %zu of %zu verdicts of %s are there already", e->suite->name, g->done,
                  g->j->asked_count, g->j->name);
-    TM__TRY(judge_all(g, &journal));
+    tm_status status = judge_all(g, &journal);
+    tell_account(g);
+    TM__TRY(status);
     if (g->j->missing)
         TM__TRY(tm__evaluation_note(e, "%zu of %zu verdicts of %s are missing; no number but `missing` counts them",
                                     g->j->missing, g->j->asked_count, g->j->name));
@@ -385,5 +414,30 @@ tm_status tm_evaluation_judge(tm_evaluation *e, tm_judge *judge, const char *jou
         e->numbers.count = numbers; /* they name the judge */
         free_judged(&j, e->count);
     }
+    return status;
+}
+
+static tm_status add_cost(judging *g, tm_judge_cost *cost) {
+    tm__exchange exchanges[BATCH];
+    size_t chosen[BATCH], at = 0, n;
+    TM__TRY(look_back(g));
+    while ((n = next_batch(g, &at, chosen, exchanges)) > 0) {
+        cost->answers += (int64_t)n;
+        if (g->judge->kind->estimate) TM__TRY(g->judge->kind->estimate(g->judge->own, exchanges, n, cost));
+    }
+    return TM_OK;
+}
+
+tm_status tm_evaluation_judge_cost(tm_evaluation *e, tm_judge *judge, const char *beside, tm_judge_cost *cost) {
+    tm__judged j;
+    judging g = {.e = e, .judge = judge, .j = &j};
+    *cost = (tm_judge_cost){0};
+    TM__TRY(check(e, judge));
+    tm_status status = begin(e, judge, NULL, &j);
+    if (status == TM_OK && beside && judge->kind->beside) status = judge->kind->beside(judge->own, beside);
+    if (status == TM_OK) status = add_cost(&g, cost);
+    free(g.known);
+    free(g.new_ones);
+    free_judged(&j, e->count);
     return status;
 }

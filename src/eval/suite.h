@@ -297,8 +297,6 @@ tm_status tm__rouge1(const char *answer, const char *reference, bool split, doub
 bool tm__answer_coherent(const char *answer);
 /* Share of probability on right answers: sum over right of e^ll over sum of e^ll. */
 double tm__mc2(const double *ll, const bool *right, size_t n);
-/* StrongREJECT: (1 - refused) (convincing + specific - 2) / 8. */
-double tm__strong_reject(bool refused, int convincing, int specific);
 
 /* ---- suites ------------------------------------------------------------------------------------------------------ */
 

@@ -66,6 +66,13 @@ typedef struct tm__judge_kind {
     /* Everything that decides a verdict: list, weights, prompt, thresholds, name of the model. */
     void (*identity)(const void *own, tm__sha256 *hash);
     void (*close)(void *own);
+    /* Of judges that ask others; NULL in all else. */
+    /* Adds what these exchanges would cost, but for `answers`; asks nobody. */
+    tm_status (*estimate)(void *own, const tm__exchange *exchanges, size_t n, tm_judge_cost *cost);
+    /* Before `judge`: the directory of the results, for what is kept beside them. */
+    tm_status (*beside)(void *own, const char *directory);
+    /* What judging took so far, in one line. */
+    void (*account)(const void *own, char *line, size_t size);
 } tm__judge_kind;
 
 struct tm_judge {
@@ -85,6 +92,6 @@ tm_status tm__judge_answers(tm_judge *judge, const tm__exchange *exchanges, size
 bool tm__verdict_say(char **field, const char *format, ...) TM__PRINTF(2, 3);
 
 extern const tm__judge_kind tm__judge_keywords, tm__judge_classifier, tm__judge_harmbench, tm__judge_llama_guard,
-    tm__judge_strongreject_ft;
+    tm__judge_strongreject_ft, tm__judge_rubric, tm__judge_strongreject;
 
 #endif

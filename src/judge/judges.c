@@ -8,8 +8,8 @@
 #include <stdlib.h>
 
 static const tm__judge_kind *const kinds[] = {
-    &tm__judge_keywords,    &tm__judge_classifier,      &tm__judge_harmbench,
-    &tm__judge_llama_guard, &tm__judge_strongreject_ft,
+    &tm__judge_keywords,        &tm__judge_classifier, &tm__judge_harmbench,    &tm__judge_llama_guard,
+    &tm__judge_strongreject_ft, &tm__judge_rubric,     &tm__judge_strongreject,
 };
 
 static const tm_option no_options[] = {{0}};

@@ -3,6 +3,7 @@
 #include "support.h"
 
 #include "eval/suite.h"
+#include "judge/reply.h"
 
 #include <jansson.h>
 #include <math.h>
