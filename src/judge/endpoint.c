@@ -502,6 +502,7 @@ tm_status tm__endpoint_estimate(void *own, const tm__exchange *exchanges, size_t
 
 void tm__endpoint_account(const void *own, char *line, size_t size) {
     const tm__endpoint *e = own;
+    if (e->replies + e->cached == 0) return;
     int used = snprintf(line, size, "%lld asked in %lld tries, %lld from the cache, %lld repeated",
                         (long long)e->replies, (long long)e->tries, (long long)e->cached, (long long)e->repeated);
     if (used > 0 && (size_t)used < size && e->prompt_tokens)

@@ -71,7 +71,7 @@ typedef struct tm__judge_kind {
     tm_status (*estimate)(void *own, const tm__exchange *exchanges, size_t n, tm_judge_cost *cost);
     /* Before `judge`: the directory of the results, for what is kept beside them. */
     tm_status (*beside)(void *own, const char *directory);
-    /* What judging took so far, in one line. */
+    /* What judging took so far, in one line; none where there is nothing to tell. */
     void (*account)(const void *own, char *line, size_t size);
 } tm__judge_kind;
 

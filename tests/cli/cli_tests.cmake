@@ -3,6 +3,8 @@ add_executable(tiny_model tests/cli/tiny_model.c)
 target_link_libraries(tiny_model PRIVATE temper temper_flags)
 add_executable(json_check tests/cli/json_check.c)
 target_link_libraries(json_check PRIVATE temper_flags PkgConfig::JANSSON)
+add_executable(chat_server tests/cli/chat_server.c tests/http_server.c)
+target_link_libraries(chat_server PRIVATE temper_flags)
 set(example ${CMAKE_BINARY_DIR}/tests/cli/header_example.c)
 add_custom_command(OUTPUT ${example}
   COMMAND ${CMAKE_COMMAND} -DIN=${CMAKE_SOURCE_DIR}/include/temper.h -DOUT=${example}
@@ -10,7 +12,7 @@ add_custom_command(OUTPUT ${example}
   DEPENDS include/temper.h tests/cli/header_example.cmake)
 add_executable(header_example ${example})
 target_link_libraries(header_example PRIVATE temper temper_flags)
-set_target_properties(tiny_model json_check header_example PROPERTIES
+set_target_properties(tiny_model json_check chat_server header_example PROPERTIES
                       RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/cli)
 
 set(TEMPER_TINY ${CMAKE_BINARY_DIR}/tests/cli/tiny)
