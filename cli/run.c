@@ -14,7 +14,7 @@ typedef struct run_options {
     const char *directory, *compare, *scores, *csv, *known, *set;
     cli_list sets;
     int64_t workers;
-    bool dry_run, table;
+    bool dry_run, counts, table;
 } run_options;
 
 static const tm_option table[] = {
@@ -44,7 +44,12 @@ static const tm_option table[] = {
      .type = TM_OPTION_FLAG,
      .offset = offsetof(run_options, dry_run),
      .min = 1,
-     .help = "say how much is there and how much would be done, and do none of it"},
+     .help = "say how much is there, what the rest would take in steps, time, memory and disk, and do none of it"},
+    {.name = "counts",
+     .type = TM_OPTION_FLAG,
+     .offset = offsetof(run_options, counts),
+     .min = 1,
+     .help = "with --dry-run: count the jobs alone, without rehearsing them"},
     {.name = "table",
      .type = TM_OPTION_FLAG,
      .offset = offsetof(run_options, table),
@@ -91,7 +96,12 @@ typedef struct runner {
     pid_t *workers; /* (options->workers), 0: idle */
     size_t *at;     /* what each is at */
     size_t running, cells, cells_done, failed, begun_with;
-    int failure; /* exit code of the first job that failed */
+    tm_plan_budget budget;
+    int64_t memory;        /* that jobs may take together; 0: nobody knows */
+    int64_t *taken;        /* (options->workers) what each takes */
+    int64_t in_use, steps; /* bytes of those that run; steps of those begun */
+    const char *exhausted; /* what there is no more of */
+    int failure;           /* exit code of the first job that failed */
     double start;
 } runner;
 
@@ -178,7 +188,44 @@ static bool next_job(runner *r, size_t *job) {
     return false;
 }
 
-static bool begin_job(runner *r, size_t job, int64_t threads) {
+/* ---- budgets ----------------------------------------------------------------------------------------------------- */
+
+/* MemAvailable; 0: not known. */
+static int64_t memory_available(void) {
+    FILE *file = fopen("/proc/meminfo", "r");
+    char line[256];
+    long long kib = 0;
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %lld", &kib) == 1) break;
+    if (file) fclose(file);
+    return (int64_t)kib * 1024;
+}
+
+/* Whether a job may begin now. Alone, it may take more than there seems to be; more than the budget it may never. */
+typedef enum verdict { BEGIN, WAIT, REFUSE, STOP } verdict;
+
+static verdict judge(runner *r, size_t job, tm_plan_needs *needs) {
+    tm_plan_job_info info;
+    *needs = (tm_plan_needs){0};
+    if (r->budget.seconds > 0 && now() - r->start > r->budget.seconds) {
+        r->exhausted = "seconds";
+        return STOP;
+    }
+    bool asked = (r->budget.large && r->options->workers > 1) || r->budget.memory || r->budget.steps || r->budget.disk;
+    if (!asked || tm_plan_job_needs(r->plan, job, needs) != TM_OK || !tm_plan_job(r->plan, job, &info)) return BEGIN;
+    if (r->budget.memory && needs->memory > r->budget.memory) {
+        cli_error(TM_INVALID, info.name, "a smaller micro-batch, recompute: true, or a larger budget",
+                  "takes %.0f MiB, and the budget allows %.0f", (double)needs->memory / 0x1p20,
+                  (double)r->budget.memory / 0x1p20);
+        return REFUSE;
+    }
+    if (r->budget.steps && r->steps + needs->steps > r->budget.steps) r->exhausted = "steps";
+    if (r->budget.disk && needs->disk && tm_plan_disk(r->plan) + needs->disk > r->budget.disk) r->exhausted = "disk";
+    if (r->exhausted) return STOP;
+    return r->running && r->memory && r->in_use + needs->memory > r->memory ? WAIT : BEGIN;
+}
+
+static bool begin_job(runner *r, size_t job, int64_t threads, const tm_plan_needs *needs) {
     size_t slot = 0;
     while (r->workers[slot]) slot++;
     fflush(stdout);
@@ -187,6 +234,9 @@ static bool begin_job(runner *r, size_t job, int64_t threads) {
     if (pid == 0) _exit(work(r, job, threads));
     r->workers[slot] = pid;
     r->at[slot] = job;
+    r->taken[slot] = needs->memory;
+    r->in_use += needs->memory;
+    r->steps += needs->steps;
     r->running++;
     return true;
 }
@@ -200,6 +250,7 @@ static void end_job(runner *r) {
         if (r->workers[slot] != pid) continue;
         size_t job = r->at[slot];
         r->workers[slot] = 0;
+        r->in_use -= r->taken[slot];
         r->running--;
         if (WIFEXITED(how) && WEXITSTATUS(how) == 0) {
             finish_job(r, job, DONE);
@@ -223,22 +274,41 @@ static void show(const runner *r, const tm_monitor *monitor) {
     if (monitor && monitor->progress) monitor->progress(monitor->user, &p);
 }
 
+/* Begins what can be begun. false: no process can be. */
+static bool begin_jobs(runner *r) {
+    size_t job;
+    while (r->running < (size_t)r->options->workers && next_job(r, &job)) {
+        size_t other;
+        tm_plan_needs needs;
+        switch (judge(r, job, &needs)) {
+        case STOP:
+        case WAIT:
+            return true;
+        case REFUSE:
+            if (!r->failure) r->failure = tm_status_exit_code(TM_INVALID);
+            finish_job(r, job, FAILED);
+            continue;
+        default:
+            break;
+        }
+        r->states[job] = RUNNING;
+        /* A job that all others wait for gets every core; results do not depend on it. */
+        bool alone = r->running == 0 && !next_job(r, &other);
+        if (begin_job(r, job, alone ? r->options->workers : 1, &needs)) continue;
+        r->states[job] = WAITING;
+        return r->running > 0;
+    }
+    return true;
+}
+
 static tm_status run_jobs(runner *r, const tm_monitor *monitor) {
     bool stopped = false;
+    tm_plan_limits(r->plan, &r->budget);
+    r->memory = r->budget.memory ? r->budget.memory : memory_available();
     while (true) {
-        size_t job;
         stopped = stopped || (monitor && monitor->stop && monitor->stop(monitor->user));
-        while (!stopped && r->running < (size_t)r->options->workers && next_job(r, &job)) {
-            size_t other;
-            r->states[job] = RUNNING;
-            /* A job that all others wait for gets every core; results do not depend on it. */
-            bool alone = r->running == 0 && !next_job(r, &other);
-            if (!begin_job(r, job, alone ? r->options->workers : 1)) {
-                r->states[job] = WAITING;
-                if (r->running == 0) return TM_NO_MEMORY;
-                break;
-            }
-        }
+        if (!stopped && !begin_jobs(r)) return TM_NO_MEMORY;
+        stopped = stopped || r->exhausted;
         show(r, monitor);
         if (r->running) {
             end_job(r);
@@ -286,28 +356,78 @@ static void count_jobs(runner *r) {
     }
 }
 
+static void print_time(double seconds) {
+    if (!(seconds >= 0))
+        printf("not known");
+    else if (seconds < 120)
+        printf("%.0f s", seconds);
+    else if (seconds < 7200)
+        printf("%.0f min", seconds / 60);
+    else
+        printf("%.1f h", seconds / 3600);
+}
+
+static void print_over(const char *what, double wanted, double allowed, const char *unit) {
+    if (allowed > 0 && wanted > allowed)
+        printf("budget     %s: %.6g%s wanted, %.6g%s allowed\n", what, wanted, unit, allowed, unit);
+}
+
+/* What is there, and what the rest takes. */
+static int estimate(runner *r, const cli_output *output) {
+    tm_plan_estimate e;
+    tm_device *device = NULL;
+    tm_device_options where = {.name = "cpu", .threads = 1, .precision = TM_PRECISION_F32};
+    printf("jobs       %zu: %zu cells, %zu models\n", r->jobs, r->cells, r->jobs - r->cells);
+    printf("done       %zu cells\n", r->begun_with);
+    if (r->options->counts || r->begun_with == r->cells) return 0;
+    fflush(stdout);
+    tm_status status = tm_device_open(&where, &device);
+    tm_monitor quiet = *cli_monitor(output); /* it can be stopped, and says nothing of probes */
+    quiet.progress = NULL;
+    quiet.note = NULL;
+    if (status == TM_OK) status = tm_plan_estimate_left(r->plan, device, &quiet, &e);
+    tm_device_close(device);
+    if (status != TM_OK) return cli_fail(status);
+    tm_plan_limits(r->plan, &r->budget);
+    printf("left       %zu jobs, %lld steps of training\n", e.jobs, (long long)e.steps);
+    printf("time       ");
+    print_time(e.seconds);
+    printf(" one after another; ");
+    print_time(e.seconds / (double)r->options->workers);
+    printf(" with %lld at a time, if nothing waits (from %s)\n", (long long)r->options->workers, e.basis);
+    printf("memory     %.0f MiB for the largest job (rehearsed; what is mapped from files included)\n",
+           (double)e.memory / 0x1p20);
+    printf("disk       %.0f MiB of models\n", (double)e.disk / 0x1p20);
+    if (e.unknown) printf("unknown    %zu jobs could not be rehearsed: %s\n", e.unknown, e.why);
+    print_over("seconds", e.seconds / (double)r->options->workers, r->budget.seconds, "");
+    print_over("steps", (double)e.steps, (double)r->budget.steps, "");
+    print_over("memory", (double)e.memory / 0x1p20, (double)r->budget.memory / 0x1p20, " MiB");
+    print_over("disk", (double)(e.disk + tm_plan_disk(r->plan)) / 0x1p20, (double)r->budget.disk / 0x1p20, " MiB");
+    return 0;
+}
+
 static int run_plan(runner *r, const cli_output *output) {
     const tm_monitor *monitor = cli_monitor(output);
     count_jobs(r);
-    if (r->options->dry_run) {
-        printf("jobs       %zu: %zu cells, %zu models\n", r->jobs, r->cells, r->jobs - r->cells);
-        printf("done       %zu cells\n", r->begun_with);
-        return 0;
-    }
+    if (r->options->dry_run) return estimate(r, output);
     if (r->options->table && r->begun_with < r->cells)
         cli_note("%zu of %zu cells are done in %s", r->begun_with, r->cells, r->options->directory);
     if (r->options->table) return print_summary(r, output->json);
     r->states = calloc(r->jobs + 1, sizeof *r->states);
     r->workers = calloc((size_t)r->options->workers, sizeof *r->workers);
     r->at = calloc((size_t)r->options->workers, sizeof *r->at);
+    r->taken = calloc((size_t)r->options->workers, sizeof *r->taken);
     int code = 0;
     r->start = now();
     cli_note("%zu cells, of which %zu are done; %lld at a time", r->cells, r->begun_with,
              (long long)r->options->workers);
     if (r->states) spare_models(r);
-    tm_status status = r->states && r->workers && r->at ? run_jobs(r, monitor) : TM_NO_MEMORY;
+    tm_status status = r->states && r->workers && r->at && r->taken ? run_jobs(r, monitor) : TM_NO_MEMORY;
     cli_monitor_end();
-    if (status == TM_INTERRUPTED)
+    if (status == TM_INTERRUPTED && r->exhausted)
+        code = cli_error(status, "budget", "a larger one, and the same command goes on from there",
+                         "%s are used up, with %zu of %zu cells done", r->exhausted, r->cells_done, r->cells);
+    else if (status == TM_INTERRUPTED)
         code = cli_error(status, NULL, "the same command goes on from there", "%zu of %zu cells are done",
                          r->cells_done, r->cells);
     else if (status != TM_OK)
@@ -321,6 +441,7 @@ static int run_plan(runner *r, const cli_output *output) {
     free(r->states);
     free(r->workers);
     free(r->at);
+    free(r->taken);
     return code;
 }
 

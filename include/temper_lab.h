@@ -80,6 +80,34 @@ TM_API tm_status tm_plan_begin(const tm_plan *plan);
 TM_API void tm_plan_free(tm_plan *plan);
 /* false: there is no such job. Jobs that others need stand before them. */
 TM_API bool tm_plan_job(const tm_plan *plan, size_t index, tm_plan_job_info *info);
+/* What a job takes, as a rehearsal of it finds: it runs on a device that computes nothing. Jobs alike are rehearsed
+ * once.
+ */
+typedef struct tm_plan_needs {
+    int64_t steps;  /* of training */
+    int64_t memory; /* bytes at the peak; 0: not known */
+    int64_t disk;   /* bytes that the model which it makes takes */
+    double work;    /* rows through the network, forward and backward: time goes by it */
+} tm_plan_needs;
+TM_API tm_status tm_plan_job_needs(const tm_plan *plan, size_t index, tm_plan_needs *needs);
+/* What the plan allows itself; 0: as much as it takes. */
+typedef struct tm_plan_budget {
+    double seconds;
+    int64_t steps, memory, disk; /* bytes */
+    bool large;                  /* has checkpoints of the user's, so that jobs may not fit into memory together */
+} tm_plan_budget;
+TM_API void tm_plan_limits(const tm_plan *plan, tm_plan_budget *budget);
+TM_API int64_t tm_plan_disk(const tm_plan *plan); /* bytes below its directory */
+/* What all jobs that are left take. Where none like them is done yet, a few steps are taken on `device` to learn how
+ * long they take; nothing is written. */
+typedef struct tm_plan_estimate {
+    size_t jobs, unknown;        /* left; of which some could not be rehearsed */
+    int64_t steps, memory, disk; /* sum; largest of one job; sum */
+    double seconds;              /* one job after another, on one thread; NAN: not known */
+    char basis[160], why[512];   /* what the time is based on; why a job could not be rehearsed */
+} tm_plan_estimate;
+TM_API tm_status tm_plan_estimate_left(const tm_plan *plan, tm_device *device, const tm_monitor *monitor,
+                                       tm_plan_estimate *estimate);
 /* Does a job, if it is not done. TM_EXISTS: another process is at it. */
 TM_API tm_status tm_plan_run(const tm_plan *plan, size_t index, tm_device *device, const tm_monitor *monitor);
 /* Takes cells of this plan from a CSV that tm_plan_summary wrote, by their keys, where they are whole and not done yet;
@@ -107,7 +135,8 @@ typedef enum tm_results_form {
     TM_RESULTS_LATEX
 } tm_results_form;
 
-/* What to show of a directory of `temper run`. Patterns are lists separated by commas; each may hold * and ?; NULL: all.
+/* What to show of a directory of `temper run`. Patterns are lists separated by commas; each may hold * and ?; NULL:
+ * all.
  */
 typedef struct tm_results_options {
     const char *plan, *arm, *attack, *group, *world, *seed;
@@ -125,8 +154,8 @@ typedef enum tm_results_show {
 extern TM_API const tm_option tm_results_option_table[];
 /* Reads DIR/store.db alone: neither plan nor models are needed. The text is the caller's. */
 TM_API tm_status tm_results(const char *directory, const tm_results_options *options, char **text);
-/* Loss and rate of the cells' trainings as TensorBoard event files below the new directory `out`, a run per cell; *runs:
- * how many. Of the options those that choose cells are looked at. */
+/* Loss and rate of the cells' trainings as TensorBoard event files below the new directory `out`, a run per cell;
+ * *runs: how many. Of the options those that choose cells are looked at. */
 TM_API tm_status tm_results_events(const char *directory, const tm_results_options *options, const char *out,
                                    size_t *runs);
 

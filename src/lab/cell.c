@@ -7,6 +7,7 @@
 #include "lab/plan.h"
 
 #include "data/data.h"
+#include "lab/bench.h"
 #include "method/method.h"
 #include "method/secret.h"
 
@@ -61,7 +62,12 @@ static tm_status resolve_stage(const tm__bench *b, const char *name, char **path
     for (int i = 0; i < TM__PLAN_REFS; i++) {
         int need = b->job->needs[i];
         if (need < 0 || b->job->stages[i] != stage) continue;
+        if (b->needs || b->steps) break; /* it may not be there yet */
         *path = tm__plan_model_path(b->plan, b->plan->jobs[need].key);
+        return *path ? TM_OK : tm__fail_memory();
+    }
+    if ((b->needs || b->steps) && b->job->base >= 0) { /* of the same shape */
+        *path = tm__strdup(b->plan->bases[b->job->base].path);
         return *path ? TM_OK : tm__fail_memory();
     }
     return tm__fail(TM_NOT_FOUND, b->plan->path, name, NULL, "no such stage is made for this step");
@@ -91,18 +97,34 @@ static tm_status copy_own(const tm__bench *b, const tm__plan_step *step, own_opt
     return TM_OK;
 }
 
+/* Steps that a rehearsal would have taken. */
+static void note_steps(const tm__bench *b, const tm_method *method, const tm_train_options *train,
+                       const tm_train_result *result) {
+    const tm__bench_needs *known = method ? tm__bench_needs_find(method->name) : NULL;
+    double passes = method && known ? known->passes : 1;
+    if (!b->needs) return;
+    b->needs->steps += result->steps;
+    b->needs->work += (double)result->steps * (double)train->batch * passes;
+}
+
 static tm_status run_method(const tm__bench *b, const tm__plan_step *step, const tm_method_data *data,
                             const tm_train_options *train) {
     tm_train_options options = tm__plan_train(b->plan, b->job->base, train);
-    tm_train_result result;
+    tm_train_result result = {0};
     own_options own;
     options.seed = (int64_t)b->job->seed;
-    if (!step->method) return tm_train(b->model, b->tokenizer, data->user, &options, b->monitor, &result);
-    TM__TRY(copy_own(b, step, &own));
-    if (b->secret_path && strcmp(step->method->name, "backdoor-align") == 0)
-        ((tm_backdoor_options *)own.values)->secret = b->secret_path;
-    tm_status status = step->method->run(b->model, b->tokenizer, data, own.values, &options, b->monitor, &result);
-    free_own(&own);
+    if (b->steps) options.steps = b->steps;
+    tm_status status;
+    if (step->method) {
+        TM__TRY(copy_own(b, step, &own));
+        if (b->secret_path && strcmp(step->method->name, "backdoor-align") == 0)
+            ((tm_backdoor_options *)own.values)->secret = b->secret_path;
+        status = step->method->run(b->model, b->tokenizer, data, own.values, &options, b->monitor, &result);
+        free_own(&own);
+    } else {
+        status = tm_train(b->model, b->tokenizer, data->user, &options, b->monitor, &result);
+    }
+    if (status == TM_OK) note_steps(b, step->method, &options, &result);
     return status;
 }
 
@@ -124,7 +146,9 @@ static tm_status run_step(const tm__bench *b, const tm__plan_step *step) {
 static tm_status make_secret(tm__bench *b, const tm_backdoor_options *o) {
     tm__rng rng = tm__rng_make(b->job->seed, tm__stream(TM__STREAM_WORLD, 32));
     TM__TRY(tm__secret_draw_seeded(b->tokenizer, o->secret_length, &rng, &b->secret));
-    b->secret_path = tm__format("%s/tmp/%s-%ld", b->plan->directory, b->job->key, (long)getpid());
+    bool real = !b->needs && !b->steps; /* else nothing is written into the plan's directory */
+    b->secret_path = real ? tm__format("%s/tmp/%s-%ld", b->plan->directory, b->job->key, (long)getpid())
+                          : tm__format("/tmp/temper-secret-%s-%ld", b->job->key, (long)getpid());
     return b->secret_path ? tm__file_write(b->secret_path, b->secret, strlen(b->secret)) : tm__fail_memory();
 }
 
@@ -185,20 +209,36 @@ static tm_status run_attack(tm__bench *b) {
 
 /* ---- jobs -------------------------------------------------------------------------------------------------------- */
 
+/* The model that the plan begins with: a base, or random weights. */
+static tm_status first_model(tm__bench *b, tm_device *device) {
+    const tm_plan *plan = b->plan;
+    if (b->job->base >= 0) return tm_model_load(device, plan->bases[b->job->base].path, NULL, &b->model);
+    char *config = tm__world_model_config(b->tokenizer, plan->hidden, plan->ffn, plan->layers);
+    tm_status status = config ? tm_model_create(device, config, b->job->seed, &b->model) : tm__fail_memory();
+    free(config);
+    return status;
+}
+
+/* The world's tokenizer; where its directory is not written, from one that is gone after. */
+static tm_status world_tokenizer(tm__bench *b) {
+    const char *directory = b->plan->world_dirs[b->job->world];
+    if (tm__path_exists(directory)) return tm_tokenizer_load(directory, &b->tokenizer);
+    char aside[] = "/tmp/temper-world-XXXXXX";
+    if (!mkdtemp(aside)) return tm__fail_errno(aside, "cannot be made");
+    char *inside = tm__path_join(aside, "world");
+    tm_status status = inside ? tm_world_write(b->world, inside) : tm__fail_memory();
+    if (status == TM_OK) status = tm_tokenizer_load(inside, &b->tokenizer);
+    tm__remove_tree(aside);
+    free(inside);
+    return status;
+}
+
 static tm_status open_bench(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor,
                             tm__bench *b) {
-    const tm__plan_base *base = job->base >= 0 ? &plan->bases[job->base] : NULL;
-    *b = (tm__bench){.plan = plan, .job = job, .monitor = monitor};
+    *b = (tm__bench){.plan = plan, .job = job, .monitor = monitor, .needs = b->needs, .steps = b->steps};
     if (job->world >= 0) b->world = plan->made[job->world];
-    TM__TRY(base ? tm__plan_tokenizer(plan, job->base, &b->tokenizer)
-                 : tm_tokenizer_load(plan->world_dirs[job->world], &b->tokenizer));
-    if (job->needs[0] < 0 && base) return tm_model_load(device, base->path, NULL, &b->model);
-    if (job->needs[0] < 0) {
-        char *config = tm__world_model_config(b->tokenizer, plan->hidden, plan->ffn, plan->layers);
-        tm_status status = config ? tm_model_create(device, config, job->seed, &b->model) : tm__fail_memory();
-        free(config);
-        return status;
-    }
+    TM__TRY(job->base >= 0 ? tm__plan_tokenizer(plan, job->base, &b->tokenizer) : world_tokenizer(b));
+    if (job->needs[0] < 0 || b->needs || b->steps) return first_model(b, device);
     char *path = tm__plan_model_path(plan, plan->jobs[job->needs[0]].key);
     tm_status status = path ? tm_model_load(device, path, NULL, &b->model) : tm__fail_memory();
     free(path);
@@ -217,7 +257,7 @@ tm_status tm__cell_model(const tm_plan *plan, const tm__plan_job *job, tm_device
     const tm__plan_step *step =
         job->stage >= 0 ? &plan->stages[job->stage].step : &plan->arms[job->arm].before[job->step];
     const tm__plan_base *base = job->base >= 0 ? &plan->bases[job->base] : NULL;
-    tm__bench b;
+    tm__bench b = {0};
     tm_status status = open_bench(plan, job, device, monitor, &b);
     if (status == TM_OK && step->given) status = run_step(&b, step);
     if (status == TM_OK) status = merge(&b);
@@ -233,6 +273,67 @@ tm_status tm__cell_model(const tm_plan *plan, const tm__plan_job *job, tm_device
     return status;
 }
 
+static tm_status train_job(tm__bench *b) {
+    const tm__plan_job *job = b->job;
+    if (job->kind == TM__JOB_CELL) return run_attack(b);
+    const tm__plan_step *step =
+        job->stage >= 0 ? &b->plan->stages[job->stage].step : &b->plan->arms[job->arm].before[job->step];
+    return step->given ? run_step(b, step) : TM_OK;
+}
+
+tm_status tm__cell_rehearse(const tm_plan *plan, const tm__plan_job *job, tm_device *device, bool measured,
+                            tm_plan_needs *needs) {
+    tm__bench b = {.needs = needs};
+    tm_memory memory;
+    tm_model_info info;
+    double share;
+    tm_status status = open_bench(plan, job, device, NULL, &b);
+    if (status == TM_OK) status = measured ? tm__cell_sample(&b, 8, &share) : train_job(&b);
+    if (status == TM_OK) status = tm_model_memory(b.model, &memory);
+    if (status == TM_OK) {
+        tm_model_describe(b.model, &info);
+        int save = job->base >= 0 ? plan->bases[job->base].save : TM_SAVE_F32;
+        bool half =
+            save == TM_SAVE_BF16 || save == TM_SAVE_F16 || (save == TM_SAVE_KEEP && strcmp(info.dtype, "fp32") != 0);
+        needs->memory = memory.total;
+        needs->disk = info.parameters * (half ? 2 : 4);
+    }
+    close_bench(&b);
+    return status;
+}
+
+/* Trains so many steps. */
+static tm_status time_steps(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor,
+                            int64_t steps, double *seconds) {
+    tm__bench b = {.steps = steps};
+    tm_status status = open_bench(plan, job, device, monitor, &b);
+    double began = tm__now();
+    if (status == TM_OK) status = train_job(&b);
+    *seconds = tm__now() - began;
+    close_bench(&b);
+    return status;
+}
+
+tm_status tm__cell_probe(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor,
+                         double *work, double *measure) {
+    enum { FEW = 1, MORE = 3, ITEMS = 4 };
+    const tm__plan_arm *arm = &plan->arms[job->arm];
+    const tm__plan_step *attack = arm->met[job->attack];
+    const tm_method *method = arm->during.given ? arm->during.method : attack->method;
+    const tm__bench_needs *known = method ? tm__bench_needs_find(method->name) : NULL;
+    double first, second, share = 0, passes = known && known->passes > 0 ? known->passes : 1;
+    TM__TRY(time_steps(plan, job, device, monitor, FEW, &first));
+    TM__TRY(time_steps(plan, job, device, monitor, MORE, &second));
+    *work = fmax(second - first, 1e-9) / (MORE - FEW) / ((double)attack->train.batch * passes);
+    tm__bench b = {.steps = FEW};
+    tm_status status = open_bench(plan, job, device, monitor, &b);
+    double began = tm__now();
+    if (status == TM_OK) status = tm__cell_sample(&b, ITEMS, &share);
+    *measure = share > 0 ? (tm__now() - began) / share : 0;
+    close_bench(&b);
+    return status;
+}
+
 static double cpu_seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
@@ -241,7 +342,7 @@ static double cpu_seconds(void) {
 
 tm_status tm__cell_run(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor,
                        tm__record *record, tm__trace *trace) {
-    tm__bench b;
+    tm__bench b = {0};
     struct rusage usage;
     *record = (tm__record){0};
     snprintf(record->key, sizeof record->key, "%s", job->key);
@@ -250,11 +351,11 @@ tm_status tm__cell_run(const tm_plan *plan, const tm__plan_job *job, tm_device *
     b.trace = trace;
     double wall = tm__now(), cpu = cpu_seconds();
     if (status == TM_OK) status = run_attack(&b);
-    record->seconds = tm__now() - wall;
     record->cpu_seconds = cpu_seconds() - cpu;
     getrusage(RUSAGE_SELF, &usage);
     record->peak_mib = (double)usage.ru_maxrss / 1024;
     if (status == TM_OK) status = tm__cell_measure(&b, record);
+    record->seconds = tm__now() - wall;
     close_bench(&b);
     return status;
 }

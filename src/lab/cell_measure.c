@@ -173,3 +173,36 @@ tm_status tm__cell_measure(const tm__bench *b, tm__record *record) {
     free(wrapper);
     return status;
 }
+
+/* ---- samples ----------------------------------------------------------------------------------------------------- */
+
+static tm_status sample_evaluation(const tm__bench *b, size_t index, int64_t items, double *asked, double *all) {
+    tm_evaluation *e = NULL;
+    TM__TRY(tm__plan_evaluation_open(b->plan, index, b->job->world, b->job->base, NULL, &e));
+    *all += (double)e->count;
+    if (e->suite->kind == TM_SUITE_ROWS) { /* its rows are asked all at once */
+        *asked += (double)e->count;
+    } else {
+        e->count = TM__MIN(e->count, (size_t)items);
+        *asked += (double)e->count;
+    }
+    tm_status status = tm_evaluation_run(e, b->model, b->tokenizer, NULL, b->monitor);
+    tm_evaluation_free(e);
+    return status;
+}
+
+tm_status tm__cell_sample(const tm__bench *b, int64_t items, double *share) {
+    const tm__probes *p = &b->plan->probes;
+    double asked = 0, all = 0;
+    if (b->world) {
+        const tm__probes some = {
+            .split = p->split, .forbidden = items, .withheld = items, .skill = items, .downstream = items};
+        tm__probe_scores scores;
+        TM__TRY(tm__world_probe(b->world, &some, b->model, b->tokenizer, NULL, b->monitor, &scores));
+        asked += (double)((3 + TM__SKILLS) * items);
+        all += (double)(p->forbidden + p->withheld + TM__SKILLS * p->skill + p->downstream);
+    }
+    for (size_t i = 0; i < b->plan->evaluation_count; i++) TM__TRY(sample_evaluation(b, i, items, &asked, &all));
+    *share = all > 0 ? asked / all : 0;
+    return TM_OK;
+}

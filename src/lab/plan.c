@@ -12,6 +12,7 @@
  *                    axes: {AXIS: [VALUES] or {LABEL: {OPTIONS}}}}
  *   arms:    NAME: {from: STAGE, before: STEP or [STEPS], during: STEP, after: STEP or [STEPS], attacks: GROUP,...,
  *                   replicates: N, axes: {before.OPTION: [VALUES], LABEL: {during.OPTION: VALUE}}}
+ *   budget:  {seconds, steps, memory, disk}
  *   matrix:  {arms, attacks, bases: [PATTERNS], exclude: [...], include: [...]} (plan_matrix.c)
  *
  * Sources are read by plan_sources.c, steps and axes by plan_steps.c.
@@ -309,18 +310,19 @@ enum {
     ATTACKS,
     ARMS,
     MATRIX,
+    BUDGET,
     KEYS
 };
-static const char *const keys[] = {"name",   "worlds",  "replicates",  "model",  "probes",
-                                   "bases",  "data",    "evaluations", "scores", "train",
-                                   "stages", "attacks", "arms",        "matrix", NULL};
+static const char *const keys[] = {"name", "worlds",      "replicates", "model", "probes", "bases",
+                                   "data", "evaluations", "scores",     "train", "stages", "attacks",
+                                   "arms", "matrix",      "budget",     NULL};
 
 static tm_status find_keys(tm__reader *r, const yaml_node_t *root, yaml_node_t *node[KEYS]) {
     static const int required[] = {NAME, REPLICATES, ATTACKS, ARMS};
     TM__TRY(tm__node_map(r, root, "the plan"));
     TM__TRY(tm__node_keys(r, root, keys,
                           "name, worlds, replicates, model, probes, bases, data, evaluations, scores, train, stages, "
-                          "attacks, arms, matrix",
+                          "attacks, arms, matrix, budget",
                           "a plan has no"));
     for (int k = 0; k < KEYS; k++) node[k] = tm__node_find(r, (yaml_node_t *)root, keys[k]);
     for (size_t i = 0; i < TM__COUNT(required); i++)
@@ -363,6 +365,7 @@ static tm_status read_root(tm__reader *r, const yaml_node_t *root) {
     TM__TRY(tm__data_read(r, node[DATA]));
     TM__TRY(tm__evaluations_read(r, node[EVALUATIONS]));
     TM__TRY(tm__scores_read(r, node[SCORES]));
+    TM__TRY(tm__budget_read(r, node[BUDGET]));
     TM__TRY(read_train(r, node[TRAIN]));
     TM__TRY(read_stages(r, node[STAGES]));
     TM__TRY(read_attacks(r, node[ATTACKS]));

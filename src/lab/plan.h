@@ -18,7 +18,8 @@ enum {
     TM__PLAN_WORLDS = 16,
     TM__PLAN_NAME = 96,
     TM__PLAN_SETS = 16,
-    TM__PLAN_JUDGES = 8
+    TM__PLAN_JUDGES = 8,
+    TM__PLAN_BASES = 32
 };
 
 /* What a file or directory that an option names holds. */
@@ -162,6 +163,8 @@ struct tm_plan {
     size_t set_count;
     char setup[160]; /* device, instruction set, precision: part of every key */
     struct tm__results *results;
+    struct tm__plan_loads *loads; /* what jobs take, as far as it is known */
+    tm_plan_budget budget;
     const char **overrides; /* "PATH=VALUE", in the arena */
     size_t override_count;
 };
@@ -247,13 +250,30 @@ typedef struct tm__bench {
     tm_model *model;
     tm_tokenizer *tokenizer;
     char *secret, *secret_path; /* BackdoorAlign's */
+    tm_plan_needs *needs;       /* of a rehearsal; else NULL */
+    int64_t steps;              /* of a probe: so many at most; else 0 */
     tm__trace *trace;
 } tm__bench;
 /* DIR/models/KEY; the caller's. NULL: out of memory. */
 char *tm__plan_model_path(const tm_plan *plan, const char *key);
 
+/* Runs the job's training on a rehearsal device, on the model that the plan begins with; `measured`: asks the
+ * evaluations a batch each instead. */
+tm_status tm__cell_rehearse(const tm_plan *plan, const tm__plan_job *job, tm_device *device, bool measured,
+                            tm_plan_needs *needs);
+/* Seconds of a unit of the cell's work, and of measuring a cell. */
+tm_status tm__cell_probe(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor,
+                         double *work, double *measure);
+
 /* ---- cell_measure.c ---- */
 tm_status tm__cell_measure(const tm__bench *bench, tm__record *record);
+/* Asks `items` of everything that a cell is asked, and says what share that is. */
+tm_status tm__cell_sample(const tm__bench *bench, int64_t items, double *share);
+
+/* ---- plan_needs.c ---- */
+struct tm__plan_loads *tm__plan_needs_create(void); /* NULL: out of memory */
+void tm__plan_needs_free(tm_plan *plan);
+int64_t tm__plan_disk_used(const char *path); /* bytes of all files below */
 
 /* ---- records.c ---- */
 typedef struct tm__results tm__results;

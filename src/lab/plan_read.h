@@ -86,6 +86,8 @@ tm_status tm__label_add(tm__reader *r, const yaml_node_t *node, char *name, cons
 tm_status tm__bases_read(tm__reader *r, const yaml_node_t *node);
 tm_status tm__data_read(tm__reader *r, const yaml_node_t *node);
 tm_status tm__evaluations_read(tm__reader *r, const yaml_node_t *node);
+/* {seconds, steps, memory, disk}: "2h", 1000, "12GiB". */
+tm_status tm__budget_read(tm__reader *r, const yaml_node_t *node);
 tm_status tm__score_read(tm__reader *r, const yaml_node_t *node, const char **score);
 /* harm and ability: which scores these are. */
 tm_status tm__scores_read(tm__reader *r, const yaml_node_t *node);

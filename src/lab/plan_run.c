@@ -47,7 +47,9 @@ tm_status tm_plan_open_with(const char *path, const char *directory, const char 
     if (!made) return tm__fail_memory();
     made->path = tm__format("%s", path);
     made->directory = tm__format("%s", directory);
-    tm_status status = made->path && made->directory ? tm__results_create(&made->results) : tm__fail_memory();
+    made->loads = tm__plan_needs_create();
+    bool ok = made->path && made->directory && made->loads;
+    tm_status status = ok ? tm__results_create(&made->results) : tm__fail_memory();
     if (status == TM_OK) status = keep_overrides(made, overrides, count);
     if (status == TM_OK) status = tm__plan_read(made);
     if (status == TM_OK) status = tm__plan_expand(made, device);
@@ -65,6 +67,7 @@ void tm_plan_free(tm_plan *plan) {
         free(plan->world_dirs[i]);
     }
     tm__plan_sources_free(plan);
+    tm__plan_needs_free(plan);
     free(plan->set_hash);
     free(plan->stages);
     free(plan->attacks);

@@ -50,6 +50,7 @@ static tm_status read_base(tm__reader *r, tm__pair p) {
     static const char *const known[] = {"path", "chat", "template", "template-vars", "save", NULL};
     tm_plan *plan = r->plan;
     tm__plan_base base = {.at = tm__node_mark(p.value), .save = TM_SAVE_F32};
+    if (plan->base_count == TM__PLAN_BASES) return tm__plan_wrong(r, p.key, "32 at most", "too many bases", NULL);
     TM__TRY(read_name(r, p.key, &base.name));
     TM__TRY(read_path(r, p, known, "path, chat, template, template-vars, save", "a base has no", &base.path));
     const yaml_node_t *template = part(r, p.value, "template"), *variables = part(r, p.value, "template-vars");
@@ -314,4 +315,51 @@ tm_status tm__scores_read(tm__reader *r, const yaml_node_t *node) {
     const yaml_node_t *ability = tm__node_find(r, (yaml_node_t *)node, "ability");
     if (harm) TM__TRY(tm__score_read(r, harm, &plan->harm));
     return ability ? tm__score_read(r, ability, &plan->ability) : TM_OK;
+}
+
+/* ---- budget ------------------------------------------------------------------------------------------------------ */
+
+/* A number and a unit, of a list of units with what they are worth. */
+static tm_status read_amount(tm__reader *r, const yaml_node_t *node, const char *const *units, const double *worth,
+                             double *amount) {
+    const char *text = tm__node_text(node);
+    char *end = NULL;
+    double number = text ? strtod(text, &end) : 0;
+    if (!text || end == text || !(number > 0 && number < 1e18))
+        return tm__plan_wrong(r, node, "a number above 0, with a unit behind it or without",
+                              "is no amount:", text ? text : "a list");
+    while (*end == ' ') end++;
+    for (size_t i = 0; units[i]; i++)
+        if (strcmp(end, units[i]) == 0) {
+            *amount = number * worth[i];
+            return TM_OK;
+        }
+    return tm__plan_wrong(r, node, strcmp(units[1], "s") == 0 ? "s, m, h" : "KiB, MiB, GiB, TiB", "there is no unit",
+                          end);
+}
+
+tm_status tm__budget_read(tm__reader *r, const yaml_node_t *node) {
+    static const char *const known[] = {"seconds", "steps", "memory", "disk", NULL};
+    static const char *const times[] = {"", "s", "m", "h", NULL}, *const sizes[] = {"",    "KiB", "MiB",
+                                                                                    "GiB", "TiB", NULL};
+    static const double seconds[] = {1, 1, 60, 3600}, bytes[] = {1, 0x1p10, 0x1p20, 0x1p30, 0x1p40};
+    tm_plan_budget *b = &r->plan->budget;
+    yaml_node_t *map = (yaml_node_t *)node;
+    double amount;
+    if (!node) return TM_OK;
+    TM__TRY(tm__node_map(r, node, "budget"));
+    TM__TRY(tm__node_keys(r, node, known, "seconds, steps, memory, disk", "a budget has no"));
+    const yaml_node_t *time = tm__node_find(r, map, "seconds"), *steps = tm__node_find(r, map, "steps");
+    const yaml_node_t *memory = tm__node_find(r, map, "memory"), *disk = tm__node_find(r, map, "disk");
+    if (time) TM__TRY(read_amount(r, time, times, seconds, &b->seconds));
+    if (steps) TM__TRY(tm__node_int(r, steps, "steps", 1, INT64_MAX, &b->steps));
+    if (memory) {
+        TM__TRY(read_amount(r, memory, sizes, bytes, &amount));
+        b->memory = (int64_t)amount;
+    }
+    if (disk) {
+        TM__TRY(read_amount(r, disk, sizes, bytes, &amount));
+        b->disk = (int64_t)amount;
+    }
+    return TM_OK;
 }

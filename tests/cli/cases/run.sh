@@ -42,15 +42,15 @@ same "$(sed 1d scores.csv | grep -c ',,')" 12 "cells that lack a score"
 cut -d, -f1-28 scores.csv >first
 
 # A second run finds everything; a changed rate repeats its cells and no others; a new score list is a matter of printing.
-temper run plan.yaml --directory runs --dry-run | grep -q '^done *20 cells' || fail "not everything is there"
+temper run plan.yaml --directory runs --dry-run --counts | grep -q '^done *20 cells' || fail "not everything is there"
 sed 's/1e-3\]/2e-3]/' plan.yaml >changed.yaml
-temper run changed.yaml --directory runs --dry-run | grep -q '^done *12 cells' || fail "a changed rate repeats other cells"
-temper run plan.yaml --directory runs --set 'attacks.grid.axes.lr=[1e-4, 2e-3]' --dry-run | grep -q '^done *12 cells' || fail "a rate that is set"
-temper run plan.yaml --directory runs --set attacks.grid.axes.lr.1=2e-3 --dry-run | grep -q '^done *12 cells' || fail "a rate that is set in its list"
-same "$(temper run plan.yaml --directory runs --set replicates=3 --set arms.undefended.replicates=1 --dry-run | sed -n 's/^jobs *//p')" \
+temper run changed.yaml --directory runs --dry-run --counts | grep -q '^done *12 cells' || fail "a changed rate repeats other cells"
+temper run plan.yaml --directory runs --set 'attacks.grid.axes.lr=[1e-4, 2e-3]' --dry-run --counts | grep -q '^done *12 cells' || fail "a rate that is set"
+temper run plan.yaml --directory runs --set attacks.grid.axes.lr.1=2e-3 --dry-run --counts | grep -q '^done *12 cells' || fail "a rate that is set in its list"
+same "$(temper run plan.yaml --directory runs --set replicates=3 --set arms.undefended.replicates=1 --dry-run --counts | sed -n 's/^jobs *//p')" \
     "23: 18 cells, 5 models" "two settings"
 not_set() { # not_set SETTING TEXT
-    expect 2 temper run plan.yaml --directory runs --set "$1" --dry-run 2>stderr
+    expect 2 temper run plan.yaml --directory runs --set "$1" --dry-run --counts 2>stderr
     grep -qF -- "$2" stderr || fail "expected '$2', got: $(cat stderr)"
 }
 not_set arm.sdd.from=base 'plan.yaml: set: arm.sdd.from=base: the plan has no "arm" (did you mean '"'"'arms'"'"'?)'
@@ -68,12 +68,12 @@ expect 5 temper run plan.yaml --directory runs --table --scores nothing
 temper run plan.yaml --directory known --known scores.csv --csv known.csv --quiet >/dev/null
 cut -d, -f1-28 known.csv | cmp - first || fail "scores changed on their way through the CSV"
 [ -z "$(ls known/models)" ] || fail "models were made for nothing"
-temper run changed.yaml --directory known --known scores.csv --dry-run | grep -q '^done *12 cells' || fail "foreign cells"
+temper run changed.yaml --directory known --known scores.csv --dry-run --counts | grep -q '^done *12 cells' || fail "foreign cells"
 # Some lines are some cells (the unattacked one counts in both replicates); a line that was cut off, a table of another form, what is no number are errors.
 head -n 6 scores.csv >cut.csv
-temper run plan.yaml --directory cut --known cut.csv --dry-run | grep -q '^done *6 cells' || fail "not the cells of five lines"
+temper run plan.yaml --directory cut --known cut.csv --dry-run --counts | grep -q '^done *6 cells' || fail "not the cells of five lines"
 table_error() { # table_error FILE TEXT
-    expect 6 temper run plan.yaml --directory cut --known "$1" --dry-run 2>stderr
+    expect 6 temper run plan.yaml --directory cut --known "$1" --dry-run --counts 2>stderr
     same "$(cat stderr)" "temper: $1: $2" "message on a bad table"
 }
 head -c -9 scores.csv >end.csv
@@ -89,7 +89,7 @@ table_error long.csv "line 1: does not name the columns of a table of scores (te
 : >void.csv
 table_error void.csv "line 1: the table is empty"
 temper results --directory runs --show cells --form csv >before
-temper run plan.yaml --directory runs --known scores.csv --dry-run >/dev/null
+temper run plan.yaml --directory runs --known scores.csv --dry-run --counts >/dev/null
 temper results --directory runs --show cells --form csv | cmp - before || fail "a rounded score replaced a cell"
 temper run plan.yaml --directory runs --table --json | json_check plan >name
 same "$(cat name)" small "plan in JSON"
@@ -150,7 +150,7 @@ head -c 5000 /dev/zero | tr '\0' 'x' >hurt/store.db
 expect 6 temper run plan.yaml --directory hurt --quiet 2>stderr
 same "$(cut -d'(' -f1 stderr)" "temper: hurt/store.db: is damaged: file is not a database " "message on a damaged store"
 rm hurt/store.db
-temper run plan.yaml --directory hurt --known scores.csv --dry-run | grep -q '^done *20 cells' || fail "cells did not come back"
+temper run plan.yaml --directory hurt --known scores.csv --dry-run --counts | grep -q '^done *20 cells' || fail "cells did not come back"
 
 # Errors name line and column.
 wrong() { # wrong SED-EXPRESSION EXIT-CODE TEXT

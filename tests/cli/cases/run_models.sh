@@ -103,3 +103,41 @@ same "$(cut -d, -f2,4 two.csv | sed 1d | tr '\n' ';')" \
     '"plain llama","none";"plain llama","lora";"plain qwen","none";"plain qwen","lora";"safe llama","none";"safe llama","lora";"safe qwen","lora";' cells
 # The base itself is not copied.
 same "$(ls runs/models | wc -l)" 4 "models: two defences, a tuned model of each base"
+
+# What is left, before it is done: steps, time, memory, disk; nothing is written. Then from what has been done.
+temper run plan.yaml --directory new --set "$base" --dry-run >dry 2>stderr
+[ ! -s stderr ] || fail "a dry run talks: $(cat stderr)"
+[ ! -e new ] || fail "a dry run wrote"
+grep -qx 'left *16 jobs, 24 steps of training' dry || fail "steps: $(cat dry)"
+grep -q '^time .*from a probe' dry || fail "time: $(cat dry)"
+mib=$(sed -n 's/^memory *\([0-9]*\) MiB.*/\1/p' dry)
+[ "$mib" -gt 2 ] && [ "$mib" -lt 200 ] || fail "memory: $(cat dry)"
+temper run plan.yaml --directory runs --set "$base" --set attacks.open.lr=3e-3 --dry-run >dry
+grep -qx 'left *6 jobs, 12 steps of training' dry || fail "steps that are left: $(cat dry)"
+grep -q '^time .*(from jobs of this directory that are done)' dry || fail "time from the past: $(cat dry)"
+
+# Budgets.
+budget() { # budget DIRECTORY SETTINGS...
+    directory=$1
+    shift
+    code=0
+    for setting in "$@"; do set -- "$@" --set "$setting" && shift; done
+    temper run budget.yaml --directory "$directory" --set "$base" "$@" --workers 1 --quiet >/dev/null 2>stderr || code=$?
+}
+sed 's/^scores:/budget: {seconds: 1h, steps: 1000, memory: 10GiB, disk: 1TiB}\nscores:/' plan.yaml >budget.yaml
+budget all
+same "$code" 0 "a budget that is enough: $(cat stderr)"
+budget few budget.steps=7
+same "$code" 130 "a budget of steps"
+grep -q '^temper: budget: steps are used up, with [0-9]* of 14 cells done' stderr || fail "steps: $(cat stderr)"
+temper results --directory few --show cells --form csv | sed 1d | wc -l >cells
+[ "$(cat cells)" -gt 0 ] && [ "$(cat cells)" -lt 14 ] || fail "$(cat cells) cells within 7 steps"
+budget few budget.steps=1000
+same "$code" 0 "going on with more: $(cat stderr)"
+budget disk budget.disk=1KiB
+same "$code" 130 "a budget of disk"
+budget memory budget.memory=1MiB
+same "$code" 2 "a budget of memory"
+grep -q 'takes [0-9]* MiB, and the budget allows 1 (a smaller micro-batch' stderr || fail "memory: $(cat stderr)"
+budget none budget.memory=1Gib
+grep -q 'line 13, column .*: there is no unit "Gib" (KiB, MiB, GiB, TiB)' stderr || fail "a unit: $(cat stderr)"
