@@ -49,26 +49,39 @@ tm_status cli_judges_run(const cli_judges *judges, tm_evaluation *evaluation, co
 
 /* ---- lists ------------------------------------------------------------------------------------------------------- */
 
+static void print_field(const char *name, const char *text, int indent) {
+    int column = printf("  %-8s", name);
+    cli_wrap(stdout, text, column + indent, column);
+}
+
+static void print_option(const tm_option *option) {
+    char text[800];
+    bool flag = option->type == TM_OPTION_FLAG;
+    snprintf(text, sizeof text, "%s%s%s: %s%s%s%s", option->name, flag ? "" : "=",
+             flag              ? ""
+             : option->choices ? option->choices
+             : option->unit    ? option->unit
+                               : "NUMBER",
+             option->help, option->initial ? " [" : "", option->initial ? option->initial : "",
+             option->initial ? "]" : "");
+    print_field("Option", text, 2);
+}
+
 static void print_kinds(void) {
     tm_judge_about about;
     for (size_t i = 0; tm_judge_kind_at(i, &about); i++) {
-        int column = printf("%-12s ", about.name);
-        cli_wrap(stdout, about.summary, column, column);
-        column = printf("  Spec       ");
-        printf("%s%s%s%s\n", about.name, about.argument ? about.needs_argument ? "=" : "[=" : "",
-               about.argument ? about.argument : "", about.argument && !about.needs_argument ? "]" : "");
-        printf("  Numbers    ");
-        for (size_t k = 0; about.numbers[k]; k++) printf("%s%s", k ? ", " : "", about.numbers[k]);
-        column = printf("\n  Compare    ") - 1;
-        cli_wrap(stdout, about.compare, column, column);
-        for (const tm_option *option = about.options; option->name; option++) {
-            char unit[64] = "", initial[80] = "", text[600];
-            if (option->unit) snprintf(unit, sizeof unit, "=%s", option->unit);
-            if (option->initial) snprintf(initial, sizeof initial, " [%s]", option->initial);
-            snprintf(text, sizeof text, "%s%s: %s%s", option->name, unit, option->help, initial);
-            column = printf("  Option     ");
-            cli_wrap(stdout, text, column, column + 2);
-        }
+        char spec[128], numbers[256] = "";
+        bool optional = about.argument && !about.needs_argument;
+        for (size_t k = 0, used = 0; about.numbers[k] && used < sizeof numbers; k++)
+            used += (size_t)snprintf(numbers + used, sizeof numbers - used, "%s%s", k ? ", " : "", about.numbers[k]);
+        snprintf(spec, sizeof spec, "%s%s%s%s", about.name, about.argument ? optional ? "[=" : "=" : "",
+                 about.argument ? about.argument : "", optional ? "]" : "");
+        int column = printf("%s%s: ", i ? "\n" : "", about.name) - (i > 0);
+        cli_wrap(stdout, about.summary, 2, column);
+        print_field("Spec", spec, 0);
+        print_field("Numbers", numbers, 0);
+        print_field("Compare", about.compare, 0);
+        for (const tm_option *option = about.options; option->name; option++) print_option(option);
     }
 }
 
@@ -328,6 +341,6 @@ const cli_command cli_judge = {
     .examples = "temper judge --list\n"
                 "temper judge results/advbench.json --judge keywords=my-list.txt,as=mine --out judged\n"
                 "temper judge generations.jsonl --prompt-column behavior --answer-column generation --json\n"
-                "temper judge judged/advbench.judged.json --out judged --overwrite",
+                "temper judge judged/xstest.judged.json --out judged --overwrite",
     .run = run,
 };

@@ -417,11 +417,53 @@ static void test_wrong_files(void **state) {
     refuses("a.json", "{\"suite\": \"x\", \"items\": [3]}", NULL, "items[0].answer");
 }
 
+/* Files cut short or with a byte changed are read or refused, and nothing else. */
+static void test_spoilt_files(void **state) {
+    (void)state;
+    char *path = write_file("mixed.jsonl", mixed), *result = tm__path_join(test_scratch(), "mixed.judged.json");
+    tm_judge judge = make_judge(&letters, "l");
+    tm_evaluation *e = open_answers(path);
+    size_t refused = 0, read = 0;
+    assert_ok(tm_evaluation_judge(e, &judge, NULL, NULL));
+    assert_ok(tm_evaluation_save(e, result));
+    tm_evaluation_free(e);
+    for (int which = 0; which < 2; which++) {
+        const char *name = which ? result : path;
+        char *text;
+        size_t len;
+        assert_ok(tm__file_read(name, 0, &text, &len));
+        tm__rng rng = tm__rng_make(1, tm__stream(TM__STREAM_TEST, (uint32_t)which));
+        for (int i = 0; i < 300; i++) {
+            size_t at = tm__rng_below(&rng, len), n = i % 2 ? len : at;
+            char kept = text[at];
+            text[at] = (char)tm__rng_below(&rng, 128);
+            assert_ok(tm__file_write(name, text, n));
+            text[at] = kept;
+            tm_status status = tm_evaluation_open_answers(name, NULL, &e);
+            if (status == TM_OK) {
+                read++;
+                judge = make_judge(&letters, "l");
+                assert_ok(tm_evaluation_judge(e, &judge, NULL, NULL));
+                tm_evaluation_free(e);
+            } else {
+                refused++;
+                assert_int_equal(status, TM_FORMAT);
+                assert_non_null(strstr(tm_error_last()->line, name));
+            }
+        }
+        free(text);
+    }
+    assert_true(refused > 100 && read > 30);
+    free(result);
+    free(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_numbers), cmocka_unit_test(test_benign), cmocka_unit_test(test_flag),
-        cmocka_unit_test(test_stopped), cmocka_unit_test(test_killed), cmocka_unit_test(test_other_key),
-        cmocka_unit_test(test_again),   cmocka_unit_test(test_files),  cmocka_unit_test(test_wrong_files),
+        cmocka_unit_test(test_numbers),      cmocka_unit_test(test_benign), cmocka_unit_test(test_flag),
+        cmocka_unit_test(test_stopped),      cmocka_unit_test(test_killed), cmocka_unit_test(test_other_key),
+        cmocka_unit_test(test_again),        cmocka_unit_test(test_files),  cmocka_unit_test(test_wrong_files),
+        cmocka_unit_test(test_spoilt_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

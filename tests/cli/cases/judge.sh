@@ -1,7 +1,7 @@
 # temper eval with judges and temper judge: harm suites, files of answers, going on, and wrong inputs.
 harm="$TEMPER_SOURCE/tests/golden/harm"
 temper judge --list >list
-grep -q '^keywords ' list || fail "no keywords"
+grep -q '^keywords: ' list || fail "no keywords"
 grep -q "backdooralign 29 $(sha256sum "$TEMPER_SOURCE/data/keywords/backdooralign.txt" | cut -d' ' -f1)" list ||
     fail "the list's hash is not its file's"
 same "$(temper judge --list --json | json_check keyword_lists.0.strings)" 29 strings
