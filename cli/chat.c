@@ -53,17 +53,40 @@ void cli_chat_print_format(const tm_tokenizer *tokenizer, tm_chat_format format)
     if (format == TM_CHAT_TEMPLATE) printf(" %s", tm_tokenizer_template(tokenizer));
 }
 
+/* What an id adds to the text of the one before it: alone, a piece loses the blank that it begins with. The caller's;
+ * NULL: it has none. */
+static char *text_of(const tm_tokenizer *tokenizer, const tm_ids *ids, size_t i) {
+    char *alone = NULL, *before = NULL, *both = NULL, *added = NULL;
+    size_t n = 0, len = 0;
+    if (tm_tokenizer_decode(tokenizer, ids->data + i, 1, 0, &alone, NULL) != TM_OK) return NULL;
+    if (i > 0 && tm_tokenizer_decode(tokenizer, ids->data + i - 1, 1, 0, &before, &n) == TM_OK &&
+        tm_tokenizer_decode(tokenizer, ids->data + i - 1, 2, 0, &both, &len) == TM_OK && len >= n &&
+        memcmp(both, before, n) == 0)
+        added = strdup(both + n);
+    free(before);
+    free(both);
+    if (!added) return alone;
+    free(alone);
+    return added;
+}
+
+/* In a column of 20 characters, which may have several bytes. */
+static void print_piece(const char *piece) {
+    int width = 0;
+    for (const char *at = piece; *at; at++) width += (*at & 0xc0) != 0x80;
+    printf("%s%*s  ", piece, width < 20 ? 20 - width : 0, "");
+}
+
 void cli_print_pieces(const tm_tokenizer *tokenizer, const tm_ids *ids, const tm_ids *labels) {
     printf("%8s  %s%-20s  %s\n", "id", labels ? "trained  " : "", "piece", "text");
     for (size_t i = 0; i < ids->len; i++) {
-        char *text = NULL;
+        char *text = text_of(tokenizer, ids, i);
         const char *piece = tm_tokenizer_piece(tokenizer, ids->data[i]);
         cli_json json = {.out = stdout};
-        bool decoded = tm_tokenizer_decode(tokenizer, ids->data + i, 1, 0, &text, NULL) == TM_OK;
         printf("%8d  ", (int)ids->data[i]);
         if (labels) printf("%-7s  ", labels->data[i] >= 0 ? "yes" : "");
-        printf("%-20s  ", piece ? piece : "");
-        cli_json_text(&json, NULL, decoded ? text : NULL);
+        print_piece(piece ? piece : "");
+        cli_json_text(&json, NULL, text);
         putchar('\n');
         free(text);
     }

@@ -67,6 +67,22 @@ static tm_status list_weight(void *user, const tm_weight_info *weight) {
     return TM_OK;
 }
 
+/* What there is no word about is as in plain attention. */
+static void print_positions(const tm_model_info *info) {
+    printf("positions      %s\n", cli_thousands(info->max_positions));
+    printf("rotation       base %g", info->rope_theta);
+    if (strcmp(info->rope_type, "default") != 0) printf(", %s scaling by %g", info->rope_type, info->rope_factor);
+    if (info->rope_original_positions) printf(" from %s positions", cli_thousands(info->rope_original_positions));
+    if (info->rotary != info->head_dim)
+        printf(", %" PRId64 " of %" PRId64 " dimensions of a head", info->rotary, info->head_dim);
+    putchar('\n');
+    if (info->window)
+        printf("window         %s tokens in %" PRId64 " of %" PRId64 " layers\n", cli_thousands(info->window),
+               info->window_layers, info->layers);
+    if (info->attention_cap > 0) printf("soft cap       %g of attention scores\n", info->attention_cap);
+    if (info->final_cap > 0) printf("soft cap       %g of logits\n", info->final_cap);
+}
+
 static void print_summary(const inspect_options *in, const tm_model_info *info) {
     printf("model          %s\n", in->model);
     printf("architecture   %s\n", info->architecture);
@@ -77,16 +93,32 @@ static void print_summary(const inspect_options *in, const tm_model_info *info) 
            info->kv_heads, info->head_dim);
     printf("vocabulary     %s, embeddings %s\n", cli_thousands(info->vocab_size),
            info->tied_embeddings ? "tied" : "not tied");
-    printf("positions      %s\n", cli_thousands(info->max_positions));
+    print_positions(info);
     if (info->labels) printf("labels         %" PRId64 "\n", info->labels);
     for (size_t i = 0; i < in->adapters.count; i++)
         printf("%-14s %s, times %g\n", i ? "" : "adapters", in->adapters.items[i].directory,
                in->adapters.items[i].weight);
 }
 
+static void json_positions(cli_json *json, const tm_model_info *info) {
+    cli_json_int(json, "max_positions", info->max_positions);
+    cli_json_open(json, "rope", '{');
+    cli_json_text(json, "type", info->rope_type);
+    cli_json_real(json, "theta", info->rope_theta);
+    cli_json_real(json, "factor", info->rope_factor);
+    if (info->rope_original_positions) cli_json_int(json, "original_positions", info->rope_original_positions);
+    cli_json_int(json, "dimensions", info->rotary);
+    cli_json_close(json, '}');
+    if (info->window) {
+        cli_json_int(json, "window", info->window);
+        cli_json_int(json, "window_layers", info->window_layers);
+    }
+    if (info->attention_cap > 0) cli_json_real(json, "attention_soft_cap", info->attention_cap);
+    if (info->final_cap > 0) cli_json_real(json, "logit_soft_cap", info->final_cap);
+}
+
 static void json_summary(cli_json *json, const inspect_options *in, const tm_model_info *info) {
     cli_json_text(json, "model", in->model);
-    cli_json_text(json, "adapter", in->adapter);
     cli_json_text(json, "architecture", info->architecture);
     cli_json_int(json, "parameters", info->parameters);
     cli_json_text(json, "dtype", info->dtype);
@@ -97,10 +129,17 @@ static void json_summary(cli_json *json, const inspect_options *in, const tm_mod
     cli_json_int(json, "kv_heads", info->kv_heads);
     cli_json_int(json, "head_dim", info->head_dim);
     cli_json_int(json, "vocab_size", info->vocab_size);
-    cli_json_int(json, "max_positions", info->max_positions);
+    json_positions(json, info);
     cli_json_bool(json, "tied_embeddings", info->tied_embeddings);
     if (info->labels) cli_json_int(json, "labels", info->labels);
-    cli_json_int(json, "adapters", info->adapters);
+    cli_json_open(json, "adapters", '[');
+    for (size_t i = 0; i < in->adapters.count; i++) {
+        cli_json_open(json, NULL, '{');
+        cli_json_text(json, "directory", in->adapters.items[i].directory);
+        cli_json_real(json, "weight", in->adapters.items[i].weight);
+        cli_json_close(json, '}');
+    }
+    cli_json_close(json, ']');
 }
 
 /* The model's past, and the adapter's behind it: one line a stage, or a list of texts. */

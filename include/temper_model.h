@@ -17,6 +17,13 @@ typedef struct tm_model_info {
     bool tied_embeddings;
     int64_t parameters;       /* scalar count, adapters not included */
     int64_t adapters, labels; /* LoRA adapters loaded; labels of a sequence classifier, 0: a language model */
+    /* Rotary embedding: scaling ("default": none, "linear", "llama3", "dynamic", "yarn"), its factor and the positions
+     * that it scales from (0: not stated), base, and how many dimensions of a head are rotated. */
+    const char *rope_type;
+    double rope_theta, rope_factor;
+    int64_t rope_original_positions, rotary;
+    int64_t window, window_layers;   /* tokens that a token sees in so many of the layers; 0: all, everywhere */
+    double attention_cap, final_cap; /* soft caps of attention scores and of logits; 0: none */
 } tm_model_info;
 
 typedef enum tm_save_dtype { TM_SAVE_KEEP, TM_SAVE_F32, TM_SAVE_BF16, TM_SAVE_F16 } tm_save_dtype;

@@ -106,6 +106,10 @@ static tm_status parse_architecture(const json_t *raw, const char *file, tm__con
         if (!name || json_array_size(list) != 1)
             return tm__fail(TM_FORMAT, file, "architectures", tm__family_list(), "must hold one name");
         c->family = tm__family_find(name, NULL);
+        bool encoder = strncmp(name, "Bert", 4) == 0 || strncmp(name, "DebertaV2", 9) == 0;
+        if (!c->family && encoder)
+            return tm__fail(TM_UNSUPPORTED, file, "architectures", "temper embed and temper classify read encoders",
+                            "'%.80s' is an encoder, no language model", name);
         if (!c->family)
             return tm__fail(TM_UNSUPPORTED, file, "architectures", tm__family_list(), "'%.80s' is not supported", name);
     }

@@ -10,6 +10,26 @@ static tm_status count_scalars(void *user, tm__param *param, bool is_adapter) {
     return TM_OK;
 }
 
+static void describe_positions(const tm__config *c, tm_model_info *info) {
+    static const char *const types[] = {[TM__ROPE_DEFAULT] = "default",
+                                        [TM__ROPE_LINEAR] = "linear",
+                                        [TM__ROPE_LLAMA3] = "llama3",
+                                        [TM__ROPE_DYNAMIC] = "dynamic",
+                                        [TM__ROPE_YARN] = "yarn"};
+    bool from = c->rope_type == TM__ROPE_LLAMA3 || c->rope_type == TM__ROPE_YARN;
+    info->rope_type = types[c->rope_type];
+    info->rope_theta = c->rope_theta;
+    info->rope_factor = c->rope_type == TM__ROPE_DEFAULT ? 1 : c->rope_factor;
+    info->rope_original_positions = from ? c->rope_original_positions : 0;
+    info->rotary = c->rotary;
+    info->attention_cap = c->attention_cap;
+    info->final_cap = c->final_cap;
+    for (int64_t l = 0; c->window && l < c->layers; l++) {
+        info->window = TM__MAX(info->window, c->window[l]);
+        info->window_layers += c->window[l] > 0;
+    }
+}
+
 void tm_model_describe(const tm_model *model, tm_model_info *info) {
     const tm__config *c = &model->config;
     *info = (tm_model_info){
@@ -27,6 +47,7 @@ void tm_model_describe(const tm_model *model, tm_model_info *info) {
         .adapters = (int64_t)model->adapter_count,
         .dtype = tm__dtype_name(model->blocks[0].q.weight.stored),
     };
+    describe_positions(c, info);
     tm__model_params((tm_model *)model, count_scalars, &info->parameters);
 }
 

@@ -22,12 +22,14 @@ near "$(loss --model "$model" --adapter one=0.5 --adapter one=0.5)" "$(cat with-
 temper merge --model "$model" --adapter one --adapter two=0.5 --out mixed >said
 grep -q 'two, times 0.5' said || fail "merge does not say what it merged"
 near "$(loss --model mixed)" "$(cat with-both)" "merged and attached"
-same "$(temper inspect mixed --json | json_check adapters)" 0 "adapters after merging"
+same "$(temper inspect mixed --json | json_check adapters)" "[]" "adapters after merging"
 temper inspect mixed | grep -q '2. sft (fine-tuning' || fail "the merged model forgot what its adapters were made with"
 temper merge --model "$model" --adapter one --out mixed --overwrite --save-dtype bf16 --json >json
 json_check <json
 same "$(temper inspect mixed --json | json_check dtype)" bf16 dtype
-same "$(temper inspect --model "$model" --adapter one --adapter two --json | json_check adapters)" 2 "adapters"
+temper inspect --model "$model" --adapter one --adapter two=0.5 --json >both
+same "$(json_check adapters.0.directory <both) $(json_check adapters.1.directory <both)" "one two" "adapters"
+same "$(json_check adapters.1.weight <both)" 0.5 "an adapter's weight"
 temper inspect --model "$model" --adapter one --adapter two=0.5 >said
 grep -q '^adapters *one, times 1$' said && grep -q '^ *two, times 0.5$' said || fail "not every adapter is shown: $(cat said)"
 temper generate --model "$model" --adapter one --adapter two=-1 --prompt hello --max-new-tokens 3 >/dev/null

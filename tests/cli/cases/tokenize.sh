@@ -17,3 +17,14 @@ temper tokenize --model "$model" --decode "259" --json
 printf '' | temper tokenize --model "$model"
 expect 2 temper tokenize --model "$model" --decode "272"
 expect 5 temper tokenize --model "$model" --file nowhere
+
+# A table shows the blanks that SentencePiece's pieces begin with, but for the one that it puts before a text.
+cat >pieces.json <<'JSON'
+{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+ "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true},
+ "post_processor": null,
+ "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true},
+ "model": {"type": "Unigram", "unk_id": 0, "byte_fallback": false,
+           "vocab": [["<unk>", 0], ["▁big", -1], ["▁blue", -1], ["s", -1], ["▁", -3]]}}
+JSON
+temper tokenize --model pieces.json --pieces "big blues  big"
