@@ -9,8 +9,6 @@
  */
 #include "judge/reply.h"
 
-#include "tokenizer/tokenizer.h"
-
 #include <jansson.h>
 #include <stdlib.h>
 #include <strings.h>
