@@ -103,7 +103,8 @@ static void name_job(const tm_plan *plan, const tm__plan_job *job, char *out, si
     if (job->stage >= 0 && job->base >= 0) second = plan->bases[job->base].name;
     if (job->world >= 0) snprintf(world, sizeof world, ", world %llu", (unsigned long long)plan->worlds[job->world]);
     if (job->stage < 0) snprintf(seed, sizeof seed, ", seed %llu", (unsigned long long)job->seed);
-    snprintf(out, size, "%s%s%s%s%s", first, second ? ", " : "", second ? second : "", world, seed);
+    int wanted = snprintf(out, size, "%s%s%s%s%s", first, second ? ", " : "", second ? second : "", world, seed);
+    if (wanted < 0) out[0] = 0; /* one that is too long is cut */
 }
 
 bool tm_plan_job(const tm_plan *plan, size_t index, tm_plan_job_info *info) {
