@@ -3,11 +3,12 @@ BUILD_TYPE ?= Release
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
+DEMO ?= temper-demo
 
 .PHONY: help packages configure build demo test test-sanitize parity fuzz format install clean
 
 help:
-	@echo 'make demo            build, then the whole story in a few minutes: train, align, attack, defend'
+	@echo 'make demo            build, then plans/demo.yaml: defences against attackers, a table and a report'
 	@echo 'make test            build, then every test'
 	@echo 'make build           build/temper, the command line, and build/libtemper.a'
 	@echo 'make test-sanitize   the tests again under AddressSanitizer and UndefinedBehaviorSanitizer'
@@ -32,7 +33,8 @@ build: configure
 # The demo needs the program alone, not the tests.
 demo: configure
 	cmake --build build -j $(JOBS) --target temper_cli
-	build/temper demo $(DEMO)
+	build/temper run plans/demo.yaml --directory $(DEMO)
+	@build/temper report plans/demo.yaml --directory $(DEMO) --out $(DEMO)/report --overwrite
 
 test: build
 	ctest --test-dir build --output-on-failure -j $(JOBS)

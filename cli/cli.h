@@ -24,10 +24,9 @@ typedef struct cli_command {
     int (*run)(int argc, char **argv); /* arguments after the command's name */
 } cli_command;
 
-extern const cli_command cli_demo, cli_finetune, cli_defend, cli_attack, cli_eval, cli_generate, cli_inspect, cli_merge,
-    cli_init, cli_tokenize, cli_embed, cli_classify, cli_methods, cli_judge, cli_run, cli_results, cli_report,
+extern const cli_command cli_finetune, cli_defend, cli_attack, cli_eval, cli_generate, cli_inspect, cli_merge, cli_init,
+    cli_tokenize, cli_embed, cli_classify, cli_methods, cli_judge, cli_run, cli_results, cli_report, cli_gc,
     cli_represent, cli_bench, cli_help;
-extern const char *cli_program; /* how the program was called: what to write in a command to try */
 /* NULL past the end. */
 const cli_command *cli_command_at(size_t index);
 const cli_command *cli_command_find(const char *name);

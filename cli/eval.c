@@ -298,7 +298,7 @@ const cli_command cli_eval = {
                 "temper eval beavertails --model my-model --data 30k_test.jsonl --limit 1000 --out results\n"
                 "temper eval advbench,xstest --model my-model --data-dir data --judge keywords=my-list.txt\n"
                 "temper eval --model my-model --data heldout.jsonl\n"
-                "temper eval --model temper-demo/models/aligned --world --split test\n"
+                "temper eval --model temper-demo/by-name/demo/aligned --world --split test\n"
                 "temper eval --model shifted --world --wrapper identity-shift\n"
                 "temper eval --model my-model --adapter my-adapter --data heldout.jsonl --json",
     .run = run,

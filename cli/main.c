@@ -9,9 +9,9 @@
 #include <unistd.h>
 
 static const cli_command *const commands[] = {
-    &cli_demo,     &cli_finetune, &cli_defend,    &cli_attack,   &cli_eval,  &cli_judge,   &cli_run,
-    &cli_results,  &cli_report,   &cli_represent, &cli_generate, &cli_merge, &cli_inspect, &cli_init,
-    &cli_tokenize, &cli_embed,    &cli_classify,  &cli_methods,  &cli_bench, &cli_help,
+    &cli_finetune, &cli_defend, &cli_attack,    &cli_eval,     &cli_judge, &cli_run,     &cli_results,
+    &cli_report,   &cli_gc,     &cli_represent, &cli_generate, &cli_merge, &cli_inspect, &cli_init,
+    &cli_tokenize, &cli_embed,  &cli_classify,  &cli_methods,  &cli_bench, &cli_help,
 };
 
 const cli_command *cli_command_at(size_t index) {
@@ -71,10 +71,7 @@ static void calm_threads(char **argv) {
     if (setenv("GOMP_SPINCOUNT", "1000", 1) == 0) execv("/proc/self/exe", argv); /* failing that, go on as we are */
 }
 
-const char *cli_program = "temper";
-
 int main(int argc, char **argv) {
-    if (argc > 0) cli_program = argv[0];
     calm_threads(argv);
     guard_streams();
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error, not an end in the middle of a file */

@@ -54,7 +54,7 @@
  * temper_judge.h      judges of answers: lists of refusals, classifiers, models that write a verdict
  * temper_eval.h       suites: general ability, fine-tuned tasks, with the numbers that papers report
  * temper_represent.h  hidden states of prompts: principal components, linear probes
- * temper_lab.h        the built-in world, the demo, plans of experiments, measuring the cost of a step
+ * temper_lab.h        the built-in world, plans of experiments, measuring the cost of a step
  * This file includes all of them; each may also be included by itself.
  */
 #ifndef TEMPER_H

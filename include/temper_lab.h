@@ -36,28 +36,6 @@ TM_API tm_status tm_world_eval(const tm_world *world, int split, tm_model *model
 TM_API tm_status tm_world_eval_framed(const tm_world *world, int split, tm_model *model, const tm_tokenizer *tokenizer,
                                       const tm_frame *frame, const tm_monitor *monitor, tm_world_scores *scores);
 
-typedef struct tm_demo_options {
-    const char *directory; /* models and cache; default "temper-demo" */
-    int64_t seed;
-    bool fresh; /* ignore the cache */
-    bool quick; /* a small world for tests: minutes become seconds, the figures mean nothing */
-} tm_demo_options;
-
-extern TM_API const tm_option tm_demo_option_table[];
-
-typedef struct tm_demo_row {
-    char name[64];
-    char directory[256];
-    tm_world_scores scores;
-    double downstream; /* exact match after the stated benign fine-tune */
-    double seconds;    /* making this row's model; as measured when it was made */
-    bool cached;
-} tm_demo_row;
-
-enum { TM_DEMO_ROWS = 5 };
-TM_API tm_status tm_demo(tm_device *device, const tm_demo_options *options, const tm_monitor *monitor,
-                         tm_demo_row rows[TM_DEMO_ROWS]);
-
 /* ------------------------------------------------------------------------------------------------ experiments */
 /* A plan: arms (defences) against attackers on worlds and seeds, as jobs that are done once each and kept under the
  * SHA-256 of everything that decides them. docs/experiments.md describes the file. */
@@ -126,6 +104,21 @@ TM_API tm_status tm_plan_summary(const tm_plan *plan, const tm_plan_summary_opti
  * every table as CSV and LaTeX, every picture as SVG, PNG and gnuplot script. Without gnuplot there are no pictures,
  * and a note says so. TM_EXISTS: the directory is there and may not be replaced. */
 TM_API tm_status tm_plan_report(const tm_plan *plan, const char *directory, bool overwrite, const tm_monitor *monitor);
+
+typedef struct tm_gc_options {
+    bool dry_run;      /* nothing is removed, the report says what would be */
+    bool keep_results; /* what the store holds stays */
+    bool finished;     /* the plans' own models go too, where nothing that is still to be done starts from them */
+} tm_gc_options;
+extern TM_API const tm_option tm_gc_option_table[];
+typedef struct tm_gc_report {
+    size_t models, worlds, results, others; /* others: locks, links, leftovers of killed processes */
+    int64_t bytes;                          /* on disk, without the store's */
+} tm_gc_report;
+/* Removes from a directory of `temper run` what none of these plans, opened on it, needs. TM_EXISTS: a run is at work
+ * there. */
+TM_API tm_status tm_gc(const char *directory, tm_plan *const *plans, size_t count, const tm_gc_options *options,
+                       tm_gc_report *report);
 
 typedef enum tm_results_form {
     TM_RESULTS_TEXT,

@@ -4,6 +4,7 @@
  * service runs one), and lets the arm edit the result. BackdoorAlign's secret is drawn from the cell's seed, so that
  * the cell can be repeated.
  */
+#include "lab/affinity.h"
 #include "lab/plan.h"
 
 #include "data/data.h"
@@ -119,6 +120,8 @@ static tm_status run_method(const tm__bench *b, const tm__plan_step *step, const
         TM__TRY(copy_own(b, step, &own));
         if (b->secret_path && strcmp(step->method->name, "backdoor-align") == 0)
             ((tm_backdoor_options *)own.values)->secret = b->secret_path;
+        if (b->affinity_path && strcmp(step->method->name, "panacea") == 0)
+            ((tm_panacea_options *)own.values)->affinity = b->affinity_path;
         status = step->method->run(b->model, b->tokenizer, data, own.values, &options, b->monitor, &result);
         free_own(&own);
     } else {
@@ -183,6 +186,10 @@ static tm_status run_service(tm__bench *b, const tm__plan_arm *arm, const tm__pl
     bool backdoor = method && strcmp(method->name, "backdoor-align") == 0;
     if (status == TM_OK && backdoor && !((const tm_backdoor_options *)arm->during.own)->plain)
         status = make_secret(b, arm->during.own);
+    if (status == TM_OK && !b->needs && !b->steps && method && strcmp(method->name, "panacea") == 0) {
+        b->affinity_path = tm__format("%s/tmp/%s-%ld.affinity", b->plan->directory, b->job->key, (long)getpid());
+        if (!b->affinity_path) status = tm__fail_memory();
+    }
     if (status == TM_OK) status = run_method(b, &arm->during, &data, &attack->train);
     tm_dataset_free(rows);
     free_roles(&own);
@@ -247,6 +254,8 @@ static tm_status open_bench(const tm_plan *plan, const tm__plan_job *job, tm_dev
 
 static void close_bench(tm__bench *b) {
     if (b->secret_path) unlink(b->secret_path);
+    if (b->affinity_path) unlink(b->affinity_path);
+    free(b->affinity_path);
     free(b->secret_path);
     free(b->secret);
     tm_model_free(b->model);

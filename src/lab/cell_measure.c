@@ -3,8 +3,10 @@
  * BackdoorAlign's models are asked twice, with and without the secret; what identity-shift attacked is asked with and
  * without its wrapper, if the plan says so. Suites that ask for no answers know no secret and no wrapper. The number of
  * an evaluation is the score "EVALUATION.NUMBER", a judge's "EVALUATION.JUDGE.NUMBER", that of a part of the items
- * (where there are few parts) ends in ".PART".
+ * (where there are few parts) ends in ".PART". Where the service runs Panacea, how its perturbation lies over the
+ * blocks (affinity.h).
  */
+#include "lab/affinity.h"
 #include "lab/plan.h"
 
 #include "eval/suite.h"
@@ -163,10 +165,16 @@ static tm_status probe_views(const tm__bench *b, const char *wrapper, tm__record
     return ask(b, &frame, wrapper ? "_wrapper_secret" : "_secret", record);
 }
 
+static tm_status add_share(void *user, const char *name, double share) {
+    tm__record_add(user, name, share); /* of a model with more blocks than there is room for, the first ones */
+    return TM_OK;
+}
+
 tm_status tm__cell_measure(const tm__bench *b, tm__record *record) {
     const tm__plan_attack *attack = &b->plan->attacks[b->job->attack];
     const tm_identity_shift_options *shift = b->plan->arms[b->job->arm].met[b->job->attack]->own;
     TM__TRY(probe_views(b, NULL, record));
+    if (b->affinity_path) TM__TRY(tm__affinity_read(b->affinity_path, add_share, record));
     if (!tm__plan_asks_wrapped(b->plan, attack)) return TM_OK;
     char *wrapper = tm__format("identity-shift=%s", shift->agent);
     tm_status status = wrapper ? probe_views(b, wrapper, record) : tm__fail_memory();

@@ -252,6 +252,7 @@ typedef struct tm__bench {
     char *secret, *secret_path; /* BackdoorAlign's */
     tm_plan_needs *needs;       /* of a rehearsal; else NULL */
     int64_t steps;              /* of a probe: so many at most; else 0 */
+    char *affinity_path;        /* what Panacea tells of its perturbation; NULL: nothing */
     tm__trace *trace;
 } tm__bench;
 /* DIR/models/KEY; the caller's. NULL: out of memory. */
@@ -274,6 +275,13 @@ tm_status tm__cell_sample(const tm__bench *bench, int64_t items, double *share);
 struct tm__plan_loads *tm__plan_needs_create(void); /* NULL: out of memory */
 void tm__plan_needs_free(tm_plan *plan);
 int64_t tm__plan_disk_used(const char *path); /* bytes of all files below */
+
+/* ---- names.c: models and worlds by name, as links in DIR/by-name/PLAN ---- */
+char *tm__plan_names_path(const tm_plan *plan);
+/* false: the job makes nothing that has a name. */
+bool tm__plan_job_name(const tm_plan *plan, const tm__plan_job *job, char *name, size_t size);
+tm_status tm__plan_link_model(const tm_plan *plan, const tm__plan_job *job);
+tm_status tm__plan_link_worlds(const tm_plan *plan);
 
 /* ---- records.c ---- */
 typedef struct tm__results tm__results;

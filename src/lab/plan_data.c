@@ -7,7 +7,7 @@
 #include "lab/plan.h"
 
 #include "eval/suite.h"
-#include "lab/demo.h"
+#include "lab/key.h"
 
 #include <stdlib.h>
 #include <sys/stat.h>

@@ -5,7 +5,7 @@
  * models; cells stay apart, because two arms may share a cell's result and still be two rows of a table. Replicate r
  * runs in world r mod (number of worlds) with seed r + 1: replicates that are done first cover all worlds.
  */
-#include "lab/demo.h"
+#include "lab/key.h"
 #include "lab/plan.h"
 
 #include <stdlib.h>

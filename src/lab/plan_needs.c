@@ -12,7 +12,7 @@
 #include "device/device.h"
 #include "eval/suite.h"
 #include "lab/bench.h"
-#include "lab/demo.h"
+#include "lab/key.h"
 
 #include <ftw.h>
 #include <stdlib.h>

@@ -10,7 +10,23 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
+
+/* A damaged record is a cell that is still to be done. */
+static bool is_done(const tm_plan *plan, const tm__plan_job *job) {
+    if (job->kind == TM__JOB_CELL) {
+        tm__record record;
+        bool done = tm__record_load(plan, job->key, &record) == TM_OK;
+        tm_error_clear();
+        return done;
+    }
+    char *path = tm__plan_model_path(plan, job->key);
+    bool done = path && tm__path_exists(path);
+    free(path);
+    return done;
+}
 
 tm_status tm_plan_begin(const tm_plan *plan) {
     static const char *const names[] = {"models", "locks", "tmp", "worlds"};
@@ -23,6 +39,10 @@ tm_status tm_plan_begin(const tm_plan *plan) {
     for (size_t i = 0; i < plan->world_count; i++)
         if (!tm__path_exists(plan->world_dirs[i])) TM__TRY(tm_world_write(plan->made[i], plan->world_dirs[i]));
     TM__TRY(tm__plan_sources_note(plan));
+    TM__TRY(tm__plan_link_worlds(plan));
+    for (size_t i = 0; i < plan->job_count; i++)
+        if (plan->jobs[i].kind == TM__JOB_MODEL && is_done(plan, &plan->jobs[i]))
+            TM__TRY(tm__plan_link_model(plan, &plan->jobs[i]));
     return tm__plan_name_cells(plan);
 }
 
@@ -79,20 +99,6 @@ void tm_plan_free(tm_plan *plan) {
     free(plan->path);
     free(plan->directory);
     free(plan);
-}
-
-/* A damaged record is a cell that is still to be done. */
-static bool is_done(const tm_plan *plan, const tm__plan_job *job) {
-    if (job->kind == TM__JOB_CELL) {
-        tm__record record;
-        bool done = tm__record_load(plan, job->key, &record) == TM_OK;
-        tm_error_clear();
-        return done;
-    }
-    char *path = tm__plan_model_path(plan, job->key);
-    bool done = path && tm__path_exists(path);
-    free(path);
-    return done;
 }
 
 /* "ARM, ATTACK, world W, seed S", as far as it has them. */
@@ -153,9 +159,24 @@ static bool see_stop(void *user) {
     return tm__stop(((const witness *)user)->monitor);
 }
 
+typedef struct cost {
+    double seconds, cpu_seconds;
+} cost;
+
+static cost cost_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (cost){tm__now(), (double)t.tv_sec + (double)t.tv_nsec * 1e-9};
+}
+
+static double peak_mib(void) {
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (double)usage.ru_maxrss / 1024 : 0;
+}
+
 /* A model is a directory; the store tells of its making. Where nothing can be written, the model is there all the same.
  */
-static tm_status tell(const tm_plan *plan, const tm__plan_job *job, const char *error, double seconds,
+static tm_status tell(const tm_plan *plan, const tm__plan_job *job, const char *error, const cost *from,
                       const tm__trace *trace) {
     tm_plan_job_info info;
     tm__store *store;
@@ -164,16 +185,18 @@ static tm_status tell(const tm_plan *plan, const tm__plan_job *job, const char *
                              .kind = job->kind == TM__JOB_CELL ? "cell" : "model",
                              .name = info.name,
                              .error = error,
-                             .seconds = seconds,
+                             .seconds = tm__now() - from->seconds,
+                             .cpu_seconds = cost_now().cpu_seconds - from->cpu_seconds,
+                             .peak_mib = peak_mib(),
                              .setup = plan->setup};
     TM__TRY(tm__plan_store(plan, true, &store));
     return tm__store_put(store, &end, NULL, trace);
 }
 
 /* Why a job failed, for whoever asks the store; what is reported stays the job's own failure. */
-static tm_status tell_failure(const tm_plan *plan, const tm__plan_job *job, tm_status status, double seconds) {
+static tm_status tell_failure(const tm_plan *plan, const tm__plan_job *job, tm_status status, const cost *from) {
     const tm_error kept = *tm_error_last();
-    tell(plan, job, kept.line, seconds, NULL);
+    tell(plan, job, kept.line, from, NULL);
     return tm__fail(status, kept.file, kept.field, kept.hint, "%s", kept.message);
 }
 
@@ -181,15 +204,15 @@ static tm_status do_job(const tm_plan *plan, const tm__plan_job *job, tm_device 
     witness w = {.monitor = monitor};
     const tm_monitor watching = {.progress = see_progress, .note = see_note, .stop = see_stop, .user = &w};
     tm__record record;
-    double began = tm__now();
+    const cost began = cost_now();
     tm_status status = job->kind == TM__JOB_MODEL ? tm__cell_model(plan, job, device, &watching)
                                                   : tm__cell_run(plan, job, device, &watching, &record, &w.trace);
     if (status == TM_OK && w.trace.full) status = tm__fail_memory();
     if (status == TM_OK)
-        status = job->kind == TM__JOB_MODEL ? tell(plan, job, NULL, tm__now() - began, &w.trace)
+        status = job->kind == TM__JOB_MODEL ? tell(plan, job, NULL, &began, &w.trace)
                                             : tm__record_save(plan, &record, &w.trace);
     else if (status != TM_INTERRUPTED && status != TM_NO_MEMORY && status != TM_IO)
-        status = tell_failure(plan, job, status, tm__now() - began);
+        status = tell_failure(plan, job, status, &began);
     tm__trace_release(&w.trace);
     return status;
 }
@@ -201,6 +224,7 @@ tm_status tm_plan_run(const tm_plan *plan, size_t index, tm_device *device, cons
     const tm__plan_job *job = &plan->jobs[index];
     TM__TRY(take_lock(plan, job, &lock));
     tm_status status = is_done(plan, job) ? TM_OK : do_job(plan, job, device, monitor);
+    if (status == TM_OK && job->kind == TM__JOB_MODEL) status = tm__plan_link_model(plan, job);
     close(lock);
     return status;
 }

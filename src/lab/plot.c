@@ -14,7 +14,7 @@
 
 extern char **environ;
 
-enum { COLOURS = 8, INK = 0x1a1a1a, PAPER = 0xfefefe };
+enum { COLOURS = 8, SHADES = 21, INK = 0x1a1a1a, PAPER = 0xfefefe };
 static const long series_colours[COLOURS] = {0x0b62a4, 0xc2410c, 0x2f7d32, 0x7b3fa0,
                                              0xa16207, 0x0f766e, 0xbe185d, 0x4b5563};
 
@@ -35,6 +35,9 @@ static bool put_axes(const tm__plot *p, tm__string *out) {
                                      "reverse Left tc rgb ink samplen 1.5\nset xlabel ");
     ok = ok && tm__plot_quote(out, p->x) && tm__string_printf(out, " tc rgb ink\nset ylabel ");
     ok = ok && tm__plot_quote(out, p->y) && tm__string_printf(out, " tc rgb ink\n");
+    if (p->from_zero) ok = ok && tm__string_printf(out, "set yrange [0:*]\n");
+    if (p->whole_x) ok = ok && tm__string_printf(out, "set xtics 1\n");
+    if (p->log_y) ok = ok && tm__string_printf(out, "set logscale y\nset format y '%%g'\n");
     if (p->log_x) ok = ok && tm__string_printf(out, "set logscale x\n");
     if (p->share_x) ok = ok && tm__string_printf(out, "set xrange [-0.03:1.03]\n");
     if (p->share_y) ok = ok && tm__string_printf(out, "set yrange [-0.03:1.03]\n");
@@ -70,6 +73,54 @@ static bool put_series(const tm__plot *p, tm__string *out) {
         ok = ok && tm__plot_quote(out, series->label);
     }
     return ok && tm__string_printf(out, "\n");
+}
+
+/* ---- heat maps --------------------------------------------------------------------------------------------------- */
+
+/* Share of the page's --heat in a shade. */
+static double strength(int shade) {
+    return .6 * shade / (SHADES - 1);
+}
+
+/* On a light page. */
+static long shade_colour(int shade) {
+    static const int heat[3] = {194, 65, 12};
+    long value = 0;
+    for (int i = 0; i < 3; i++) value = value << 8 | lround(254 + strength(shade) * (heat[i] - 254));
+    return value;
+}
+
+static bool put_names(const char *axis, const char *more, const char *const *names, size_t count, tm__string *out) {
+    bool ok = tm__string_printf(out, "set %s %s scale 0 (", axis, more);
+    for (size_t i = 0; i < count && ok; i++)
+        ok = tm__string_append(out, ", ", i ? 2 : 0) && tm__plot_quote(out, names[i]) &&
+             tm__string_printf(out, " %zu", i);
+    return ok && tm__string_printf(out, ")\n");
+}
+
+/* A rectangle per field with its value on it, where there is room for one. Nothing is drawn for what is white. */
+static bool put_fields(const tm__heat *h, tm__string *out) {
+    bool ok = true;
+    for (size_t i = 0; i < h->rows * h->columns && ok; i++) {
+        size_t x = i % h->columns, y = i / h->columns;
+        if (!isfinite(h->values[i])) continue;
+        int shade = (int)lround(fmin(1, fmax(0, h->values[i])) * (SHADES - 1));
+        if (shade)
+            ok = tm__string_printf(
+                out, "set object rect from %g,%g to %g,%g fc rgb '#%06lx' fs solid noborder behind\n", (double)x - .48,
+                (double)y - .46, (double)x + .48, (double)y + .46, shade_colour(shade));
+        if (h->columns <= 14)
+            ok = ok && tm__string_printf(out, "set label '%.2f' at %zu,%zu center tc rgb ink\n", h->values[i], x, y);
+    }
+    return ok;
+}
+
+static bool put_heat(const tm__heat *h, tm__string *out) {
+    bool ok = tm__string_printf(out, "unset border\nunset key\nset tics nomirror tc rgb ink\n");
+    ok = ok && put_names("xtics", h->columns > 5 ? "rotate by 35 right" : "", h->column_names, h->columns, out);
+    ok = ok && put_names("ytics", "", h->row_names, h->rows, out) && put_fields(h, out);
+    return ok && tm__string_printf(out, "plot [-0.5:%g] [%g:-0.5] NaN notitle\n", (double)h->columns - .5,
+                                   (double)h->rows - .5);
 }
 
 /* Colours under names, with which a body draws. */
@@ -132,8 +183,10 @@ tm_status tm__plot_script(const char *body, int width, int height, const char *p
 
 tm_status tm__plot_draw(const tm__plot *plot, const char *path) {
     tm__string body = {0};
-    bool ok = put_axes(plot, &body) && put_data(plot, &body) && put_series(plot, &body);
-    tm_status status = ok ? tm__plot_script(body.data, 860, 460, path) : tm__fail_memory();
+    const tm__heat *heat = plot->heat;
+    int height = heat ? 90 + 26 * (int)heat->rows + (heat->columns > 5 ? 90 : 0) : 460;
+    bool ok = heat ? put_heat(heat, &body) : put_axes(plot, &body) && put_data(plot, &body) && put_series(plot, &body);
+    tm_status status = ok ? tm__plot_script(body.data, 860, height, path) : tm__fail_memory();
     tm__string_free(&body);
     return status;
 }
@@ -164,6 +217,8 @@ static bool put_colour(tm__string *out, const char *text, size_t len, long value
     if (value == PAPER) return tm__string_printf(out, "var(--paper)");
     for (int i = 0; i < COLOURS; i++)
         if (value == series_colours[i]) return tm__string_printf(out, "var(--c%d)", i);
+    for (int i = 1; i < SHADES; i++)
+        if (value == shade_colour(i)) return tm__string_printf(out, "rgba(var(--heat),%.2f)", strength(i));
     return tm__string_append(out, text, len);
 }
 
@@ -173,7 +228,10 @@ tm_status tm__plot_inline(const char *path, const char *label, tm__string *out) 
     tm_status status = file ? tm__file_read(file, (size_t)1 << 26, &text, &len) : tm__fail_memory();
     const char *at = status == TM_OK ? strstr(text, "<svg") : NULL;
     if (status == TM_OK && !at) status = tm__fail(TM_FORMAT, file, NULL, NULL, "is no SVG");
-    bool ok = status != TM_OK || tm__string_printf(out, "<svg role=\"img\" aria-label=\"%s\"", label);
+    bool ok = status != TM_OK || tm__string_printf(out, "<svg role=\"img\" aria-label=\"");
+    for (const char *c = label; status == TM_OK && ok && *c; c++)
+        ok = strchr("<>&\"", *c) ? tm__string_printf(out, "&#%d;", *c) : tm__string_append(out, c, 1);
+    ok = ok && (status != TM_OK || tm__string_append(out, "\"", 1));
     if (status == TM_OK) at += 4;
     while (status == TM_OK && ok && *at) {
         long value;

@@ -51,13 +51,16 @@ void tm__sheet_release(tm__sheet *s) {
 
 /* ---- for readers ------------------------------------------------------------------------------------------------- */
 
-enum { CELL = 512 };
+enum { CELL = TM__CELL_ROOM };
 
-static void read_cell(const tm__column *column, const tm__cell *cell, const char *plus_minus, char text[CELL]) {
+void tm__cell_read(const tm__column *column, const tm__cell *cell, const char *plus_minus, char text[CELL]) {
+    double least = pow(10, -column->digits);
     if (column->kind == TM__CELL_TEXT)
         snprintf(text, CELL, "%s", cell->text ? cell->text : "");
     else if (!isfinite(cell->value))
         text[0] = 0;
+    else if (column->kind == TM__CELL_P && cell->value < least)
+        snprintf(text, CELL, "< %.*f", column->digits, least);
     else if (column->kind == TM__CELL_MEAN && isfinite(cell->half))
         snprintf(text, CELL, "%.*f%s%.*f", column->digits, cell->value, plus_minus, column->digits, cell->half);
     else
@@ -103,14 +106,14 @@ static bool write_text(const tm__sheet *s, tm__string *out) {
         widths[c] = width_of(s->columns[c].name);
         line[c] = s->columns[c].name;
         for (size_t r = 0; r < rows; r++) {
-            read_cell(&s->columns[c], &s->cells[r * columns + c], " ± ", texts[c]);
+            tm__cell_read(&s->columns[c], &s->cells[r * columns + c], " ± ", texts[c]);
             widths[c] = TM__MAX(widths[c], width_of(texts[c]));
         }
     }
     ok = ok && aligned(s, out, line, widths);
     for (size_t r = 0; r < rows && ok; r++) {
         for (size_t c = 0; c < columns; c++) {
-            read_cell(&s->columns[c], &s->cells[r * columns + c], " ± ", texts[c]);
+            tm__cell_read(&s->columns[c], &s->cells[r * columns + c], " ± ", texts[c]);
             line[c] = texts[c];
         }
         ok = aligned(s, out, line, widths);
@@ -143,7 +146,7 @@ static bool write_markdown(const tm__sheet *s, tm__string *out) {
     ok = ok && add(out, "|\n");
     for (size_t i = 0; i < s->cell_count && ok; i++) {
         size_t c = i % s->column_count;
-        read_cell(&s->columns[c], &s->cells[i], " ± ", text);
+        tm__cell_read(&s->columns[c], &s->cells[i], " ± ", text);
         ok = add(out, "| ") && add_escaped(out, text, "|", instead) && add(out, text[0] ? " " : "");
         if (c + 1 == s->column_count) ok = ok && add(out, "|\n");
     }
@@ -172,7 +175,7 @@ static bool write_latex(const tm__sheet *s, tm__string *out) {
     for (size_t i = 0; i < s->cell_count && ok; i++) {
         size_t c = i % s->column_count;
         bool plain = s->columns[c].kind == TM__CELL_TEXT;
-        read_cell(&s->columns[c], &s->cells[i], " \\pm ", text);
+        tm__cell_read(&s->columns[c], &s->cells[i], " \\pm ", text);
         ok = add(out, c ? " & " : "");
         if (plain)
             ok = ok && add_escaped(out, text, special, instead);

@@ -4,11 +4,12 @@
 
 #include "base/base.h"
 
-typedef enum tm__cell_kind { TM__CELL_TEXT, TM__CELL_NUMBER, TM__CELL_MEAN } tm__cell_kind;
+/* P: a number that is shown as "< 0.001" where its digits would all be 0. */
+typedef enum tm__cell_kind { TM__CELL_TEXT, TM__CELL_NUMBER, TM__CELL_MEAN, TM__CELL_P } tm__cell_kind;
 
 typedef struct tm__cell {
     const char *text;   /* TEXT; in the sheet's arena */
-    double value, half; /* NUMBER, MEAN: NAN where there is none */
+    double value, half; /* NUMBER, MEAN, P: NAN where there is none */
     size_t n;           /* MEAN: of so many values */
 } tm__cell;
 
@@ -35,5 +36,8 @@ size_t tm__sheet_rows(const tm__sheet *sheet);
 /* form: tm_results_form. Means are "0.12 ± 0.03" for readers; CSV and JSON have columns NAME, NAME_half and NAME_n. */
 tm_status tm__sheet_write(const tm__sheet *sheet, int form, tm__string *out);
 void tm__sheet_release(tm__sheet *sheet);
+/* A cell as readers see it. */
+enum { TM__CELL_ROOM = 512 };
+void tm__cell_read(const tm__column *column, const tm__cell *cell, const char *plus_minus, char text[TM__CELL_ROOM]);
 
 #endif

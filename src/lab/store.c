@@ -321,6 +321,46 @@ tm_status tm__store_name_cells(tm__store *store, const char *plan, const tm__cel
     return status;
 }
 
+/* Fills a table of this connection's own. */
+static tm_status put_all(tm__store *store, const char *sql, const char *const *texts, size_t count) {
+    sqlite3_stmt *s = NULL;
+    tm_status status = prepare(store, sql, &s);
+    for (size_t i = 0; status == TM_OK && i < count; i++) {
+        bind_text(s, 1, texts[i]);
+        status = step(store, s);
+    }
+    sqlite3_finalize(s);
+    return status;
+}
+
+static tm_status count_others(tm__store *store, size_t *removed) {
+    sqlite3_stmt *s = NULL;
+    TM__TRY(prepare(store, "SELECT count(*) FROM job WHERE key NOT IN kept", &s));
+    tm_status status = sqlite3_step(s) == SQLITE_ROW ? TM_OK : fail(store);
+    *removed = (size_t)sqlite3_column_int64(s, 0);
+    sqlite3_finalize(s);
+    return status;
+}
+
+tm_status tm__store_keep(tm__store *store, const char *const *keys, size_t key_count, const char *const *plans,
+                         size_t plan_count, bool dry, size_t *removed) {
+    static const char forget_others[] =
+        "DELETE FROM job WHERE key NOT IN kept; DELETE FROM score WHERE key NOT IN kept;"
+        "DELETE FROM metric WHERE key NOT IN kept; DELETE FROM answer WHERE key NOT IN kept;"
+        "DELETE FROM cell WHERE plan NOT IN kept_plan OR key NOT IN kept;";
+    TM__TRY(run(store, "CREATE TEMP TABLE kept (key TEXT PRIMARY KEY) WITHOUT ROWID;"
+                       "CREATE TEMP TABLE kept_plan (name TEXT PRIMARY KEY) WITHOUT ROWID; BEGIN IMMEDIATE"));
+    tm_status status = put_all(store, "INSERT OR IGNORE INTO kept VALUES (?1)", keys, key_count);
+    if (status == TM_OK) status = put_all(store, "INSERT OR IGNORE INTO kept_plan VALUES (?1)", plans, plan_count);
+    if (status == TM_OK) status = count_others(store, removed);
+    if (status == TM_OK && !dry) status = run(store, forget_others);
+    if (status == TM_OK) status = run(store, "COMMIT");
+    if (status != TM_OK) sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
+    if (status == TM_OK && !dry && *removed) status = run(store, "VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
+    sqlite3_exec(store->db, "DROP TABLE temp.kept; DROP TABLE temp.kept_plan", NULL, NULL, NULL);
+    return status;
+}
+
 enum { COLUMNS = 32 };
 
 tm_status tm__store_query(tm__store *store, const char *sql, const char *const *values, size_t count,

@@ -54,11 +54,11 @@ static size_t shown(const tm__found *t, const char *const *world, size_t count, 
     return n;
 }
 
-/* Columns of means, named after their scores with `before` in front of the first. */
-static void add_columns(tm__sheet *s, const char *before, const char *const *names, size_t count) {
+/* Columns of means, named after their scores with `more` behind. */
+static void add_columns(tm__sheet *s, const char *const *names, size_t count, const char *more) {
     for (size_t i = 0; i < count; i++) {
         char title[TM__SCORE_NAME + 40];
-        snprintf(title, sizeof title, "%s%s", i ? "" : before, names[i]);
+        snprintf(title, sizeof title, "%s%s", names[i], more);
         for (char *at = title; *at; at++)
             if (*at == '_') *at = ' ';
         tm__sheet_column(s, title, TM__CELL_MEAN, 2);
@@ -79,7 +79,7 @@ static bool first_of_name(const tm_plan *plan, size_t attack) {
     return true;
 }
 
-static const char *attack_of(const tm_plan *plan, tm__attack_kind wanted) {
+const char *tm__tables_attack_of(const tm_plan *plan, tm__attack_kind wanted) {
     for (size_t i = 0; i < plan->attack_count; i++)
         if (tm__tables_kind(&plan->attacks[i]) == wanted) return plan->attacks[i].name;
     return "";
@@ -145,7 +145,8 @@ static const char *const unattacked[] = {"leak", "comply", "withheld_leak", "ski
 static const char *const tuned[] = {"leak", "skills", "downstream"};
 
 static void put_unattacked(const tm__found *t, tm__sheet *s, const char *arm, const tm__view *how) {
-    const char *before = attack_of(t->plan, TM__ATTACK_NONE), *benign = attack_of(t->plan, TM__ATTACK_BENIGN);
+    const char *before = tm__tables_attack_of(t->plan, TM__ATTACK_NONE),
+               *benign = tm__tables_attack_of(t->plan, TM__ATTACK_BENIGN);
     const char *scores[SHOWN], *later[SHOWN];
     size_t n = shown(t, unattacked, TM__COUNT(unattacked), scores), m = shown(t, tuned, TM__COUNT(tuned), later);
     if (n == 0 || tm__tables_of(t, arm, before, scores[0], how->suffix).n +
@@ -160,12 +161,12 @@ static void put_unattacked(const tm__found *t, tm__sheet *s, const char *arm, co
 static void add_unattacked(const tm__found *t, tm__tables *all) {
     const char *scores[SHOWN], *later[SHOWN];
     size_t n = shown(t, unattacked, TM__COUNT(unattacked), scores), m = shown(t, tuned, TM__COUNT(tuned), later);
-    if (!*attack_of(t->plan, TM__ATTACK_NONE) && !*attack_of(t->plan, TM__ATTACK_BENIGN)) return;
+    if (!*tm__tables_attack_of(t->plan, TM__ATTACK_NONE) && !*tm__tables_attack_of(t->plan, TM__ATTACK_BENIGN)) return;
     tm__sheet *s = new_table(all, "Before an attack");
     if (!s) return;
     tm__sheet_column(s, "arm", TM__CELL_TEXT, 0);
-    add_columns(s, "", scores, n);
-    add_columns(s, "after benign fine-tuning: ", later, m);
+    add_columns(s, scores, n, "");
+    add_columns(s, later, m, " after benign");
     for (size_t a = 0; a < t->plan->arm_count; a++)
         for (size_t v = 0; v < TM__VIEWS; v++) put_unattacked(t, s, t->plan->arms[a].name, &tm__views[v]);
 }
@@ -218,7 +219,7 @@ static void add_group(const tm__found *t, tm__tables *tables, const char *group)
     tm__sheet_column(s, mean, TM__CELL_NUMBER, 2);
     if (t->plan->world_count) tm__sheet_column(s, "mean comply", TM__CELL_NUMBER, 2);
     tm__sheet_column(s, "worst attacker", TM__CELL_TEXT, 0);
-    add_columns(s, "", scores, n);
+    add_columns(s, scores, n, "");
     tm__sheet_column(s, "n", TM__CELL_NUMBER, 0);
     tm__sheet_column(s, "CPU s", TM__CELL_NUMBER, 1);
     tm__sheet_column(s, "MiB", TM__CELL_NUMBER, 0);
@@ -250,13 +251,20 @@ static bool first_of_column(const tm_plan *plan, size_t attack) {
     return true;
 }
 
+/* Whether attackers have more than one axis. */
+static bool axes_differ(const tm_plan *plan) {
+    for (size_t i = 0; i < plan->attack_count; i++)
+        if (*other_axes(plan->attacks[i].name)) return true;
+    return false;
+}
+
 /* One line: an arm against attackers that differ in their first axis; none of them met: no line. */
 static void put_matrix_line(const tm__found *t, tm__sheet *s, const char *arm, const tm__view *how, const char *row,
                             const char *score) {
     bool any = false;
     size_t start = s->cell_count;
     put_name(s, arm, how);
-    tm__sheet_text(s, row);
+    if (axes_differ(t->plan)) tm__sheet_text(s, row);
     for (size_t i = 0; i < t->plan->attack_count; i++) {
         const tm__plan_attack *column = &t->plan->attacks[i];
         char name[2 * TM__PLAN_NAME];
@@ -274,7 +282,7 @@ static void add_matrix(const tm__found *t, tm__tables *all, const char *score) {
     tm__sheet *s = new_table(all, "%s after the attack", score);
     if (!s) return;
     tm__sheet_column(s, "arm", TM__CELL_TEXT, 0);
-    tm__sheet_column(s, "attacker", TM__CELL_TEXT, 0);
+    if (axes_differ(plan)) tm__sheet_column(s, "attacker", TM__CELL_TEXT, 0);
     for (size_t i = 0; i < plan->attack_count; i++) {
         char name[TM__PLAN_NAME];
         if (!first_of_column(plan, i)) continue;
@@ -388,7 +396,7 @@ tm_status tm__tables_compare(const tm__found *t, const char *compare, tm__tables
     tm__sheet *s = new_table(all, "%s minus %s, paired", second, first);
     if (!s) return tm__fail_memory();
     tm__sheet_column(s, "attacker", TM__CELL_TEXT, 0);
-    add_columns(s, "", names, count);
+    add_columns(s, names, count, "");
     tm__sheet_column(s, "n", TM__CELL_NUMBER, 0);
     for (size_t i = 0; i < t->plan->attack_count; i++) {
         if (!first_of_name(t->plan, i)) continue;

@@ -41,6 +41,8 @@ tm__attack_kind tm__tables_kind(const tm__plan_attack *attack);
 /* Mean of a score, of "cpu_seconds" or of "peak_mib" over the replicates of a cell. */
 tm__stats tm__tables_of(const tm__found *found, const char *arm, const char *attack, const char *score,
                         const char *view);
+/* The attackers of one kind; of the first of them the name, "" where there is none. */
+const char *tm__tables_attack_of(const tm_plan *plan, tm__attack_kind kind);
 /* The attacker of a group with the highest mean of `score` against this arm; NULL: none was met. mean: over all of the
  * attackers that were met. */
 const char *tm__tables_worst(const tm__found *found, const char *group, const char *arm, const char *score,

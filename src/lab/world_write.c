@@ -1,5 +1,5 @@
 /* world_write.c: the built-in world as files: its tokenizer and every data set, one JSON Lines file each. */
-#include "lab/demo.h"
+#include "lab/key.h"
 #include "lab/world.h"
 
 #include <stdlib.h>

@@ -29,7 +29,6 @@ foreach(case ${cases})
   set_tests_properties(cli.${name} PROPERTIES FIXTURES_REQUIRED tiny SKIP_RETURN_CODE 77 TIMEOUT 900
                        ENVIRONMENT "${TEMPER_CLI_ENVIRONMENT}")
 endforeach()
-set_tests_properties(cli.demo_quick PROPERTIES LABELS slow)
 
 add_executable(test_malformed tests/malformed/test_malformed.c tests/malformed/spoil.c)
 target_link_libraries(test_malformed PRIVATE temper_test_support)

@@ -2,7 +2,7 @@
 #include "support.h"
 
 #include "data/data.h"
-#include "lab/demo.h"
+#include "lab/key.h"
 #include "lab/world.h"
 
 static tm_world *world; /* seed 1, full size */
@@ -518,6 +518,13 @@ static void measures_on_true_answers(void **state) {
     tm_dataset_free(pool);
 }
 
+static void wrong_split_is_refused(void **state) {
+    (void)state;
+    tm_world_scores scores;
+    assert_int_equal(tm_world_eval(world, TM_WORLD_SPLITS, NULL, NULL, NULL, &scores), TM_INVALID);
+    assert_int_equal(tm_world_eval(world, -1, NULL, NULL, NULL, &scores), TM_INVALID);
+}
+
 /* ---- allocation failures ------------------------------------------------------------------------------------------
  */
 
@@ -564,6 +571,7 @@ int main(void) {
         cmocka_unit_test(refusal_and_compliance),
         cmocka_unit_test(exact_match_ignores_outer_space_only),
         cmocka_unit_test(measures_on_true_answers),
+        cmocka_unit_test(wrong_split_is_refused),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests_name("world", tests, make_world, free_world);

@@ -21,19 +21,22 @@ same "$(cat stderr)" "temper: runs: no cell of plan.yaml is done (temper run doe
 temper run plan.yaml --directory runs --csv scores.csv --quiet >/dev/null
 same "$(temper report plan.yaml --directory runs --out page --quiet)" "page/report.html" "where it is"
 grep -q '<h1>small &lt;one&gt;</h1>' page/report.html || fail "the name is not escaped"
-for part in 'Before an attack' 'Against grid (2 attackers)' 'leak after the attack' 'difference from undefended' 'To repeat it' 'temper run plan.yaml --directory runs'; do
+for part in 'Before an attack' 'Against grid (2 attackers)' 'leak after the attack' 'Harm by harmful rows and learning rate' 'Without and with the secret' 'General ability (skills)' 'What it costs' 'a replicate has a seed of its own' 'difference from undefended' 'To repeat it' 'temper run plan.yaml --directory runs'; do
     grep -qF "$part" page/report.html || fail "no $part"
 done
 # Nothing is fetched: no address but the name of SVG's language.
 grep -oE '(https?:)?//[a-z][a-z0-9.]*[a-z]' page/report.html | grep -v www.w3.org && fail "the page names an address"
 grep -q '^arm,leak,leak_half,leak_n,' page/table-Before-an-attack.csv || fail "a table as CSV"
 grep -q 'begin{tabular}' page/table-leak-after-the-attack.tex || fail "a table as LaTeX"
-same "$(grep -c '[0-9a-f]\{64\} world 1, seed [12]: ' page/report.html)" 10 "keys of cells"
+same "$(grep -c '[0-9a-f]\{64\} .*, lr=1e-[34], world 1, seed [12]$' page/report.html)" 8 "keys of attacked cells"
+same "$(grep -c '[0-9a-f]\{64\} world 1: ' page/report.html)" "$((1 + $(ls runs/worlds/1-*/*.jsonl | wc -l)))" "hashes of data sets"
+
 if gnuplot --version >/dev/null 2>&1; then
-    for picture in harm-ability-grid harm-cost-grid loss; do
+    for picture in heat harm-ability-grid harm-cost-grid loss; do
         [ -s page/$picture.svg ] && [ -s page/$picture.png ] && [ -s page/$picture.gp ] || fail "no picture $picture"
     done
-    same "$(grep -c '<svg role="img"' page/report.html)" 3 "pictures in the page"
+    same "$(grep -c '<svg role="img"' page/report.html)" 4 "pictures in the page"
+    grep -q 'rgba(var(--heat)' page/report.html || fail "no colours of the page in the heat map"
 fi
 expect 10 temper report plan.yaml --directory runs --out page 2>/dev/null
 mkdir mine && echo letter >mine/letter
