@@ -1,7 +1,7 @@
 /* block.c: the decoder block of every family; what a family lacks has no name and is passed over.
  *
  * Shapes: T tokens, D hidden, H heads, K key-value heads, C head_dim, F intermediate. Values are dropped as soon as
- * nothing needs them; while recording that has no effect.
+ * nothing needs them, backward included.
  */
 #include "model/block.h"
 

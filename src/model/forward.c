@@ -71,6 +71,11 @@ tm_status tm__model_embed(tm_model *model, tm__tape *tape, const int32_t *ids, i
     return tm__op_dropout(tape, *x, c->embed_dropout, x);
 }
 
+static void keep_state(const tm__forward_options *options, int64_t index, tm__var *x) {
+    x->saved = true;
+    options->states[index] = x;
+}
+
 tm_status tm__model_forward(tm_model *model, tm__tape *tape, const tm__batch *batch, const tm__forward_options *options,
                             tm__var **hidden) {
     int64_t positions;
@@ -80,7 +85,7 @@ tm_status tm__model_forward(tm_model *model, tm__tape *tape, const tm__batch *ba
     TM__TRY(find_rope(model, tape, batch, positions, &common.rope, &common.position));
     TM__TRY(tm__model_embed(model, tape, batch->ids, batch->tokens, &x));
     TM__TRY(tm__apply_taps(tape, options, TM__TAP_EMBEDDING, 0, &x));
-    if (options && options->states) options->states[0] = x;
+    if (options && options->states) keep_state(options, 0, x);
     for (int64_t i = 0; i < model->config.layers; i++) {
         tm__block_run *run = tm__arena_alloc(&tape->host, 1, sizeof *run);
         if (!run) return tm__fail_memory();
@@ -93,7 +98,7 @@ tm_status tm__model_forward(tm_model *model, tm__tape *tape, const tm__batch *ba
             TM__TRY(tm__block_forward(tape, run, x, &y));
         tm__tape_drop(tape, x);
         x = y;
-        if (options && options->states) options->states[i + 1] = x;
+        if (options && options->states) keep_state(options, i + 1, x);
     }
     TM__TRY(tm__model_norm(model, tape, x, &model->final_norm, hidden));
     tm__tape_drop(tape, x);

@@ -28,11 +28,13 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
     attention_node *node = (attention_node *)base;
     tm__var *vars[3] = {node->q, node->k, node->v};
     tm__grad_slot slots[3] = {{0}};
+    const void *values[3];
     tm_status status;
+    for (int i = 0; i < 3; i++) TM__TRY(tm__tape_value(tape, vars[i], &values[i]));
     for (int i = 0; i < 3; i++) TM__TRY_GOTO(status, open_grad(tape, vars[i], &slots[i]), done);
     status = tape->dev->k->attention_grad(tape->dev, slots[0].data, slots[1].data, slots[2].data, base->out->grad,
-                                          base->out->value.data, node->lse.data, node->q->value.data,
-                                          node->k->value.data, node->v->value.data, &node->shape);
+                                          base->out->value.data, node->lse.data, values[0], values[1], values[2],
+                                          &node->shape);
     for (int i = 0; i < 3 && status == TM_OK; i++)
         if (vars[i]->needs_grad) status = tm__grad_close(tape, &slots[i]);
 done:
@@ -83,6 +85,7 @@ static tm_status record(tm__tape *tape, tm__var *q, tm__var *k, tm__var *v, cons
     attention_node *node;
     TM__TRY(copy_segments(tape, &copy));
     TM__TRY(tm__tape_node(tape, sizeof *node, "attention", y, backward, release, &node));
+    q->saved = k->saved = v->saved = y->saved = true;
     node->q = q;
     node->k = k;
     node->v = v;

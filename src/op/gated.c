@@ -13,13 +13,15 @@ typedef struct gated_node {
 static tm_status backward(tm__tape *tape, tm__node *base) {
     gated_node *node = (gated_node *)base;
     tm__grad_slot gate = {0}, up = {0};
+    const void *gate_value, *up_value = NULL;
     tm_status status;
+    TM__TRY(tm__tape_value(tape, node->gate, &gate_value));
+    if (node->up) TM__TRY(tm__tape_value(tape, node->up, &up_value));
     TM__TRY_GOTO(status, tm__grad_open(tape, node->gate, node->gate->needs_grad, &gate), done);
     if (node->up) TM__TRY_GOTO(status, tm__grad_open(tape, node->up, node->up->needs_grad, &up), done);
     TM__TRY_GOTO(status,
-                 tape->dev->k->gated_grad(tape->dev, gate.data, up.data, base->out->grad, node->act,
-                                          node->gate->value.data, node->up ? node->up->value.data : NULL,
-                                          tm__tensor_count(&node->gate->value)),
+                 tape->dev->k->gated_grad(tape->dev, gate.data, up.data, base->out->grad, node->act, gate_value,
+                                          up_value, tm__tensor_count(&node->gate->value)),
                  done);
     TM__TRY_GOTO(status, tm__grad_close(tape, &gate), done);
     if (node->up) status = tm__grad_close(tape, &up);
@@ -27,6 +29,15 @@ done:
     tm__grad_discard(tape, &gate);
     tm__grad_discard(tape, &up);
     return status;
+}
+
+static tm_status remake(tm__tape *tape, tm__node *base) {
+    const gated_node *node = (const gated_node *)base;
+    const void *gate, *up = NULL;
+    TM__TRY(tm__tape_value(tape, node->gate, &gate));
+    if (node->up) TM__TRY(tm__tape_value(tape, node->up, &up));
+    return tape->dev->k->gated(tape->dev, base->out->value.data, node->act, gate, up,
+                               tm__tensor_count(&node->gate->value));
 }
 
 tm_status tm__op_gated(tm__tape *tape, tm__activation act, tm__var *gate, tm__var *up, tm__var **y) {
@@ -42,7 +53,10 @@ tm_status tm__op_gated(tm__tape *tape, tm__activation act, tm__var *gate, tm__va
     gated_node *node;
     TM__TRY(tm__tape_node(tape, sizeof *node, "gated", *y, backward, NULL, &node));
     node->act = act;
+    node->base.remake = remake;
     node->gate = gate;
     node->up = up;
+    gate->saved = true;
+    if (up) up->saved = true;
     return TM_OK;
 }

@@ -221,6 +221,7 @@ tm_status tm__op_head_loss(tm__tape *tape, tm__var *hidden, const tm__head *head
     head_node unrecorded = {0}, *node = &unrecorded;
     if (tape->recording && needs_grad)
         TM__TRY(tm__tape_node(tape, sizeof *node, "head_loss", *loss, backward, release, &node));
+    hidden->saved |= node != &unrecorded;
     node->hidden = hidden;
     node->head = *head;
     tm_status status = run(tape, node, targets, row_loss, *loss);

@@ -11,17 +11,20 @@ typedef struct layernorm_node {
     tm__param *weight, *bias;
     tm__scratch mean, rstd; /* (n) */
     int64_t n, d;
+    double eps;
 } layernorm_node;
 
 static tm_status backward(tm__tape *tape, tm__node *base) {
     layernorm_node *node = (layernorm_node *)base;
     const tm__param *w = node->weight, *b = node->bias;
+    const void *x;
     void *dx = NULL;
     bool fresh = true;
+    TM__TRY(tm__tape_value(tape, node->x, &x));
     if (node->x->needs_grad) TM__TRY(tm__tape_grad(tape, node->x, &dx, &fresh));
-    return tape->dev->k->layernorm_grad(
-        tape->dev, dx, !fresh, w->trainable ? w->grad : NULL, b->trainable ? b->grad : NULL, base->out->grad,
-        node->x->value.data, w->value.data, w->value.dtype, node->mean.data, node->rstd.data, node->n, node->d);
+    return tape->dev->k->layernorm_grad(tape->dev, dx, !fresh, w->trainable ? w->grad : NULL,
+                                        b->trainable ? b->grad : NULL, base->out->grad, x, w->value.data,
+                                        w->value.dtype, node->mean.data, node->rstd.data, node->n, node->d);
 }
 
 static void release(tm__tape *tape, tm__node *base) {
@@ -30,13 +33,22 @@ static void release(tm__tape *tape, tm__node *base) {
     tm__scratch_free(tape->dev, &node->rstd);
 }
 
-static tm_status run(tm__tape *tape, layernorm_node *node, double eps, tm__var *y) {
-    tm_device *dev = tape->dev;
+static tm_status norm(tm__tape *tape, const layernorm_node *node, tm__var *y) {
     const tm_tensor *w = &node->weight->value, *b = &node->bias->value;
-    TM__TRY(tm__scratch_alloc(dev, node->n, &node->mean));
-    TM__TRY(tm__scratch_alloc(dev, node->n, &node->rstd));
-    return dev->k->layernorm(dev, y->value.data, node->mean.data, node->rstd.data, node->x->value.data, w->data,
-                             w->dtype, b->data, b->dtype, node->n, node->d, eps);
+    const void *x;
+    TM__TRY(tm__tape_value(tape, node->x, &x));
+    return tape->dev->k->layernorm(tape->dev, y->value.data, node->mean.data, node->rstd.data, x, w->data, w->dtype,
+                                   b->data, b->dtype, node->n, node->d, node->eps);
+}
+
+static tm_status remake(tm__tape *tape, tm__node *base) {
+    return norm(tape, (layernorm_node *)base, base->out);
+}
+
+static tm_status run(tm__tape *tape, layernorm_node *node, tm__var *y) {
+    TM__TRY(tm__scratch_alloc(tape->dev, node->n, &node->mean));
+    TM__TRY(tm__scratch_alloc(tape->dev, node->n, &node->rstd));
+    return norm(tape, node, y);
 }
 
 tm_status tm__op_layernorm(tm__tape *tape, tm__var *x, tm__param *weight, tm__param *bias, double eps, tm__var **y) {
@@ -52,12 +64,15 @@ tm_status tm__op_layernorm(tm__tape *tape, tm__var *x, tm__param *weight, tm__pa
     layernorm_node unrecorded = {0}, *node = &unrecorded;
     if (tape->recording && needs_grad)
         TM__TRY(tm__tape_node(tape, sizeof *node, "layernorm", *y, backward, release, &node));
+    x->saved |= node != &unrecorded;
+    node->base.remake = remake;
     node->x = x;
     node->weight = weight;
     node->bias = bias;
     node->n = count / d;
     node->d = d;
-    tm_status status = run(tape, node, eps, *y);
+    node->eps = eps;
+    tm_status status = run(tape, node, *y);
     release(tape, &unrecorded.base);
     return status;
 }

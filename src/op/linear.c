@@ -116,7 +116,8 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
     tm_device *dev = tape->dev;
     const tm__linear *linear = node->linear;
     int64_t out = linear->weight.value.shape[0], in = linear->weight.value.shape[1];
-    const void *dy = base->out->grad;
+    const void *dy = base->out->grad, *x;
+    if (node->x->saved) TM__TRY(tm__tape_value(tape, node->x, &x));
     if (node->x->needs_grad) {
         void *dx;
         bool fresh;
@@ -218,6 +219,7 @@ static tm_status complete(tm__tape *tape, tm__var *x, tm__linear *linear, size_t
     linear_node *node = NULL;
     if (tape->recording && needs_grad) {
         TM__TRY(tm__tape_node(tape, sizeof *node, "linear", y, backward, release, &node));
+        x->saved |= linear->weight.trainable || active > 0;
         node->x = x;
         node->linear = linear;
         node->n = n;

@@ -10,18 +10,28 @@ typedef struct rmsnorm_node {
     tm__param *weight;
     tm__scratch rstd; /* (n) */
     int64_t n, d;
-    double shift;
+    double shift, eps;
 } rmsnorm_node;
 
 static tm_status backward(tm__tape *tape, tm__node *base) {
     rmsnorm_node *node = (rmsnorm_node *)base;
     const tm__param *w = node->weight;
+    const void *x;
     void *dx = NULL;
     bool fresh = true;
+    TM__TRY(tm__tape_value(tape, node->x, &x));
     if (node->x->needs_grad) TM__TRY(tm__tape_grad(tape, node->x, &dx, &fresh));
-    return tape->dev->k->rmsnorm_grad(tape->dev, dx, !fresh, w->trainable ? w->grad : NULL, base->out->grad,
-                                      node->x->value.data, w->value.data, w->value.dtype, node->shift, node->rstd.data,
-                                      node->n, node->d);
+    return tape->dev->k->rmsnorm_grad(tape->dev, dx, !fresh, w->trainable ? w->grad : NULL, base->out->grad, x,
+                                      w->value.data, w->value.dtype, node->shift, node->rstd.data, node->n, node->d);
+}
+
+static tm_status remake(tm__tape *tape, tm__node *base) {
+    rmsnorm_node *node = (rmsnorm_node *)base;
+    const tm_tensor *w = &node->weight->value;
+    const void *x;
+    TM__TRY(tm__tape_value(tape, node->x, &x));
+    return tape->dev->k->rmsnorm(tape->dev, base->out->value.data, node->rstd.data, x, w->data, w->dtype, node->shift,
+                                 node->n, node->d, node->eps);
 }
 
 static void release(tm__tape *tape, tm__node *base) {
@@ -46,12 +56,15 @@ tm_status tm__op_rmsnorm(tm__tape *tape, tm__var *x, tm__param *weight, double s
         rmsnorm_node *node;
         status = tm__tape_node(tape, sizeof *node, "rmsnorm", *y, backward, release, &node);
         if (status == TM_OK) {
+            node->base.remake = remake;
             node->x = x;
+            x->saved = true;
             node->weight = weight;
             node->rstd = rstd;
             node->n = n;
             node->d = d;
             node->shift = shift;
+            node->eps = eps;
             return TM_OK;
         }
     }

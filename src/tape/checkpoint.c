@@ -68,6 +68,7 @@ static tm_status record(tm__tape *tape, tm__segment body, void *ctx, tm__var *x,
     node->body = body;
     node->ctx = ctx;
     node->x = x;
+    x->saved = true;
     node->dropout_seed = tape->dropout_seed;
     node->dropout_stream = tape->dropout_stream; /* still where the segment began */
     node->training = tape->training;

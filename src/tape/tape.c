@@ -56,7 +56,19 @@ void tm__tape_free(tm__tape *tape) {
 }
 
 void tm__tape_drop(tm__tape *tape, tm__var *var) {
-    if (!tape->recording && !var->borrowed && var->value.data) release_value(tape, var);
+    if (var->borrowed || var->keep || !var->value.data) return;
+    if (var->saved && !(var->node >= 0 && tape->nodes[var->node]->remake)) return;
+    release_value(tape, var);
+}
+
+tm_status tm__tape_value(tm__tape *tape, tm__var *var, const void **value) {
+    if (!var->value.data) {
+        tm__node *node = tape->nodes[var->node];
+        TM__TRY(tape->dev->alloc(tape->dev, tm__tensor_bytes(&var->value), &var->value.data));
+        TM__TRY(node->remake(tape, node));
+    }
+    *value = var->value.data;
+    return TM_OK;
 }
 
 /* ---- vars and nodes ---------------------------------------------------------------------------------------------- */

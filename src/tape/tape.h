@@ -10,6 +10,8 @@
  * - A var is owned by its tape and dies at the next reset. Its gradient is allocated when something is first added.
  * - Backward releases each node's value, saved buffers and gradient as soon as they are no longer needed, unless the
  *   var is kept.
+ * - A value that was dropped after its last use is gone at once where no backward reads it, and made again for backward
+ *   where its node can do so at little cost (norms, the middle of a feed-forward layer).
  * - Backward may start from several vars with given seeds. It runs once per recording.
  * - With recording off (tm__tape.recording = false) ops only compute; `row_invariant` asks products for results that do
  *   not depend on the number of rows (generation).
@@ -29,9 +31,9 @@ typedef struct tm__param {
     tm_tensor value;
     void *grad; /* NULL while frozen */
     bool trainable, owned;
-    void *int8; /* a weight as the device's int8_pack makes it; NULL: has not been asked for */
-    size_t int8_bytes;
     tm_dtype stored; /* dtype in the checkpoint: what a save with TM_SAVE_KEEP writes */
+    void *int8;      /* a weight as the device's int8_pack makes it; NULL: has not been asked for */
+    size_t int8_bytes;
 } tm__param;
 
 typedef struct tm__var {
@@ -39,6 +41,7 @@ typedef struct tm__var {
     void *grad;      /* NULL: nothing added yet, means zero */
     bool needs_grad; /* a gradient is wanted here or in front of it; set with recording off as well */
     bool keep;       /* backward must not release value and grad */
+    bool saved;      /* somebody reads the value later: an op's backward, or the caller */
     bool borrowed;   /* value belongs to the caller */
     int64_t node;    /* index of the node that made it; -1: input */
 } tm__var;
@@ -50,6 +53,8 @@ struct tm__node {
     tm_status (*backward)(tm__tape *tape, tm__node *node);
     /* Frees saved buffers; NULL: none. Called once, also on reset. */
     void (*release)(tm__tape *tape, tm__node *node);
+    /* Computes out->value once more, to the byte, from values that are still there; NULL: cannot. */
+    tm_status (*remake)(tm__tape *tape, tm__node *node);
     tm__var *out;
     bool source; /* backward runs even when no gradient reached `out` (it is then zero): taps */
 };
@@ -91,8 +96,10 @@ tm_status tm__tape_node(tm__tape *tape, size_t size, const char *op, tm__var *ou
 tm_status tm__tape_grad(tm__tape *tape, tm__var *var, void **grad, bool *fresh);
 /* Adds `from` (act, same size) into var's gradient. */
 tm_status tm__tape_grad_add(tm__tape *tape, tm__var *var, const void *from);
-/* Frees the value of an inference var early (recording off); no effect while recording. */
+/* No op will read the value any more. It is freed, unless it was saved and cannot be made again. */
 void tm__tape_drop(tm__tape *tape, tm__var *var);
+/* For ops in backward: the value of a saved var, made again where it was dropped. */
+tm_status tm__tape_value(tm__tape *tape, tm__var *var, const void **value);
 
 /* seeds[i]: device buffer of var i's shape and act type; NULL (or seeds == NULL): one. Backward of tapped or kept vars
  * leaves their gradients readable until reset. TM_INVALID if it already ran, or if a var was not recorded or needs no

@@ -254,9 +254,44 @@ static void test_inference_holds_outputs_only(void **state) {
     assert_non_null(x->value.data);
     assert_int_equal(dev->bytes_in_use, sizeof x_data);
     tape->recording = true;
+    second->saved = true; /* as an op does whose backward reads it */
     tm__tape_drop(tape, second);
     assert_non_null(second->value.data);
     tm__tape_free(tape);
+}
+
+/* first = linear(x), middle = act(first), last = linear(middle), sum = last + middle; each dropped after its last use
+ * or not at all. `out`: gradients of x and of the weight. */
+static void drop_and_go_back(bool drops, double *out) {
+    tm__tape *tape = make_tape();
+    tm__var *x, *first, *middle, *last, *sum;
+    const void *seed = seed_a;
+    assert_ok(tm__tape_input(tape, x_tensor(), true, &x));
+    assert_ok(tm__op_linear(tape, x, &linear, &first));
+    assert_ok(tm__op_gated(tape, TM__SILU, first, NULL, &middle));
+    if (drops) tm__tape_drop(tape, first);
+    assert_ok(tm__op_linear(tape, middle, &linear, &last));
+    assert_ok(tm__op_add(tape, last, middle, &sum));
+    if (drops) {
+        tm__tape_drop(tape, middle);
+        tm__tape_drop(tape, last);
+        assert_non_null(first->value.data); /* the activation's backward reads it */
+        assert_null(middle->value.data);    /* the second weight's does too, but it can be made again */
+        assert_null(last->value.data);      /* nobody does */
+    }
+    memset(w_grad, 0, sizeof w_grad);
+    assert_ok(tm__tape_backward(tape, 1, &sum, &seed));
+    memcpy(out, x->grad, sizeof x_data);
+    memcpy(out + SIZE, w_grad, sizeof w_grad);
+    tm__tape_free(tape);
+}
+
+static void test_dropped_values_come_again(void **state) {
+    (void)state;
+    double kept[SIZE + D * D], dropped[SIZE + D * D];
+    drop_and_go_back(false, kept);
+    drop_and_go_back(true, dropped);
+    assert_memory_equal(kept, dropped, sizeof kept);
 }
 
 /* A repeated step takes every device buffer from the pool. The tape's own arena holds on to its block as well, so with
@@ -535,6 +570,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_backward_releases_what_it_passed, begin, end),
         cmocka_unit_test_setup_teardown(test_kept_vars_stay_readable, begin, end),
         cmocka_unit_test_setup_teardown(test_inference_holds_outputs_only, begin, end),
+        cmocka_unit_test_setup_teardown(test_dropped_values_come_again, begin, end),
         cmocka_unit_test_setup_teardown(test_second_step_allocates_nothing, begin, end),
         cmocka_unit_test_setup_teardown(test_tap, begin, end),
         cmocka_unit_test_setup_teardown(test_tap_without_gradient_from_behind, begin, end),
