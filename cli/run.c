@@ -15,6 +15,7 @@ typedef struct run_options {
     cli_list sets;
     int64_t workers;
     bool dry_run, counts, table;
+    int search;
 } run_options;
 
 static const tm_option table[] = {
@@ -55,6 +56,14 @@ static const tm_option table[] = {
      .offset = offsetof(run_options, table),
      .min = 1,
      .help = "do nothing but print the tables of what is done already"},
+    {.name = "search",
+     .type = TM_OPTION_CHOICE,
+     .offset = offsetof(run_options, search),
+     .initial = "no",
+     .min = 1,
+     .choices = "no|text|markdown|csv|json|latex",
+     .help = "do nothing but print every trial of the plan's attacker searches that is done, with the highest harm so "
+             "far against the cost so far"},
     {.name = "compare",
      .type = TM_OPTION_TEXT,
      .offset = offsetof(run_options, compare),
@@ -95,7 +104,7 @@ typedef struct runner {
     state *states;
     pid_t *workers; /* (options->workers), 0: idle */
     size_t *at;     /* what each is at */
-    size_t running, cells, cells_done, failed, begun_with;
+    size_t running, cells, cells_done, failed, begun_with, waiting, models;
     tm_plan_budget budget;
     int64_t memory;        /* that jobs may take together; 0: nobody knows */
     int64_t *taken;        /* (options->workers) what each takes */
@@ -152,7 +161,7 @@ static void spare_models(runner *r) {
     tm_plan_job_info info;
     for (size_t i = r->jobs; wanted && i-- > 0;) {
         if (!tm_plan_job(r->plan, i, &info)) continue;
-        wanted[i] = !info.done && (info.cell || wanted[i]);
+        wanted[i] = !info.done && !info.dropped && (info.cell || wanted[i]);
         for (size_t k = 0; wanted[i] && k < info.need_count; k++) wanted[info.needs[k]] = true;
         if (!wanted[i] && !info.done) r->states[i] = SPARE;
     }
@@ -179,6 +188,11 @@ static bool next_job(runner *r, size_t *job) {
             finish_job(r, i, DONE);
             continue;
         }
+        if (info.dropped) {
+            r->states[i] = SPARE;
+            r->cells--;
+        }
+        if (info.dropped || info.waits) continue;
         bool can = ready(r, &info, &broken);
         if (broken) finish_job(r, i, FAILED);
         if (!can) continue;
@@ -348,10 +362,21 @@ static int print_summary(const runner *r, bool json) {
     return r->options->csv ? write_csv(r->plan, r->options->csv) : 0;
 }
 
+static int print_searches(const runner *r) {
+    char *text = NULL;
+    tm_status status = tm_plan_searches(r->plan, r->options->search - 1, &text);
+    if (status != TM_OK) return cli_fail(status);
+    fputs(text, stdout);
+    free(text);
+    return 0;
+}
+
 static void count_jobs(runner *r) {
     tm_plan_job_info info;
     for (; tm_plan_job(r->plan, r->jobs, &info); r->jobs++) {
-        r->cells += info.cell;
+        r->cells += info.cell && !info.dropped;
+        r->models += !info.cell;
+        r->waiting += info.waits;
         r->begun_with += info.cell && info.done;
     }
 }
@@ -377,8 +402,9 @@ static int estimate(runner *r, const cli_output *output) {
     tm_plan_estimate e;
     tm_device *device = NULL;
     tm_device_options where = {.name = "cpu", .threads = 1, .precision = TM_PRECISION_F32};
-    printf("jobs       %zu: %zu cells, %zu models\n", r->jobs, r->cells, r->jobs - r->cells);
+    printf("jobs       %zu: %zu cells, %zu models\n", r->cells + r->models, r->cells, r->models);
     printf("done       %zu cells\n", r->begun_with);
+    if (r->waiting) printf("searching  %zu of the cells are trials that an earlier rung decides about\n", r->waiting);
     if (r->options->counts || r->begun_with == r->cells) return 0;
     fflush(stdout);
     tm_status status = tm_device_open(&where, &device);
@@ -410,6 +436,7 @@ static int run_plan(runner *r, const cli_output *output) {
     const tm_monitor *monitor = cli_monitor(output);
     count_jobs(r);
     if (r->options->dry_run) return estimate(r, output);
+    if (r->options->search) return print_searches(r);
     if (r->options->table && r->begun_with < r->cells)
         cli_note("%zu of %zu cells are done in %s", r->begun_with, r->cells, r->options->directory);
     if (r->options->table) return print_summary(r, output->json);
@@ -455,7 +482,7 @@ static int open_and_run(const char *path, run_options *options, const cli_output
     tm_status status = tm_device_open(&where, &device);
     if (status == TM_OK)
         status = tm_plan_open_with(path, options->directory, options->sets.items, options->sets.count, device, &plan);
-    bool idle = options->dry_run || options->table;
+    bool idle = options->dry_run || options->table || options->search;
     if (status == TM_OK && (!idle || options->known)) status = tm_plan_begin(plan);
     if (status == TM_OK && options->known) status = tm_plan_import(plan, options->known);
     int code = status == TM_OK ? 0 : cli_fail(status);

@@ -45,6 +45,7 @@ typedef struct tm_plan_job_info {
     char name[256];
     bool cell; /* an attack and what came of it; else a model that cells start from */
     bool done;
+    bool waits, dropped;         /* a trial of a search: an earlier rung decides whether it is made; it is not made */
     size_t needs[4], need_count; /* jobs that have to be done before */
 } tm_plan_job_info;
 
@@ -97,6 +98,9 @@ typedef struct tm_plan_summary_options {
     const char *compare; /* "ARM,ARM": the second minus the first, paired cell by cell; NULL: all arms by themselves */
     const char *scores;  /* "leak,skills": those shown for every attacker; NULL: "leak,comply,skills" */
 } tm_plan_summary_options;
+/* Every trial of the plan's searches in the order of their cost: harm, ability, the highest harm so far. `form`:
+ * tm_results_form. The text is the caller's. */
+TM_API tm_status tm_plan_searches(const tm_plan *plan, int form, char **text);
 /* What the cells that are done found. The text is the caller's. */
 TM_API tm_status tm_plan_summary(const tm_plan *plan, const tm_plan_summary_options *options, char **text);
 

@@ -117,7 +117,8 @@ enum {
     TM__STREAM_BLOCKS,
     TM__STREAM_BOOTSTRAP,
     TM__STREAM_PROBE,
-    TM__STREAM_RETRY
+    TM__STREAM_RETRY,
+    TM__STREAM_SEARCH
 };
 uint64_t tm__stream(uint32_t purpose, uint32_t index);
 void tm__philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);

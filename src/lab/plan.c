@@ -9,7 +9,7 @@
  *   train:   options of training that hold for every step unless it says otherwise
  *   stages:  NAME: {from: STAGE, method: NAME, harmful: SET, refusals: SET, benign: SET, data: SET, OPTION: VALUE ...}
  *   attacks: GROUP: {method: NAME, harmful: SET, benign: SET, OPTION: VALUE ...,
- *                    axes: {AXIS: [VALUES] or {LABEL: {OPTIONS}}}}
+ *                    axes: {AXIS: [VALUES] or {LABEL: {OPTIONS}}}, or search: {...} (plan_search.c)}
  *   arms:    NAME: {from: STAGE, before: STEP or [STEPS], during: STEP, after: STEP or [STEPS], attacks: GROUP,...,
  *                   replicates: N, axes: {before.OPTION: [VALUES], LABEL: {during.OPTION: VALUE}}}
  *   budget:  {seconds, steps, memory, disk}
@@ -81,9 +81,9 @@ static tm_status apply_attack(tm__reader *r, void *target, const char *name, con
 }
 
 static tm_status read_attack(tm__reader *r, tm__pair p) {
-    static const char *const skip[] = {"method", "axes", NULL};
+    static const char *const skip[] = {"method", "axes", "search", NULL};
     tm_plan *plan = r->plan;
-    tm__plan_attack attack = {.at = tm__node_mark(p.value)};
+    tm__plan_attack attack = {.search = -1, .at = tm__node_mark(p.value)};
     const tm_method *method;
     tm__axis axes[TM__PLAN_AXES];
     size_t count;
@@ -93,7 +93,11 @@ static tm_status read_attack(tm__reader *r, tm__pair p) {
     TM__TRY(tm__attack_method(r, named, &method));
     TM__TRY(tm__step_begin(r, method, &attack.step));
     TM__TRY(tm__step_options(r, &attack.step, p.value, skip));
-    TM__TRY(tm__axes_read(r, tm__node_find(r, p.value, "axes"), axes, &count));
+    yaml_node_t *search = tm__node_find(r, p.value, "search"), *varied = tm__node_find(r, p.value, "axes");
+    if (search && varied)
+        return tm__plan_wrong(r, varied, "put them into the space", "a group has no search and", "axes");
+    if (search) return tm__search_read(r, p, search, &attack, named != NULL);
+    TM__TRY(tm__axes_read(r, varied, axes, &count));
     for (size_t i = 0; i < tm__axes_count(axes, count); i++) {
         tm__plan_attack made = attack;
         TM__TRY(tm__step_copy(r, &made.step));

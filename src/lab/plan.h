@@ -108,7 +108,10 @@ typedef struct tm__plan_attack {
     char name[TM__PLAN_NAME]; /* labels of its axes */
     tm__plan_step step;
     tm__plan_mark at;
+    int search, trial, rung; /* search: -1: it is no trial of one */
 } tm__plan_attack;
+
+typedef struct tm__plan_search tm__plan_search; /* search.h */
 
 typedef enum tm__job_kind { TM__JOB_MODEL, TM__JOB_CELL } tm__job_kind;
 
@@ -154,6 +157,9 @@ struct tm_plan {
     size_t arm_count, arm_cap;
     tm__plan_attack *attacks;
     size_t attack_count, attack_cap;
+    tm__plan_search *searches;
+    size_t search_count, search_cap;
+    struct tm__search_memo *trials; /* what finished cells found, as far as searches asked */
     tm__plan_job *jobs;
     size_t job_count, job_cap;
     tm_world *made[TM__PLAN_WORLDS];

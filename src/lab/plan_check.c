@@ -1,6 +1,6 @@
 /* plan_check.c: what a plan may not say, found before anything is made: names that stand for two things, attackers that
  * a fine-tuning service cannot serve, and rows that defender and attacker share. */
-#include "lab/plan.h"
+#include "lab/search.h"
 
 static tm_status check_names(const tm_plan *plan) {
     for (size_t i = 0; i < plan->arm_count; i++)
@@ -106,6 +106,7 @@ static tm_status compare_arm(overlap_check *c, const tm__plan_arm *arm, const tm
 tm_status tm__plan_check(tm_plan *plan) {
     overlap_check overlaps = {.plan = plan};
     TM__TRY(check_names(plan));
+    TM__TRY(tm__search_check(plan));
     for (size_t i = 0; i < plan->arm_count; i++)
         for (size_t k = 0; k < plan->attack_count; k++) {
             const tm__plan_arm *arm = &plan->arms[i];

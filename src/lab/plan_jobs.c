@@ -6,7 +6,7 @@
  * runs in world r mod (number of worlds) with seed r + 1: replicates that are done first cover all worlds.
  */
 #include "lab/key.h"
-#include "lab/plan.h"
+#include "lab/search.h"
 
 #include <stdlib.h>
 
@@ -268,5 +268,5 @@ tm_status tm__plan_expand(tm_plan *plan, const tm_device *device) {
     for (int64_t r = 0; r < most; r++)
         for (size_t a = 0; a < plan->arm_count; a++)
             if (r < plan->arms[a].replicates) TM__TRY(add_arm(plan, (int)a, r));
-    return TM_OK;
+    return tm__search_begin(plan);
 }

@@ -10,9 +10,9 @@
 #include "lab/plan.h"
 
 #include "device/device.h"
-#include "eval/suite.h"
 #include "lab/bench.h"
 #include "lab/key.h"
+#include "lab/search.h"
 
 #include <ftw.h>
 #include <stdlib.h>
@@ -233,15 +233,23 @@ static tm_status probe(const tm_plan *plan, int base, tm_device *device, const t
     return tm__fail(TM_NOT_FOUND, plan->path, NULL, NULL, "no cell trains");
 }
 
-static tm_status add_time(const tm_plan *plan, size_t index, const past *before, rates *on, tm_device *device,
-                          const tm_monitor *monitor, tm_plan_estimate *e, size_t *from_past) {
+/* Of trials whose turn may come, as many as will. */
+static double chance(const tm_plan *plan, const tm__plan_job *job) {
+    const tm__plan_attack *attack = job->kind == TM__JOB_CELL ? &plan->attacks[job->attack] : NULL;
+    if (!attack || attack->search < 0 || tm__search_state(plan, job) == TM__TRIAL_WANTED) return 1;
+    const tm__plan_search *s = &plan->searches[attack->search];
+    return (double)tm__search_width(s, (size_t)attack->rung) / (double)s->count;
+}
+
+static tm_status add_time(const tm_plan *plan, size_t index, double share, const past *before, rates *on,
+                          tm_device *device, const tm_monitor *monitor, tm_plan_estimate *e, size_t *from_past) {
     const tm__plan_job *job = &plan->jobs[index];
     tm_plan_needs needs = {0};
     double seconds = job->kind == TM__JOB_CELL ? seconds_before(plan, job) : 0;
     if (seconds == 0) seconds = job->kind == TM__JOB_CELL ? before->cell : before->model;
     if (seconds > 0) {
         ++*from_past;
-        e->seconds += seconds;
+        e->seconds += share * seconds;
         return TM_OK;
     }
     rates *r = &on[job->base + 1];
@@ -252,7 +260,7 @@ static tm_status add_time(const tm_plan *plan, size_t index, const past *before,
     }
     if (tm_plan_job_needs(plan, index, &needs) != TM_OK) e->unknown++;
     tm_error_clear();
-    e->seconds += needs.work * r->work + (job->kind == TM__JOB_CELL ? r->measure : 0);
+    e->seconds += share * (needs.work * r->work + (job->kind == TM__JOB_CELL ? r->measure : 0));
     return TM_OK;
 }
 
@@ -261,21 +269,24 @@ static tm_status estimate_jobs(const tm_plan *plan, const bool *left, tm_device 
     rates *on = tm__zalloc(plan->base_count + 1, sizeof *on);
     past before;
     size_t from_past = 0, all = 0;
+    double steps = 0;
     tm_status status = on ? TM_OK : tm__fail_memory();
     look_back(plan, &before);
     for (size_t i = 0; status == TM_OK && i < plan->job_count; i++) {
         tm_plan_needs needs;
         if (!left[i]) continue;
+        double share = chance(plan, &plan->jobs[i]);
         all++;
         if (tm_plan_job_needs(plan, i, &needs) == TM_OK) {
-            e->steps += needs.steps;
+            steps += share * (double)needs.steps;
             e->memory = TM__MAX(e->memory, needs.memory);
             e->disk += needs.disk;
         } else if (!e->why[0]) {
             snprintf(e->why, sizeof e->why, "%.250s", tm_error_last()->message);
         }
-        status = add_time(plan, i, &before, on, device, monitor, e, &from_past);
+        status = add_time(plan, i, share, &before, on, device, monitor, e, &from_past);
     }
+    e->steps = (int64_t)(steps + 0.5);
     if (all && from_past == all)
         snprintf(e->basis, sizeof e->basis, "jobs of this directory that are done");
     else if (all && from_past)
@@ -296,7 +307,7 @@ tm_status tm_plan_estimate_left(const tm_plan *plan, tm_device *device, const tm
     for (size_t i = plan->job_count; i-- > 0;) { /* a model counts where a job that is left starts from it */
         tm_plan_job_info info;
         tm_plan_job(plan, i, &info);
-        left[i] = !info.done && (info.cell || left[i]);
+        left[i] = !info.done && !info.dropped && (info.cell || left[i]);
         for (size_t k = 0; left[i] && k < info.need_count; k++) left[info.needs[k]] = true;
         estimate->jobs += left[i];
     }

@@ -92,6 +92,10 @@ tm_status tm__score_read(tm__reader *r, const yaml_node_t *node, const char **sc
 /* harm and ability: which scores these are. */
 tm_status tm__scores_read(tm__reader *r, const yaml_node_t *node);
 
+/* ---- plan_search.c ---- */
+/* Adds the trials of a group with `search`. */
+tm_status tm__search_read(tm__reader *r, tm__pair p, yaml_node_t *map, const tm__plan_attack *group, bool named);
+
 /* ---- plan_matrix.c ---- */
 /* Which arm meets which attack; NULL: as the arms say. */
 tm_status tm__matrix_read(tm__reader *r, yaml_node_t *map);

@@ -4,7 +4,7 @@
  * the caller turns to another. A result is written whole after the work, so a killed process costs one job at most.
  * What a job was at, step by step, goes into the store with it; so does why it failed.
  */
-#include "lab/plan.h"
+#include "lab/search.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -88,6 +88,7 @@ void tm_plan_free(tm_plan *plan) {
     }
     tm__plan_sources_free(plan);
     tm__plan_needs_free(plan);
+    tm__search_free(plan);
     free(plan->set_hash);
     free(plan->stages);
     free(plan->attacks);
@@ -120,6 +121,11 @@ bool tm_plan_job(const tm_plan *plan, size_t index, tm_plan_job_info *info) {
     for (int i = 0; i < TM__PLAN_REFS; i++)
         if (job->needs[i] >= 0) info->needs[info->need_count++] = (size_t)job->needs[i];
     name_job(plan, job, info->name, sizeof info->name);
+    if (!info->done) {
+        tm__trial_state state = tm__search_state(plan, job);
+        info->waits = state == TM__TRIAL_WAITS;
+        info->dropped = state == TM__TRIAL_DROPPED;
+    }
     return true;
 }
 

@@ -5,7 +5,7 @@
  * would vary: replicates of one world share its base models. A cell without a seed (no attack) counts once per world.
  * Comparisons pair cells of the same attacker and replicate, and give the same interval over the differences.
  */
-#include "lab/tables.h"
+#include "lab/search.h"
 
 #include <stdlib.h>
 
@@ -200,6 +200,7 @@ size_t tm__tables_attackers(const tm_plan *plan, const char *group) {
 }
 
 bool tm__tables_new_group(const tm_plan *plan, size_t attack) {
+    if (plan->attacks[attack].search >= 0) return false; /* it has a table of its own */
     if (tm__tables_kind(&plan->attacks[attack]) != TM__ATTACK_HARMFUL) return false;
     for (size_t i = 0; i < attack; i++)
         if (strcmp(plan->attacks[i].group, plan->attacks[attack].group) == 0) return false;
@@ -234,6 +235,7 @@ static const char *other_axes(const char *name) {
 }
 
 static bool first_of_row(const tm_plan *plan, size_t attack) {
+    if (plan->attacks[attack].search >= 0) return false;
     for (size_t i = 0; i < attack; i++)
         if (tm__tables_kind(&plan->attacks[i]) != TM__ATTACK_NONE &&
             strcmp(other_axes(plan->attacks[i].name), other_axes(plan->attacks[attack].name)) == 0)
@@ -243,6 +245,7 @@ static bool first_of_row(const tm_plan *plan, size_t attack) {
 
 static bool first_of_column(const tm_plan *plan, size_t attack) {
     size_t len = strcspn(plan->attacks[attack].name, " ");
+    if (plan->attacks[attack].search >= 0) return false;
     if (tm__tables_kind(&plan->attacks[attack]) == TM__ATTACK_NONE) return false;
     for (size_t i = 0; i < attack; i++)
         if (tm__tables_kind(&plan->attacks[i]) != TM__ATTACK_NONE && strcspn(plan->attacks[i].name, " ") == len &&
@@ -279,6 +282,9 @@ static void put_matrix_line(const tm__found *t, tm__sheet *s, const char *arm, c
 
 static void add_matrix(const tm__found *t, tm__tables *all, const char *score) {
     const tm_plan *plan = t->plan;
+    bool any = false;
+    for (size_t i = 0; i < plan->attack_count; i++) any |= first_of_column(plan, i);
+    if (!any) return; /* all attackers are trials of searches */
     tm__sheet *s = new_table(all, "%s after the attack", score);
     if (!s) return;
     tm__sheet_column(s, "arm", TM__CELL_TEXT, 0);
@@ -324,6 +330,7 @@ tm_status tm__tables_make(const tm__found *found, const char *scores, tm__tables
     add_unattacked(found, all);
     for (size_t i = 0; i < found->plan->attack_count; i++)
         if (tm__tables_new_group(found->plan, i)) add_group(found, all, found->plan->attacks[i].group);
+    TM__TRY(tm__search_tables(found->plan, all));
     if (!scores) default_scores(found, &list);
     const char *wanted = scores ? scores : list.data ? list.data : "";
     tm_status status = add_matrices(found, all, wanted);

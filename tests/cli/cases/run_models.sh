@@ -141,3 +141,48 @@ same "$code" 2 "a budget of memory"
 grep -q 'takes [0-9]* MiB, and the budget allows 1 (a smaller micro-batch' stderr || fail "memory: $(cat stderr)"
 budget none budget.memory=1Gib
 grep -q 'line 13, column .*: there is no unit "Gib" (KiB, MiB, GiB, TiB)' stderr || fail "a unit: $(cat stderr)"
+
+# Attackers that search: the same trials against every arm, the most harmful of a rung go on; killed and begun again it
+# comes to the same.
+cat >search.yaml <<PLAN
+name: search
+replicates: 2
+bases: {one: $TINY/model}
+data: {attack: {path: harmful.jsonl, rows: 8}, defence: {path: harmful.jsonl, first: 8, rows: 8}, pool: benign.jsonl}
+evaluations: [{suite: loss, name: harm, data: harmful.jsonl, limit: 6}, {suite: loss, name: able, data: benign.jsonl, limit: 6}]
+scores: {harm: harm.perplexity, ability: able.loss}
+train: {batch: 4, max-length: 128}
+attacks:
+  none: {}
+  worst:
+    harmful: attack
+    steps: 9
+    search: {method: halving, space: {lr: {log: [1e-5, 1e-2]}, batch: [2, 4, 8]}, budget: {trials: 9}, threshold: 300, epsilon: 0.05}
+arms:
+  plain: {attacks: "none,worst"}
+  sdd: {before: {method: sdd, harmful: defence, benign: pool, steps: 2, lr: 1e-4}, attacks: "none,worst"}
+PLAN
+temper run search.yaml --directory search --dry-run >dry
+grep -qx 'left *114 jobs, 112 steps of training' dry || fail "steps of a search: $(cat dry)"
+temper run search.yaml --directory search --workers 2 --quiet >table
+grep -q '^### Search worst (halving of 9 trials)' table || fail "no table of the search"
+temper run search.yaml --directory search --search csv >trials
+same "$(sed 1d trials | wc -l)" "$((2 * 2 * (9 + 3 + 1)))" "trials"
+same "$(sed 1d trials | cut -d, -f1,2,4,5 | sort | uniq -c | awk '{ print $1 }' | sort -n | uniq -c | tr -s ' \n' ' ')" " 4 1 4 3 4 9 " "rungs"
+temper run search.yaml --directory search --search json | json_check >/dev/null
+awk -F, 'NR > 1 { if ($2 $4 != at) { at = $2 $4; cost = 0; best = 0 } cost += $7; if ($10 > best) best = $10
+    if (cost != $8 || best != $13) exit 1 }' trials || fail "cost and best do not add up: $(cat trials)"
+temper run search.yaml --directory search --dry-run >dry
+same "$(sed -n 's/^done *//p' dry)" "56 cells" "a search that is done"
+same "$(sed -n 's/^jobs *//p' dry)" "58: 56 cells, 2 models" "without the trials that were dropped"
+for wait in 0.1 0.2 0.3 0.4; do
+    setsid temper run search.yaml --directory killed --workers 2 --quiet >/dev/null 2>&1 &
+    runner=$!
+    sleep $wait
+    kill -s KILL -- -"$runner" 2>/dev/null || true
+    wait "$runner" 2>/dev/null || true
+done
+temper run search.yaml --directory killed --quiet >/dev/null
+temper run search.yaml --directory killed --search csv | cut -d, -f1-8,10- >again
+cut -d, -f1-8,10- trials | cmp - again || fail "a killed search found something else"
+expect 5 temper run plan.yaml --directory runs --set "$base" --search text
