@@ -90,11 +90,22 @@ static long shade_colour(int shade) {
     return value;
 }
 
+/* Texts of tics are formats: a percent sign stands twice. */
+static bool put_tic(tm__string *out, const char *name) {
+    char text[512];
+    size_t n = 0;
+    for (; *name && n + 2 < sizeof text; name++) {
+        if (*name == '%') text[n++] = '%';
+        text[n++] = *name;
+    }
+    text[n] = 0;
+    return tm__plot_quote(out, text);
+}
+
 static bool put_names(const char *axis, const char *more, const char *const *names, size_t count, tm__string *out) {
     bool ok = tm__string_printf(out, "set %s %s scale 0 (", axis, more);
     for (size_t i = 0; i < count && ok; i++)
-        ok = tm__string_append(out, ", ", i ? 2 : 0) && tm__plot_quote(out, names[i]) &&
-             tm__string_printf(out, " %zu", i);
+        ok = tm__string_append(out, ", ", i ? 2 : 0) && put_tic(out, names[i]) && tm__string_printf(out, " %zu", i);
     return ok && tm__string_printf(out, ")\n");
 }
 

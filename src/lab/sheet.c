@@ -1,6 +1,6 @@
 /* sheet.c: tables as aligned text, Markdown, CSV (RFC 4180), JSON and LaTeX (booktabs).
  *
- * Pinned by tests/unit/test_sheet.c.
+ * Pinned by tests/unit/test_report.c and tests/cli/cases/schema.sh.
  */
 #include "lab/sheet.h"
 
@@ -212,8 +212,10 @@ static bool write_csv(const tm__sheet *s, tm__string *out) {
     for (size_t c = 0; c < s->column_count && ok; c++) {
         ok = add(out, c ? "," : "") && csv_text(out, s->columns[c].name);
         if (s->columns[c].kind != TM__CELL_MEAN) continue;
-        snprintf(name, sizeof name, ",%s_half,%s_n", s->columns[c].name, s->columns[c].name);
-        ok = ok && add(out, name);
+        for (int i = 0; i < 2; i++) {
+            snprintf(name, sizeof name, "%s_%s", s->columns[c].name, i ? "n" : "half");
+            ok = ok && add(out, ",") && csv_text(out, name);
+        }
     }
     ok = ok && add(out, "\n");
     for (size_t i = 0; i < s->cell_count && ok; i++) {

@@ -1,7 +1,7 @@
 # The command line from outside: scripts with exact goldens, malformed inputs, and rules about the sources.
 add_executable(tiny_model tests/cli/tiny_model.c)
 target_link_libraries(tiny_model PRIVATE temper temper_flags)
-add_executable(json_check tests/cli/json_check.c)
+add_executable(json_check tests/cli/json_check.c tests/cli/json_schema.c)
 target_link_libraries(json_check PRIVATE temper_flags PkgConfig::JANSSON)
 add_executable(chat_server tests/cli/chat_server.c tests/http_server.c)
 target_link_libraries(chat_server PRIVATE temper_flags)

@@ -5,6 +5,7 @@
 
 #include "lab/events.h"
 #include "lab/plot.h"
+#include "lab/sheet.h"
 #include "lab/stats.h"
 
 #include <stdlib.h>
@@ -78,6 +79,39 @@ static void test_events(void **state) {
     tm__string_free(&out);
 }
 
+/* Commas and quotes in names, also of the columns that a mean brings along; small p; what is no number. */
+static void test_sheet(void **state) {
+    (void)state;
+    static const struct {
+        int form;
+        const char *text;
+    } want[] = {
+        {TM_RESULTS_CSV, "\"a, \"\"b\"\"\",\"m, 1\",\"m, 1_half\",\"m, 1_n\",p\nx%,1000.5,0.25,3,0.0001\n,,,0,0.5\n"},
+        {TM_RESULTS_TEXT,
+         "a, \"b\"            m, 1        p\nx%      1000.50 ± 0.25  < 0.001\n                          0.500\n"},
+        {TM_RESULTS_LATEX,
+         "% needs \\usepackage{booktabs}\n\\begin{tabular}{lrr}\n\\toprule\na, \"b\" & m, 1 & p \\\\\n\\midrule\n"
+         "x\\% & $1000.50 \\pm 0.25$ & $< 0.001$ \\\\\n &  & $0.500$ \\\\\n\\bottomrule\n\\end{tabular}\n"},
+    };
+    tm__sheet s = {0};
+    tm__sheet_column(&s, "a, \"b\"", TM__CELL_TEXT, 0);
+    tm__sheet_column(&s, "m, 1", TM__CELL_MEAN, 2);
+    tm__sheet_column(&s, "p", TM__CELL_P, 3);
+    tm__sheet_text(&s, "x%");
+    tm__sheet_mean(&s, 1000.5, .25, 3);
+    tm__sheet_number(&s, .0001);
+    tm__sheet_text(&s, NULL);
+    tm__sheet_mean(&s, NAN, NAN, 0);
+    tm__sheet_number(&s, .5);
+    for (size_t i = 0; i < TM__COUNT(want); i++) {
+        tm__string out = {0};
+        assert_ok(tm__sheet_write(&s, want[i].form, &out));
+        assert_string_equal(out.data, want[i].text);
+        tm__string_free(&out);
+    }
+    tm__sheet_release(&s);
+}
+
 static bool has_gnuplot(void) {
     return system("gnuplot --version >/dev/null 2>&1") == 0;
 }
@@ -132,8 +166,9 @@ static void test_without_gnuplot(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_student), cmocka_unit_test(test_paired),          cmocka_unit_test(test_holm),
-        cmocka_unit_test(test_plot),    cmocka_unit_test(test_without_gnuplot), cmocka_unit_test(test_events),
+        cmocka_unit_test(test_sheet),  cmocka_unit_test(test_student), cmocka_unit_test(test_paired),
+        cmocka_unit_test(test_holm),   cmocka_unit_test(test_plot),    cmocka_unit_test(test_without_gnuplot),
+        cmocka_unit_test(test_events),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
