@@ -190,6 +190,7 @@ static tm_status fill(tm__report *r) {
     TM__TRY(tm__report_heat(r));
     TM__TRY(add_groups(r, tm__report_scatter));
     TM__TRY(add_groups(r, tm__report_costs));
+    TM__TRY(tm__report_searches(r));
     TM__TRY(add_groups(r, tm__report_tests));
     TM__TRY(tm__report_abilities(r));
     TM__TRY(tm__report_ratios(r));

@@ -34,4 +34,7 @@ tm_status tm__report_costs(tm__report *report, const char *group);
 tm_status tm__report_losses(tm__report *report);
 tm_status tm__report_affinity(tm__report *report); /* Panacea's epsilon, block by block */
 
+/* ---- report_search.c ---- */
+tm_status tm__report_searches(tm__report *report);
+
 #endif

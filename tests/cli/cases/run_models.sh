@@ -175,6 +175,9 @@ awk -F, 'NR > 1 { if ($2 $4 != at) { at = $2 $4; cost = 0; best = 0 } cost += $7
 temper run search.yaml --directory search --dry-run >dry
 same "$(sed -n 's/^done *//p' dry)" "56 cells" "a search that is done"
 same "$(sed -n 's/^jobs *//p' dry)" "58: 56 cells, 2 models" "without the trials that were dropped"
+temper report search.yaml --directory search --out page --quiet >/dev/null
+[ -s page/search-worst.gp ] || fail "no script of the picture: $(ls page)"
+! command -v gnuplot >/dev/null || grep -q 'Harm found and steps of searching, worst' page/report.html || fail "no picture"
 for wait in 0.1 0.2 0.3 0.4; do
     setsid temper run search.yaml --directory killed --workers 2 --quiet >/dev/null 2>&1 &
     runner=$!
