@@ -40,7 +40,7 @@ static const tm_option table[] = {
      .max = 1024,
      .unit = "processes",
      .help = "jobs done at a time, one thread each (a job that all others wait for gets as many threads as there are "
-             "workers); 0: as many as there are cores"},
+             "workers, and where memory lets fewer run they share these); 0: as many as there are cores"},
     {.name = "dry-run",
      .type = TM_OPTION_FLAG,
      .offset = offsetof(run_options, dry_run),
@@ -288,6 +288,13 @@ static void show(const runner *r, const tm_monitor *monitor) {
     if (monitor && monitor->progress) monitor->progress(monitor->user, &p);
 }
 
+/* Where memory lets fewer jobs like this one run than there are workers, they share the cores. */
+static int64_t share_of_threads(const runner *r, const tm_plan_needs *needs) {
+    int64_t workers = r->options->workers;
+    int64_t fit = needs->memory && r->memory ? r->memory / needs->memory : workers;
+    return workers / (fit < 1 ? 1 : fit > workers ? workers : fit);
+}
+
 /* Begins what can be begun. false: no process can be. */
 static bool begin_jobs(runner *r) {
     size_t job;
@@ -308,7 +315,7 @@ static bool begin_jobs(runner *r) {
         r->states[job] = RUNNING;
         /* A job that all others wait for gets every core; results do not depend on it. */
         bool alone = r->running == 0 && !next_job(r, &other);
-        if (begin_job(r, job, alone ? r->options->workers : 1, &needs)) continue;
+        if (begin_job(r, job, alone ? r->options->workers : share_of_threads(r, &needs), &needs)) continue;
         r->states[job] = WAITING;
         return r->running > 0;
     }

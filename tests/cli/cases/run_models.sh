@@ -169,7 +169,7 @@ grep -q '^### Search worst (halving of 9 trials)' table || fail "no table of the
 temper run search.yaml --directory search --search csv >trials
 same "$(sed 1d trials | wc -l)" "$((2 * 2 * (9 + 3 + 1)))" "trials"
 same "$(sed 1d trials | cut -d, -f1,2,4,5 | sort | uniq -c | awk '{ print $1 }' | sort -n | uniq -c | tr -s ' \n' ' ')" " 4 1 4 3 4 9 " "rungs"
-temper run search.yaml --directory search --search json | json_check >/dev/null
+temper run search.yaml --directory search --search json | json_check --schema "$TEMPER_SOURCE/docs/schema/search.json"
 awk -F, 'NR > 1 { if ($2 $4 != at) { at = $2 $4; cost = 0; best = 0 } cost += $7; if ($10 > best) best = $10
     if (cost != $8 || best != $13) exit 1 }' trials || fail "cost and best do not add up: $(cat trials)"
 temper run search.yaml --directory search --dry-run >dry
