@@ -25,8 +25,8 @@ typedef struct cli_command {
 } cli_command;
 
 extern const cli_command cli_finetune, cli_defend, cli_attack, cli_eval, cli_generate, cli_inspect, cli_merge, cli_init,
-    cli_tokenize, cli_embed, cli_classify, cli_methods, cli_judge, cli_run, cli_results, cli_report, cli_gc,
-    cli_represent, cli_bench, cli_help;
+    cli_tokenize, cli_embed, cli_classify, cli_methods, cli_judge, cli_train_judge, cli_run, cli_results, cli_report,
+    cli_gc, cli_represent, cli_bench, cli_help;
 /* NULL past the end. */
 const cli_command *cli_command_at(size_t index);
 const cli_command *cli_command_find(const char *name);

@@ -148,7 +148,7 @@ void cli_help_overview(FILE *out) {
           out);
     const cli_command *command;
     for (size_t i = 0; (command = cli_command_at(i)) != NULL; i++)
-        fprintf(out, "  %-10s %s\n", command->name, command->summary);
+        fprintf(out, "  %-11s %s\n", command->name, command->summary);
     fputs("\nStart with temper run plans/demo.yaml: defences against attackers, without downloads.\n"
           "temper help COMMAND shows options, defaults and examples.\n",
           out);

@@ -9,9 +9,9 @@
 #include <unistd.h>
 
 static const cli_command *const commands[] = {
-    &cli_finetune, &cli_defend, &cli_attack,    &cli_eval,     &cli_judge, &cli_run,     &cli_results,
-    &cli_report,   &cli_gc,     &cli_represent, &cli_generate, &cli_merge, &cli_inspect, &cli_init,
-    &cli_tokenize, &cli_embed,  &cli_classify,  &cli_methods,  &cli_bench, &cli_help,
+    &cli_finetune, &cli_defend,   &cli_attack, &cli_eval,      &cli_judge,    &cli_train_judge, &cli_run,
+    &cli_results,  &cli_report,   &cli_gc,     &cli_represent, &cli_generate, &cli_merge,       &cli_inspect,
+    &cli_init,     &cli_tokenize, &cli_embed,  &cli_classify,  &cli_methods,  &cli_bench,       &cli_help,
 };
 
 const cli_command *cli_command_at(size_t index) {

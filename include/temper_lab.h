@@ -238,6 +238,37 @@ TM_API tm_status tm_bench_generate(tm_device *device, const tm_bench_generate_op
                                    const tm_monitor *monitor, tm_bench_generate_report *report);
 TM_API void tm_bench_generate_report_release(tm_bench_generate_report *report);
 
+/* ------------------------------------------------------------------------------------------------ training judges */
+typedef struct tm_train_judge_options {
+    const char *data, *test; /* labelled answers; NULL data: the built-in world's */
+    const char *text;        /* file with the text to classify; NULL: beaver-dam's */
+    int64_t world;           /* its seed, where there is no data */
+    double held_out;         /* share of the rows, where there is no test */
+    double noise;            /* share of rows added with empty answers, and as many with random ones, labelled safe */
+    bool two_labels;         /* whether harmful, where the rows say which kind */
+} tm_train_judge_options;
+
+extern TM_API const tm_option tm_train_judge_option_table[];
+
+typedef struct tm_judge_interval {
+    double value, low, high; /* 95 %; NAN: there is none */
+} tm_judge_interval;
+typedef struct tm_judge_quality {
+    int64_t rows, harmful;
+    tm_judge_interval accuracy, f1, auc; /* harmful against not; flagged is a probability above 0.5 */
+} tm_judge_quality;
+typedef struct tm_train_judge_result {
+    tm_train_result train;
+    int64_t rows, labels;      /* trained on, with those made up */
+    tm_judge_quality held_out; /* rows 0: nothing was held out */
+} tm_train_judge_result;
+/* Makes the language model a sequence classifier of answers and trains it: all weights, or with lora.rank > 0 its new
+ * head and an adapter that is then merged. Saved by tm_model_save, it is what the judge `classifier` and transformers
+ * read. Of the options of training, chat and full_sequence mean nothing here. */
+TM_API tm_status tm_train_judge(tm_model *model, const tm_tokenizer *tokenizer, const tm_train_judge_options *options,
+                                const tm_train_options *train, const tm_monitor *monitor,
+                                tm_train_judge_result *result);
+
 #ifdef __cplusplus
 }
 #endif

@@ -27,7 +27,7 @@ struct tm__endpoint {
     tm__endpoint_kind kind;
     char *url;
     char *key, *cache, *system; /* NULL: none */
-    tm__prompt prompt;
+    tm__judge_prompt prompt;
     char hash[65];
     tm__http_options http_options;
     tm__http *http;

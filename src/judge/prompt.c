@@ -55,8 +55,8 @@ static tm_status read_prompt(const char *path, char **text) {
     return status;
 }
 
-tm_status tm__prompt_load(const char *path, const char *text, tm__prompt *prompt) {
-    tm__prompt made = {0};
+tm_status tm__prompt_load(const char *path, const char *text, tm__judge_prompt *prompt) {
+    tm__judge_prompt made = {0};
     if (path)
         TM__TRY(read_prompt(path, &made.text));
     else if (!(made.text = tm__strdup(text)))
@@ -71,12 +71,12 @@ tm_status tm__prompt_load(const char *path, const char *text, tm__prompt *prompt
     return TM_OK;
 }
 
-void tm__prompt_free(tm__prompt *prompt) {
+void tm__prompt_free(tm__judge_prompt *prompt) {
     free(prompt->text);
-    *prompt = (tm__prompt){0};
+    *prompt = (tm__judge_prompt){0};
 }
 
-tm_status tm__prompt_fill(const tm__prompt *prompt, const tm__exchange *exchange, tm__string *out) {
+tm_status tm__prompt_fill(const tm__judge_prompt *prompt, const tm__exchange *exchange, tm__string *out) {
     const char *const fill[] = {NULL, exchange->prompt, exchange->answer, exchange->context ? exchange->context : ""};
     bool ok = tm__string_append(out, "", 0);
     for (const char *at = prompt->text; ok && *at;) {
@@ -166,7 +166,7 @@ char *tm__exchange_asked(const tm__exchange *exchange, bool with_context) {
     return tm__format("%s\n\n---\n\n%s", exchange->context, exchange->prompt);
 }
 
-tm_status tm__ready_make(const tm__prompt *prompt, const tm_tokenizer *tokenizer, const tm__exchange *exchange,
+tm_status tm__ready_make(const tm__judge_prompt *prompt, const tm_tokenizer *tokenizer, const tm__exchange *exchange,
                          int64_t answer_tokens, tm__ready *ready) {
     bool apart = prompt && prompt->context;
     char *whole = NULL, *asked = tm__exchange_asked(exchange, !apart);
@@ -205,7 +205,7 @@ static tm_status encode_behind_prefix(const tm_tokenizer *tok, const char *text,
     return tm_tokenizer_encode(tok, text, len, TM_ENCODE_PARSE_SPECIAL, ids);
 }
 
-tm_status tm__prompt_encode(const tm__prompt *prompt, const tm_tokenizer *tokenizer, const tm__exchange *ready,
+tm_status tm__prompt_encode(const tm__judge_prompt *prompt, const tm_tokenizer *tokenizer, const tm__exchange *ready,
                             tm_ids *ids) {
     tm__string text = {0};
     tm_status status = tm__prompt_fill(prompt, ready, &text);

@@ -155,7 +155,7 @@ static tm_status encode_chat(const tm__written *w, const tm__exchange *exchange,
 
 static tm_status encode_exchange(tm__written *w, const tm__exchange *exchange, const tm_monitor *monitor, tm_ids *ids) {
     tm__ready ready;
-    const tm__prompt *prompt = exchange->context && w->contextual.text ? &w->contextual : &w->prompt;
+    const tm__judge_prompt *prompt = exchange->context && w->contextual.text ? &w->contextual : &w->prompt;
     if (!prompt->text) prompt = NULL;
     TM__TRY(tm__ready_make(prompt, w->tokenizer, exchange, w->answer_tokens, &ready));
     const tm__exchange made = tm__ready_exchange(&ready);

@@ -8,10 +8,11 @@ typedef struct tm__written {
     tm_device *device;
     tm_model *model;
     tm_tokenizer *tokenizer;
-    tm__prompt prompt, contextual; /* contextual.text NULL: there is none; prompt.text NULL: the chat template asks */
-    int64_t answer_tokens;         /* of an answer that are read; 0: all */
-    int32_t ids[TM__NEXT_IDS];     /* tokens that say one of the words */
-    int word[TM__NEXT_IDS];        /* which */
+    tm__judge_prompt prompt,
+        contextual;            /* contextual.text NULL: there is none; prompt.text NULL: the chat template asks */
+    int64_t answer_tokens;     /* of an answer that are read; 0: all */
+    int32_t ids[TM__NEXT_IDS]; /* tokens that say one of the words */
+    int word[TM__NEXT_IDS];    /* which */
     size_t id_count;
     bool *skip; /* (vocab) blanks before the word; NULL: none are left out */
     bool noted; /* that a text is longer than the model was made for */

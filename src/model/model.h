@@ -210,6 +210,17 @@ tm_status tm__model_largest(tm_model *model, tm__tape *tape, const tm__var *hidd
 /* The same of a classifier's labels (count, labels). */
 tm_status tm__model_label_scores(tm_model *model, tm__tape *tape, const tm__var *hidden, const int32_t *rows,
                                  int64_t count, void *scores);
+/* Where each document's labels are read: its last token that is not pad_token_id; of padding alone its first. */
+void tm__model_deciding_rows(const tm_model *model, const tm__batch *batch, int32_t *row);
+/* ---- training classifiers (classifier.c) ---- */
+/* Makes a language model without adapters a classifier with a new head from N(0, initializer_range). `keys`: what is
+ * set in config.json (id2label and what goes with it). */
+tm_status tm__model_make_classifier(tm_model *model, int64_t labels, int32_t pad, const struct json_t *keys,
+                                    uint64_t seed);
+/* forward + tm__op_label_loss; targets->row is filled in here: one for each document of the batch. */
+tm_status tm__model_label_loss(tm_model *model, tm__tape *tape, const tm__batch *batch,
+                               const tm__forward_options *options, const tm__label_targets *targets, double *row_loss,
+                               tm__var **loss);
 /* TM_UNSUPPORTED for a classifier: it has no language-model head. */
 tm_status tm__model_check_language(const tm_model *model);
 tm__head tm__model_head(tm_model *model);

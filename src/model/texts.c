@@ -167,13 +167,12 @@ tm_status tm__model_embed_texts(tm_model *model, const tm_ids *texts, size_t n, 
 
 /* ---- labels ------------------------------------------------------------------------------------------------------ */
 
-/* As transformers' GenericForSequenceClassification: the last token that is not padding decides; in a text of padding
- * alone the first. */
-static void deciding_rows(const tm_model *model, const documents *d, int32_t *row) {
+/* As transformers' GenericForSequenceClassification. */
+void tm__model_deciding_rows(const tm_model *model, const tm__batch *batch, int32_t *row) {
     int32_t pad = model->config.pad;
-    for (int64_t s = 0; s < d->segments; s++) {
-        int64_t first = d->start[s], t = first + d->length[s] - 1;
-        while (pad >= 0 && t > first && d->ids[t] == pad) t--;
+    for (int64_t s = 0; s < batch->segments; s++) {
+        int64_t first = batch->start[s], t = first + batch->length[s] - 1;
+        while (pad >= 0 && t > first && batch->ids[t] == pad) t--;
         row[s] = (int32_t)t;
     }
 }
@@ -187,7 +186,7 @@ static tm_status classify_group(tm_model *model, tm__tape *tape, const tm_ids *t
     tm_status status = row && raw ? documents_make(texts, n, &d) : tm__fail_memory();
     if (status == TM_OK) {
         const tm__batch batch = documents_batch(&d);
-        deciding_rows(model, &d, row);
+        tm__model_deciding_rows(model, &batch, row);
         status = tm__model_forward(model, tape, &batch, NULL, &hidden);
     }
     if (status == TM_OK) status = tm__model_label_scores(model, tape, hidden, row, (int64_t)n, raw);

@@ -97,4 +97,17 @@ typedef struct tm__head_targets {
 tm_status tm__op_head_loss(tm__tape *tape, tm__var *hidden, const tm__head *head, const tm__head_targets *targets,
                            double *row_loss, tm__var **loss);
 
+/* Labels of a sequence classifier, read at rows of the hidden state by weight (L, D); see label_loss.c.
+ *
+ *   loss {1} = sum_i weight[i] * l_i,  l_i = cross-entropy of softmax(W h_i), or the mean over labels of each one's */
+typedef struct tm__label_targets {
+    int64_t count;
+    const int32_t *row;   /* (count) copied; rows distinct */
+    const double *y;      /* (count, L): 1 where the label holds, else 0; exactly one does unless `each` */
+    const double *weight; /* (count): 1/N for the mean over N rows */
+    bool each;            /* each label by itself */
+} tm__label_targets;
+tm_status tm__op_label_loss(tm__tape *tape, tm__var *hidden, tm__param *weight, const tm__label_targets *targets,
+                            double *row_loss, tm__var **loss);
+
 #endif

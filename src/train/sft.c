@@ -103,6 +103,8 @@ tm_status tm__train_prepare(tm_model *model, const tm_train_options *options) {
     } else {
         TM__TRY(tm_model_add_lora(model, &options->lora, (uint64_t)options->seed));
         TM__TRY(tm__model_train_adapters(model, (size_t)info.adapters));
+        if (info.labels)
+            TM__TRY(tm__param_train(model, &model->score, true)); /* a new head has no other way to learn */
     }
     return options->freeze_blocks ? tm__model_freeze_blocks(model, options->freeze_blocks) : TM_OK;
 }

@@ -110,7 +110,7 @@ static void test_deberta(void **state) {
             judges_close_to(layout, i, verdicts[i].scores[1],
                             json_number_value(json_array_get(judges_of("deberta", layout), i)), 1e-6);
             assert_int_equal(verdicts[i].scores[0], verdicts[i].scores[1] > 0.5);
-            assert_string_equal(verdicts[i].output, "harmful");
+            assert_string_equal(verdicts[i].output, verdicts[i].scores[1] > 0.5 ? "harmful" : "safe");
             tm__verdict_free(&verdicts[i]);
         }
         tm_judge_close(judge);

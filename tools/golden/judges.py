@@ -173,7 +173,7 @@ def two_labels(tokenizer, rng):
     threshold = round((ranked[3] + ranked[4]) / 2, 6)
     assert (p > threshold).any() and not (p > threshold).all()
     return dict(config=config, rows=rows, threshold=threshold, lengths=lengths, logits=logits.tolist(), probability=p.tolist(),
-                flagged=(p > threshold).long().tolist(), output=["Unsafe"] * len(rows))
+                flagged=(p > threshold).long().tolist(), output=[["Unsafe", "fine"][i] for i in logits.argmax(1).tolist()])
 
 
 def deberta(root, rng):
@@ -301,6 +301,37 @@ def reject(tokenizer, rng, root):
     return dict(config=config, answer_tokens=limit, threshold=threshold, rows=rows)
 
 
+# ---- training a classifier ----
+
+
+def trained(each):
+    """Three steps of AdamW on the loss that transformers takes: rows of unlike length, padded at the right."""
+    count = 5 if each else 2
+    labels = dict(num_labels=count, problem_type="multi_label_classification" if each else "single_label_classification")
+    model, config = build("Llama", 29, labels, 3)
+    generator = torch.Generator().manual_seed(3)
+    parameters = dict(model.named_parameters())
+    start = {n: p.detach().clone() for n, p in parameters.items()}
+    optimiser = torch.optim.AdamW(parameters.values(), lr=4e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    batches, losses = [], []
+    for _ in range(3):
+        rows = [torch.randint(4, 29, (n,), generator=generator).tolist() for n in (9, 4, 13)]
+        y = (torch.rand(3, count, generator=generator) < 0.4).double() if each else None
+        kind = torch.randint(0, count, (3,), generator=generator)
+        ids = torch.tensor([r + [3] * (13 - len(r)) for r in rows])
+        mask = torch.tensor([[1] * len(r) + [0] * (13 - len(r)) for r in rows])
+        optimiser.zero_grad()
+        loss = model(input_ids=ids, attention_mask=mask, labels=y if each else kind).loss
+        loss.backward()
+        losses.append(loss.item())
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimiser.step()
+        batches.append(dict(ids=rows, y=(y if each else torch.nn.functional.one_hot(kind, count)).double().tolist()))
+    kept = ("score.weight", "model.layers.1.self_attn.v_proj.weight", "model.layers.0.input_layernorm.weight")
+    return dict(config=config, each=each, batches=batches, losses=losses, rows=[],
+                change={n: (parameters[n].detach() - start[n]).flatten().tolist() for n in kept})
+
+
 def main(root, shared):
     torch.set_num_threads(1)
     shutil.rmtree(root, ignore_errors=True)
@@ -311,7 +342,7 @@ def main(root, shared):
             f.write(text)
     rng = random.Random(5)
     case = dict(beaver=beaver(sentence, rng), two=two_labels(sentence, rng), deberta=deberta(root, rng),
-                harmbench=harmbench(sentence, rng, shared), guard=guard(by_byte, rng), reject=reject(sentence, rng, root))
+                harmbench=harmbench(sentence, rng, shared), guard=guard(by_byte, rng), reject=reject(sentence, rng, root), train_one=trained(False), train_each=trained(True))
     write_json(os.path.join(root, "case.json"), case)
     for name, judge in case.items():
         print(name, len(judge["rows"]), [r.get("flagged", r.get("score")) for r in judge["rows"]])
