@@ -150,10 +150,11 @@ tm_status tm__page_table(tm__page *p, const char *title, const char *about, cons
 
 /* ---- pictures ---------------------------------------------------------------------------------------------------- */
 
-tm_status tm__page_plot(tm__page *p, const char *title, const char *about, const tm__plot *plot, const char *name) {
+tm_status tm__page_picture(tm__page *p, const char *title, const char *about, tm__page_draw *draw, const void *user,
+                           const char *name) {
     if (!p->pictures) return TM_OK;
     char *path = tm__format("%s/%s", p->directory, name);
-    tm_status status = path ? tm__plot_draw(plot, path) : tm__fail_memory();
+    tm_status status = path ? draw(user, path) : tm__fail_memory();
     if (status == TM_UNSUPPORTED) {
         tm__note(p->monitor, "no pictures: %s", tm_error_last()->line);
         tm_error_clear();
@@ -175,6 +176,14 @@ tm_status tm__page_plot(tm__page *p, const char *title, const char *about, const
     }
     free(path);
     return status;
+}
+
+static tm_status draw_plot(const void *user, const char *path) {
+    return tm__plot_draw(user, path);
+}
+
+tm_status tm__page_plot(tm__page *p, const char *title, const char *about, const tm__plot *plot, const char *name) {
+    return tm__page_picture(p, title, about, draw_plot, plot, name);
 }
 
 void tm__page_file_name(const char *kind, const char *group, char name[96]) {

@@ -25,6 +25,10 @@ void tm__page_fact(tm__page *page, const char *name, const char *text);
  * the nearer their value is to 1. */
 tm_status tm__page_table(tm__page *page, const char *title, const char *about, const tm__sheet *sheet, bool shaded,
                          const char *name);
+/* Draws PATH.svg, PATH.png and PATH.gp; TM_UNSUPPORTED: gnuplot is not there. */
+typedef tm_status tm__page_draw(const void *user, const char *path);
+tm_status tm__page_picture(tm__page *page, const char *title, const char *about, tm__page_draw *draw, const void *user,
+                           const char *name);
 /* The picture in the page, and as NAME.svg, NAME.png and NAME.gp. */
 tm_status tm__page_plot(tm__page *page, const char *title, const char *about, const tm__plot *plot, const char *name);
 /* "KIND-GROUP" with '-' for all but letters and digits. */

@@ -167,10 +167,10 @@ static tm_status add_tables(tm__report *r, bool matrices) {
         bool matrix = strstr(all.items[i].title, "after the attack") != NULL;
         if (matrix != matrices) continue;
         tm__page_file_name("table", all.items[i].title, name);
-        status = tm__page_table(&r->page, all.items[i].title,
-                                matrix ? "Darker is more. One column for each value of the first axis of the attackers."
-                                       : NULL,
-                                &all.items[i].sheet, matrix, name);
+        status = tm__page_table(
+            &r->page, all.items[i].title,
+            matrix ? "Stronger colour is more. One column for each value of the first axis of the attackers." : NULL,
+            &all.items[i].sheet, matrix, name);
     }
     tm__tables_release(&all);
     return status;
@@ -199,6 +199,7 @@ static tm_status fill(tm__report *r) {
     TM__TRY(add_tables(r, true));
     TM__TRY(tm__report_losses(r));
     TM__TRY(tm__report_affinity(r));
+    TM__TRY(tm__report_states(r));
     TM__TRY(tm__report_prices(r));
     put_appendix(r);
     if (!r->page.ok) return tm__fail_memory();

@@ -36,5 +36,7 @@ tm_status tm__report_affinity(tm__report *report); /* Panacea's epsilon, block b
 
 /* ---- report_search.c ---- */
 tm_status tm__report_searches(tm__report *report);
+/* ---- report_states.c ---- */
+tm_status tm__report_states(tm__report *report); /* principal components of hidden states */
 
 #endif

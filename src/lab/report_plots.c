@@ -307,10 +307,11 @@ tm_status tm__report_heat(tm__report *r) {
         const tm__plot plot = {.heat = &heat};
         char title[TM__SCORE_NAME + 40];
         snprintf(title, sizeof title, "Harm (%s) by defence and attacker", harm);
-        status = tm__page_plot(&r->page, title,
-                               groups ? "Mean over replicates after the worst attacker of each group; darker is more."
-                                      : "Mean over replicates after each attacker; darker is more.",
-                               &plot, "heat");
+        status = tm__page_plot(
+            &r->page, title,
+            groups ? "Mean over replicates after the worst attacker of each group; stronger colour is more."
+                   : "Mean over replicates after each attacker; stronger colour is more.",
+            &plot, "heat");
     }
     free(columns);
     free((void *)names);

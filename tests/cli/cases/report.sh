@@ -50,3 +50,15 @@ PATH=$PWD/path temper report plan.yaml --directory runs --out plain 2>stderr
 grep -q 'no pictures: gnuplot: is not installed' stderr || fail "nothing about gnuplot: $(cat stderr)"
 grep -q '<svg' plain/report.html && fail "a picture from nowhere"
 grep -q 'it has no pictures' plain/report.html || fail "the page does not say so"
+# Hidden states: where the plan keeps a model before a defence and one after, and no longer once they are gone.
+if gnuplot --version >/dev/null 2>&1; then
+    [ ! -e page/states.svg ] || fail "states of models that are not there"
+    sed '/^  backdoor-align:/d' plan.yaml >kept.yaml
+    echo '  sdd: {from: base, before: {method: sdd, harmful: forbidden-defender, benign: pool, steps: 1, prompts: 12}, attacks: grid}' >>kept.yaml
+    temper run kept.yaml --directory kept --quiet >/dev/null
+    temper report kept.yaml --directory kept --out states --quiet >/dev/null
+    grep -q 'Hidden states of harmful and harmless prompts' states/report.html && [ -s states/states.png ] || fail "no states"
+    temper gc kept.yaml --directory kept --finished >/dev/null
+    temper report kept.yaml --directory kept --out gone --quiet >/dev/null
+    [ ! -e gone/states.svg ] || fail "states of models that are gone"
+fi
