@@ -196,6 +196,7 @@ static tm_status parse_activation(const json_t *raw, const char *file, tm__confi
         {"silu", TM__SILU}, {"swish", TM__SILU}, {"gelu_pytorch_tanh", TM__GELU_TANH}, {"gelu_new", TM__GELU_TANH}};
     const char *name;
     TM__TRY(tm__json_text(raw, file, c->family->act_key, c->family->act, &name));
+    if (c->family->gelu_is_tanh && strcmp(name, "gelu") == 0) name = "gelu_pytorch_tanh";
     for (size_t i = 0; i < TM__COUNT(names); i++)
         if (strcmp(name, names[i].name) == 0) {
             c->activation = names[i].activation;

@@ -63,6 +63,25 @@ static const tm__family families[] = {
         .max_positions = 32768,
     },
     {
+        CLASSES("Gemma"),
+        .model_type = "gemma",
+        .linear = {ATTENTION, "self_attn.o_proj", GATED_MLP},
+        .norm = {[TM__NORM_INPUT] = "input_layernorm", [TM__NORM_MLP] = "post_attention_layernorm"},
+        .final_norm = "model.norm",
+        .act_key = "hidden_act",
+        .act = "gelu_pytorch_tanh",
+        .gelu_is_tanh = true,
+        .reads = {"attention_bias"},
+        .qkv_bias = TM__BIAS_KEY,
+        .o_bias = TM__BIAS_KEY,
+        .tied = true,
+        .scales_embedding = true,
+        .norm_shift = 1,
+        .kv_heads = 16,
+        .head_dim = 256,
+        .max_positions = 8192,
+    },
+    {
         CLASSES("Gemma2"),
         .model_type = "gemma2",
         .linear = {ATTENTION, "self_attn.o_proj", GATED_MLP},
@@ -124,7 +143,7 @@ const tm__family *tm__family_at(size_t index) {
 }
 
 const char *tm__family_list(void) {
-    return "supported: ForCausalLM and ForSequenceClassification of Llama, Mistral, Qwen2, Qwen3, Gemma2, Phi";
+    return "supported: ForCausalLM and ForSequenceClassification of Llama, Mistral, Qwen2, Qwen3, Gemma, Gemma2, Phi";
 }
 
 static const size_t linears[TM__LINEARS] = {

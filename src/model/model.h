@@ -47,9 +47,10 @@ typedef struct tm__family {
     const char *reads[12];  /* keys of `refused` in config.c that this family understands */
     tm__bias qkv_bias, o_bias, mlp_bias;
     tm__windows windows;
-    bool layer_norm;  /* LayerNorm with bias; else RMSNorm */
-    bool parallel;    /* attention and feed-forward layer both read the same normed input */
-    bool qk_norm_key; /* query and key norms only where qk_layernorm says so */
+    bool layer_norm;   /* LayerNorm with bias; else RMSNorm */
+    bool parallel;     /* attention and feed-forward layer both read the same normed input */
+    bool qk_norm_key;  /* query and key norms only where qk_layernorm says so */
+    bool gelu_is_tanh; /* "gelu" in the activation's key means its tanh formula (first releases of Gemma) */
     bool head_bias, tied, scales_embedding, caps;
     double norm_shift;                         /* RMSNorm multiplies by norm_shift + weight */
     double rotary_share;                       /* default of partial_rotary_factor; 0: whole heads are rotated */

@@ -12,9 +12,9 @@
 
 #define FP64_BOUND 1e-8
 
-static const char *const names[] = {"mistral",      "qwen2",  "qwen3",   "gemma2", "phi",  "phi-qk",
-                                    "qwen3-layers", "linear", "dynamic", "llama3", "yarn", "yarn-factor"};
-enum { CASES = TM__COUNT(names), FULL = 5 }; /* the first five have states, gradients, an adapter and a classifier */
+static const char *const names[] = {"mistral",      "qwen2",  "qwen3",   "gemma2", "gemma", "phi",        "phi-qk",
+                                    "qwen3-layers", "linear", "dynamic", "llama3", "yarn",  "yarn-factor"};
+enum { CASES = TM__COUNT(names), FULL = 6 }; /* the first six have states, gradients, an adapter and a classifier */
 
 typedef struct fixture {
     const char *name;

@@ -20,6 +20,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.gemma import modeling_gemma
 from transformers.models.gemma2 import modeling_gemma2
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
@@ -27,11 +28,12 @@ from transformers.models.phi import modeling_phi
 from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
 
+GEMMAS = ("Gemma", "Gemma2")
 STEPS, NEW_TOKENS, LABELS = 4, 20, 3
 OPTIMISER = dict(lr=8e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
 CLIP = 1.0
 MODULES = dict(Llama=modeling_llama, Mistral=modeling_mistral, Qwen2=modeling_qwen2, Qwen3=modeling_qwen3, Gemma2=modeling_gemma2,
-               Phi=modeling_phi)
+               Gemma=modeling_gemma, Phi=modeling_phi)
 
 SMALL = dict(hidden_size=16, intermediate_size=20, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
              vocab_size=23, max_position_embeddings=20, tie_word_embeddings=False, pad_token_id=3)
@@ -53,6 +55,8 @@ CASES = {
     "gemma2": ("Gemma2", dict(SMALL, hidden_size=12, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1,
                               query_pre_attn_scalar=5, attn_logit_softcapping=16.0, final_logit_softcapping=2.0, sliding_window=5,
                               tie_word_embeddings=True, rope_parameters=rope("default")), ["q_proj", "o_proj", "down_proj"]),
+    "gemma": ("Gemma", dict(SMALL, hidden_size=12, num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True,
+                            hidden_act="gelu", rope_parameters=rope("default")), ["q_proj", "o_proj", "down_proj"]),
     "phi": ("Phi", dict(SMALL, hidden_size=24, num_attention_heads=3, num_key_value_heads=1,
                         rope_parameters=rope("default", partial_rotary_factor=0.5)), ["q_proj", "dense", "fc1", "fc2"]),
     "phi-qk": ("Phi", dict(SMALL, hidden_size=24, num_attention_heads=3, num_key_value_heads=3, qk_layernorm=True,
@@ -164,7 +168,7 @@ for stem, module in MODULES.items():
     module.eager_attention_forward = attention_forward
     getattr(module, stem + "RotaryEmbedding").forward = rotary_forward
     if hasattr(module, stem + "RMSNorm"):
-        getattr(module, stem + "RMSNorm").forward = gemma_norm_forward if stem == "Gemma2" else norm_forward
+        getattr(module, stem + "RMSNorm").forward = gemma_norm_forward if stem in GEMMAS else norm_forward
 
 # ---- weights ----
 
@@ -205,7 +209,7 @@ def fill(model, family):
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(weight_values(name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".default", ""), tuple(p.shape),
-                                  0.0 if family == "Gemma2" else 1.0))
+                                  0.0 if family in GEMMAS else 1.0))
 
 
 def build(family, settings, classifier=False):
@@ -215,7 +219,7 @@ def build(family, settings, classifier=False):
     model = getattr(transformers, name)(config).double().eval()
     config.architectures = [name]
     fill(model, family)
-    if family == "Gemma2":
+    if family in GEMMAS:
         model.model.embed_tokens.embed_scale = torch.tensor(config.hidden_size**0.5, dtype=torch.float64)
     return model
 
