@@ -25,10 +25,11 @@ typedef struct asking {
     char key[65];
     tm__query *queries;
     size_t query_count, query_cap;
-    size_t *last; /* (items) end of its queries */
-    size_t done;  /* items answered */
-    size_t first; /* those answered before this run */
-    size_t cut;   /* pairs that lost their beginning */
+    size_t *last;  /* (items) end of its queries */
+    size_t done;   /* items answered: but in kind answers, the first ones */
+    size_t first;  /* those answered before this run */
+    size_t cut;    /* pairs that lost their beginning */
+    size_t *asked; /* items that the model is answering */
     tm__arena ids;
 } asking;
 
@@ -111,13 +112,15 @@ static void hash_ids(tm__sha256 *hash, const int32_t *ids, size_t n) {
     tm__sha256_update(hash, ids, n * sizeof *ids);
 }
 
-/* Prompts of items [first, first + count), in their frame. */
-static tm_status make_prompts(const tm_evaluation *e, size_t first, size_t count, tm_dataset **prompts) {
+/* Prompts of the first `count` items, or of those that `chosen` (count) names, in their frame. */
+static tm_status make_prompts(const tm_evaluation *e, const size_t *chosen, size_t count, tm_dataset **prompts) {
     tm_dataset *rows = NULL, *framed = NULL;
     TM__TRY(tm_dataset_create(&rows));
     tm_status status = TM_OK;
-    for (size_t i = first; status == TM_OK && i < first + count; i++)
-        status = tm_dataset_add(rows, e->items[i].messages, e->items[i].message_count);
+    for (size_t i = 0; status == TM_OK && i < count; i++) {
+        const tm__item *item = &e->items[chosen ? chosen[i] : i];
+        status = tm_dataset_add(rows, item->messages, item->message_count);
+    }
     if (status == TM_OK) status = tm_dataset_framed(rows, e->options.frame, &framed);
     if (status == TM_OK && framed) {
         tm_dataset_free(rows);
@@ -135,7 +138,7 @@ static tm_status hash_prompts(asking *a, tm__sha256 *hash) {
     tm_evaluation *e = a->e;
     tm_dataset *rows;
     tm_ids ids = {0};
-    TM__TRY(make_prompts(e, 0, e->count, &rows));
+    TM__TRY(make_prompts(e, NULL, e->count, &rows));
     tm_status status = TM_OK;
     for (size_t i = 0; status == TM_OK && i < e->count; i++) {
         size_t n;
@@ -217,14 +220,19 @@ static bool take_real(const json_t *value, double *to) {
     return true;
 }
 
-/* Log-likelihoods of an item's choices or of its text, or its answer; lines are in the items' order. */
+/* Log-likelihoods of an item's choices or of its text, in the items' order; or an answer, in any order. */
 static bool take_line(void *user, const json_t *line) {
     asking *a = user;
     tm_evaluation *e = a->e;
     const json_t *ll = json_object_get(line, "ll"), *answer = json_object_get(line, "answer");
-    if (a->done >= e->count || json_integer_value(json_object_get(line, "item")) != (json_int_t)a->done) return false;
-    tm__item *item = &e->items[a->done];
-    if (e->suite->kind == TM_SUITE_ANSWERS) {
+    const json_t *index = json_object_get(line, "item");
+    bool answers = e->suite->kind == TM_SUITE_ANSWERS;
+    if (!json_is_integer(index) || json_integer_value(index) < 0) return false;
+    size_t at = (size_t)json_integer_value(index);
+    if (at >= e->count || (!answers && at != a->done)) return false;
+    tm__item *item = &e->items[at];
+    if (answers) {
+        if (item->answer) return false;
         item->answer = json_is_string(answer) ? tm__keep(e, "%s", json_string_value(answer)) : NULL;
         if (!item->answer) return false;
     } else if (e->suite->kind == TM_SUITE_CHOICES) {
@@ -315,24 +323,32 @@ static bool offset_stop(void *user) {
     return tm__stop(((const offset_monitor *)user)->monitor);
 }
 
-static tm_status keep_answers(asking *a, size_t first, size_t count, char **answers) {
-    tm_status status = TM_OK;
-    for (size_t i = 0; i < count; i++) {
-        tm__item *item = &a->e->items[first + i];
-        item->answer = answers[i] ? tm__keep(a->e, "%s", answers[i]) : NULL;
-        if (!item->answer) status = tm__fail_memory();
-        free(answers[i]);
-        answers[i] = NULL;
-    }
-    return status;
+/* An answer is noted as soon as it is there: a batch may take hours. */
+static tm_status take_answer(void *user, size_t row, char *text) {
+    asking *a = user;
+    size_t index = a->asked[row];
+    tm__item *item = &a->e->items[index];
+    item->answer = tm__keep(a->e, "%s", text);
+    free(text);
+    if (!item->answer) return tm__fail_memory();
+    a->done++;
+    return a->journal.path ? tm__journal_append(&a->journal, index, 1, NULL) : TM_OK;
 }
 
-/* Many prompts in a call; a journal is written after each. */
+/* Next items from `*at` on that have no answer, `most` of them. */
+static size_t choose_items(asking *a, size_t *at, size_t most) {
+    size_t n = 0;
+    for (; *at < a->e->count && n < most; ++*at)
+        if (!a->e->items[*at].answer) a->asked[n++] = *at;
+    return n;
+}
+
+/* Many prompts in a call, neighbours together: they are alike in length and often in how they begin. */
 static tm_status ask_answers(asking *a) {
     enum { MOST_ROWS = 512 };
     tm_evaluation *e = a->e;
-    char *answers[MOST_ROWS] = {0};
     tm_generate_options how;
+    size_t at = 0, count;
     offset_monitor o = {.monitor = a->monitor, .phase = e->suite->name, .total = (int64_t)e->count, .began = tm__now()};
     const tm_monitor inner = {.progress = a->monitor && a->monitor->progress ? offset_progress : NULL,
                               .note = a->monitor && a->monitor->note ? offset_note : NULL,
@@ -341,16 +357,15 @@ static tm_status ask_answers(asking *a) {
     tm_options_default(tm_generate_option_table, &how);
     how.max_new_tokens = e->max_new_tokens;
     how.batch = e->options.batch;
-    while (a->done < e->count) {
-        size_t first = a->done, count = TM__MIN((size_t)MOST_ROWS, e->count - first);
+    a->asked = tm__alloc(MOST_ROWS, sizeof *a->asked);
+    if (!a->asked) return tm__fail_memory();
+    while ((count = choose_items(a, &at, MOST_ROWS)) > 0) {
         tm_dataset *prompts;
-        o.first = (int64_t)first;
-        TM__TRY(make_prompts(e, first, count, &prompts));
-        tm_status status =
-            tm_generate_dataset(a->model, a->tokenizer, (tm_chat_format)e->chat, prompts, &how, &inner, answers);
+        o.first = (int64_t)a->done;
+        TM__TRY(make_prompts(e, a->asked, count, &prompts));
+        tm_status status = tm__generate_answers(a->model, a->tokenizer, (tm_chat_format)e->chat, prompts, &how, &inner,
+                                                take_answer, a);
         tm_dataset_free(prompts);
-        if (status == TM_OK) status = keep_answers(a, first, count, answers);
-        if (status == TM_OK) status = note_done(a, first + count);
         TM__TRY(status);
     }
     return TM_OK;
@@ -397,6 +412,7 @@ tm_status tm_evaluation_run(tm_evaluation *e, tm_model *model, const tm_tokenize
     e->journal = journal ? tm__strdup(journal) : NULL;
     e->asked = false;
     tm__judged_drop(e);
+    for (size_t i = 0; i < e->count; i++) e->items[i].answer = e->items[i].said = NULL; /* an earlier model's */
     tm_status status = journal && !e->journal ? tm__fail_memory() : describe(&a);
     if (status == TM_OK && (e->suite->kind == TM_SUITE_CHOICES || e->suite->kind == TM_SUITE_TEXTS))
         status = make_queries(&a);
@@ -410,5 +426,6 @@ tm_status tm_evaluation_run(tm_evaluation *e, tm_model *model, const tm_tokenize
     tm__arena_release(&a.ids);
     free(a.queries);
     free(a.last);
+    free(a.asked);
     return status;
 }

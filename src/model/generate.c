@@ -63,7 +63,8 @@ typedef struct run {
     void *logits;           /* (slot_count, vocab); NULL: nothing is drawn */
     int64_t rows_done, tokens_done;
     const tm_monitor *monitor;
-    bool noted; /* that a row is longer than what the model was trained for */
+    const tm__generate_watch *watch; /* NULL: none */
+    bool noted;                      /* that a row is longer than what the model was trained for */
 } run;
 
 static void run_release(run *r) {
@@ -201,7 +202,8 @@ static bool is_stop(const run *r, int32_t id) {
 }
 
 static tm_status advance(run *r, slot *s, int32_t id) {
-    tm_ids *made = &r->made[s->row];
+    size_t row = (size_t)s->row;
+    tm_ids *made = &r->made[row];
     bool ends = is_stop(r, id);
     if (!ends) TM__TRY(tm_ids_push(made, id));
     r->tokens_done++;
@@ -209,6 +211,7 @@ static tm_status advance(run *r, slot *s, int32_t id) {
         s->row = -1;
         r->active--;
         r->rows_done++;
+        if (r->watch) return r->watch->ended(r->watch->user, row, made);
     }
     return TM_OK;
 }
@@ -329,8 +332,9 @@ static tm_generate_options complete(const tm_generate_options *options) {
     return given;
 }
 
-tm_status tm_generate(tm_model *model, const tm_ids *prompts, size_t n, const int32_t *stop, size_t n_stop,
-                      const tm_generate_options *options, const tm_monitor *monitor, tm_ids *out) {
+tm_status tm__generate(tm_model *model, const tm_ids *prompts, size_t n, const int32_t *stop, size_t n_stop,
+                       const tm_generate_options *options, const tm__generate_watch *watch, const tm_monitor *monitor,
+                       tm_ids *out) {
     const tm_generate_options chosen = complete(options);
     run r = {.model = model,
              .options = &chosen,
@@ -338,16 +342,22 @@ tm_status tm_generate(tm_model *model, const tm_ids *prompts, size_t n, const in
              .rows = n,
              .stop = stop,
              .stops = n_stop,
-             .monitor = monitor};
+             .monitor = monitor,
+             .watch = watch};
     TM__TRY(check_options(&chosen));
     TM__TRY(tm__model_check_language(model));
     if (n == 0) return TM_OK;
     tm_status status = run_open(&r);
     if (status == TM_OK) status = run_all(&r, monitor);
-    for (size_t i = 0; status == TM_OK && i < n; i++) {
+    for (size_t i = 0; out && status == TM_OK && i < n; i++) {
         out[i] = r.made[i];
         r.made[i] = (tm_ids){0};
     }
     run_release(&r);
     return status;
+}
+
+tm_status tm_generate(tm_model *model, const tm_ids *prompts, size_t n, const int32_t *stop, size_t n_stop,
+                      const tm_generate_options *options, const tm_monitor *monitor, tm_ids *out) {
+    return tm__generate(model, prompts, n, stop, n_stop, options, NULL, monitor, out);
 }

@@ -262,6 +262,22 @@ void tm__cache_free(tm_model *model, tm__cache *cache);
 tm_status tm__model_decode(tm_model *model, tm__tape *tape, tm__cache *cache, int64_t tokens, const int32_t *ids,
                            const int32_t *slot, const int32_t *position, const int32_t *length, tm__var **hidden);
 
+/* ---- generation (generate.c, chat.c) ---- */
+/* Told of every row when it ends, in whatever order; what it fails with ends the run. */
+typedef struct tm__generate_watch {
+    tm_status (*ended)(void *user, size_t row, const tm_ids *made);
+    void *user;
+} tm__generate_watch;
+/* tm_generate with somebody watching; `watch` and `out` may be NULL. */
+tm_status tm__generate(tm_model *model, const tm_ids *prompts, size_t n, const int32_t *stop, size_t n_stop,
+                       const tm_generate_options *options, const tm__generate_watch *watch, const tm_monitor *monitor,
+                       tm_ids *out);
+/* tm_generate_dataset, whose answers are taken one by one as they end; `text` belongs to `take` from then on. */
+typedef tm_status tm__take_answer(void *user, size_t row, char *text);
+tm_status tm__generate_answers(tm_model *model, const tm_tokenizer *tokenizer, tm_chat_format format,
+                               const tm_dataset *prompts, const tm_generate_options *options, const tm_monitor *monitor,
+                               tm__take_answer *take, void *user);
+
 /* ---- the next token (next.c) ---- */
 enum { TM__NEXT_IDS = 64 };
 typedef struct tm__next_question {

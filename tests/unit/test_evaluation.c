@@ -104,6 +104,50 @@ static void test_goes_on(void **state) {
     goes_on("wikitext", NULL, model, tokenizer);
 }
 
+/* Answers are noted one by one: a run that is stopped in its first batches keeps those that had ended. */
+static void test_answers_go_on(void **state) {
+    (void)state;
+    enum { PROMPTS = 8, BATCH = 3, NEW = 6 };
+    char *path = write_file("prompts.txt", "a\nb c\nd\ne f g\nh\ni\nj k\nl\n"), *journal, *text;
+    tm_eval_options options = defaults();
+    options.batch = BATCH;
+    options.max_new_tokens = NEW;
+    journal = tm__path_join(test_scratch(), "answers.journal");
+    tm_evaluation *whole = open_suite("prompts", path, &options);
+    assert_ok(tm_evaluation_run(whole, model, tokenizer, NULL, NULL));
+    json_t *wanted = result_of(whole), *got = NULL;
+    tm_status status = TM_INTERRUPTED;
+    for (int stops = 0; status == TM_INTERRUPTED && stops < PROMPTS; stops++) {
+        int left = NEW + 1; /* steps: the first of a batch reads its prompts and gives a token */
+        const tm_monitor monitor = {.stop = stop_later, .user = &left};
+        tm_evaluation *e = open_suite("prompts", path, &options);
+        status = tm_evaluation_run(e, model, tokenizer, journal, &monitor);
+        if (stops == 0) {
+            size_t len, lines = 0;
+            assert_int_equal(status, TM_INTERRUPTED);
+            assert_ok(tm__file_read(journal, 0, &text, &len));
+            for (size_t i = 0; i < len; i++) lines += text[i] == '\n';
+            assert_in_range(lines, 1 + BATCH, PROMPTS); /* a line for the key */
+            assert_ok(tm__file_write(journal, text, len - 4));
+            free(text);
+        }
+        if (status == TM_OK) got = result_of(e);
+        tm_evaluation_free(e);
+    }
+    assert_ok(status);
+    assert_true(json_equal(wanted, got));
+    /* An evaluation asks anew, whatever was answered before. */
+    assert_ok(tm_evaluation_run(whole, model, tokenizer, NULL, NULL));
+    json_decref(got);
+    got = result_of(whole);
+    assert_true(json_equal(wanted, got));
+    json_decref(got);
+    json_decref(wanted);
+    tm_evaluation_free(whole);
+    free(journal);
+    free(path);
+}
+
 static void test_other_journal(void **state) {
     const tm_eval_options options = defaults();
     char *journal = write_file("journal", "{\"journal\": \"of another run\"}\n{\"item\": 0, \"ll\": [1, 2, 3, 4]}\n");
@@ -209,8 +253,8 @@ static void test_loss(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_goes_on), cmocka_unit_test(test_other_journal), cmocka_unit_test(test_result),
-        cmocka_unit_test(test_uniform), cmocka_unit_test(test_loss),
+        cmocka_unit_test(test_goes_on), cmocka_unit_test(test_answers_go_on), cmocka_unit_test(test_other_journal),
+        cmocka_unit_test(test_result),  cmocka_unit_test(test_uniform),       cmocka_unit_test(test_loss),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
