@@ -15,6 +15,7 @@ enum { SCORE_COHERENT, SCORE_EMPTY };
 
 static tm_status score_prompts(tm_evaluation *e, tm__item *item) {
     TM__TRY(tm__item_said(e, item));
+    TM__TRY(tm__item_subject(e, item));
     item->scores[SCORE_COHERENT] = tm__answer_coherent(item->said);
     item->scores[SCORE_EMPTY] = *item->said == 0;
     return TM_OK;

@@ -35,7 +35,7 @@ const char *tm__item_prompt(const tm__item *item) {
 }
 
 /* An input that goes with an instruction belongs to what was asked. */
-static tm_status set_subject(tm_evaluation *e, tm__item *item) {
+tm_status tm__item_subject(tm_evaluation *e, tm__item *item) {
     size_t n = item->message_count;
     if (item->subject || n < 2 || strcmp(item->messages[n - 1].role, "input") != 0) return TM_OK;
     item->subject = tm__keep(e, "%s\n%s", item->messages[n - 2].content, item->messages[n - 1].content);
@@ -343,7 +343,7 @@ static tm_status begin(tm_evaluation *e, const tm_judge *judge, const char *jour
     for (size_t i = 0; i < e->count; i++) {
         tm__item *item = &e->items[i];
         TM__TRY(tm__item_said(e, item));
-        TM__TRY(set_subject(e, item));
+        TM__TRY(tm__item_subject(e, item));
         tm__verdict_free(&j->verdicts[i]);
         j->asked[i] = judge->kind->refused >= 0 || counts_harm(e, judge->kind, item, any_harmful);
         j->asked_count += j->asked[i];

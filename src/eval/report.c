@@ -280,10 +280,7 @@ tm_status tm_evaluation_save(const tm_evaluation *e, const char *path) {
 }
 
 static json_t *json_of_output(const tm__item *item, const char *said, const char *generator) {
-    const char *instruction = "";
-    for (size_t i = 0; i < item->message_count; i++)
-        if (strcmp(item->messages[i].role, "user") == 0) instruction = item->messages[i].content;
-    return json_pack("{s:s, s:s, s:s}", "instruction", instruction, "output", said, "generator", generator);
+    return json_pack("{s:s, s:s, s:s}", "instruction", tm__item_prompt(item), "output", said, "generator", generator);
 }
 
 tm_status tm_evaluation_export(const tm_evaluation *e, const char *generator, const char *path) {
@@ -295,11 +292,11 @@ tm_status tm_evaluation_export(const tm_evaluation *e, const char *generator, co
     json_t *list = json_array();
     tm_status status = list ? TM_OK : tm__fail_memory();
     for (size_t i = 0; status == TM_OK && i < e->count; i++) {
-        char *said;
+        char *said = NULL;
         status = tm__answer_cut(e->items[i].answer, &said);
         if (status == TM_OK && json_array_append_new(list, json_of_output(&e->items[i], said, generator)))
             status = tm__fail_memory();
-        free(status == TM_OK ? said : NULL);
+        free(said);
     }
     if (status == TM_OK) status = tm__json_dump(list, JSON_INDENT(1), &text, &len);
     json_decref(list);

@@ -262,6 +262,8 @@ tm_status tm__journal_append(const tm__journal *journal, size_t first, size_t co
 
 /* The answer as judges get it: up to a repeated "### Response:", stripped. */
 tm_status tm__item_said(tm_evaluation *evaluation, tm__item *item);
+/* Sets the subject of an instruction with an input: both. */
+tm_status tm__item_subject(tm_evaluation *evaluation, tm__item *item);
 const char *tm__item_prompt(const tm__item *item); /* as judges get it */
 void tm__judged_drop(tm_evaluation *evaluation);   /* everything that judges said */
 /* A verdict as it stands in results, journals and files to judge again; NULL: out of memory. */

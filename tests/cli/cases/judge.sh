@@ -22,7 +22,8 @@ for name in coherent empty asr asr+ refusal missing; do
 done
 grep self_instruct lines | grep -q '"name":"over_refusal"' || fail "no over_refusal"
 grep self_instruct lines | grep -q '"name":"asr' && fail "asr of prompts that should be answered"
-[ -e out/self_instruct.outputs.json ] || fail "no outputs for another judge"
+same "$(tr '\n' ' ' <out/self_instruct.outputs.json | json_check 1.instruction | tr '\n' ' ')" "Shorten it. A long day " \
+    "instruction and input for another judge"
 tr '\n' ' ' <out/harmbench.json | json_check items.1.subject | grep -q '^Say how' || fail "no subject"
 tr '\n' ' ' <out/beavertails.json | json_check items.1.groups.1 | grep -qx noise || fail "no groups"
 [ -z "$(find out -name '.*.partial')" ] || fail "a journal was left"
