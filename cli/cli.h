@@ -273,6 +273,9 @@ void cli_judges_close(cli_judges *judges);
 /* Lets all of them judge. Journals are called JOURNAL.JUDGE.partial; NULL: there are none. */
 tm_status cli_judges_run(const cli_judges *judges, tm_evaluation *evaluation, const char *journal,
                          const cli_output *output);
+/* Says what they would ask of others; adds to `json` where that is not NULL. */
+tm_status cli_judges_cost(const cli_judges *judges, tm_evaluation *evaluation, const char *name, const char *beside,
+                          cli_json *json);
 
 /* ---- */
 
@@ -287,7 +290,7 @@ typedef struct cli_suite_run {
     const tm_eval_options *options;
     const cli_template *chosen;
     const char *out; /* directory of results; NULL: none are kept */
-    bool overwrite;
+    bool overwrite, dry;
     const char *generator; /* what the model is called where its answers are written out */
     const cli_output *output;
 } cli_suite_run;

@@ -10,7 +10,7 @@ typedef struct eval_options {
     const char *model, *adapter, *data, *judge, *secret, *system, *wrapper, *out;
     int64_t world;
     int split;
-    bool list, overwrite;
+    bool list, dry_run, overwrite;
 } eval_options;
 
 static const tm_option table[] = {
@@ -72,6 +72,11 @@ static const tm_option table[] = {
      .initial = "test",
      .choices = "defender|attacker|development|test|withheld",
      .help = "with --world: which forbidden items are asked for"},
+    {.name = "dry-run",
+     .type = TM_OPTION_FLAG,
+     .offset = offsetof(eval_options, dry_run),
+     .help = "with suites: read the data, say how much there is to ask and how much judges behind an endpoint would be "
+             "asked, and ask nothing"},
     {0},
 };
 
@@ -198,6 +203,8 @@ static int run_short(const eval_options *in, const tm_train_options *how, bool w
         return cli_error(TM_INVALID, NULL, "temper eval --list names the suites",
                          "give a suite, or either --data FILE or --world");
     if (in->out) return cli_error(TM_INVALID, "--out", "temper eval loss, temper eval world", "goes with a suite");
+    if (in->dry_run)
+        return cli_error(TM_INVALID, "--dry-run", "temper eval loss, temper eval world", "goes with a suite");
     if (in->judge) return cli_error(TM_INVALID, "--judge", "temper eval world", "goes with a suite of answers");
     tm_status status = cli_model_open(&model, where, in->model, adapters, false, chosen);
     if (status != TM_OK) return cli_fail(status);
@@ -226,6 +233,7 @@ static int run_suites(const eval_options *in, tm_eval_options *options, const tm
                                .chosen = chosen,
                                .out = in->out,
                                .overwrite = in->overwrite,
+                               .dry = in->dry_run,
                                .generator = in->model,
                                .output = output};
     code = cli_suites_run(&run, in->model, where, adapters);
@@ -297,6 +305,7 @@ const cli_command cli_eval = {
                 "temper eval perplexity --model my-model --data corpus.txt --json\n"
                 "temper eval beavertails --model my-model --data 30k_test.jsonl --limit 1000 --out results\n"
                 "temper eval advbench,xstest --model my-model --data-dir data --judge keywords=my-list.txt\n"
+                "temper eval beavertails --model my-model --data 30k_test.jsonl --limit 1000 --dry-run\n"
                 "temper eval --model my-model --data heldout.jsonl\n"
                 "temper eval --model temper-demo/by-name/demo/aligned --world --split test\n"
                 "temper eval --model shifted --world --wrapper identity-shift\n"

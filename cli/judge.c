@@ -47,6 +47,43 @@ tm_status cli_judges_run(const cli_judges *judges, tm_evaluation *evaluation, co
     return status;
 }
 
+static void print_cost(const char *name, const char *judge, const tm_judge_cost *cost) {
+    printf("%s by %s: %" PRId64 " answers to judge", name, judge, cost->answers);
+    if (cost->cached) printf(", %" PRId64 " of them from the cache", cost->cached);
+    if (cost->requests)
+        printf("; %" PRId64 " requests of %" PRId64 " bytes in all (some %" PRId64 " tokens), at most %" PRId64
+               " tokens in reply",
+               cost->requests, cost->bytes, cost->bytes / 4, cost->max_tokens);
+    if (cost->requests && cost->answer_tokens)
+        printf("; and the answers, at most %" PRId64 " of the model's tokens", cost->answer_tokens);
+    puts(cost->requests ? "" : "; no requests");
+}
+
+tm_status cli_judges_cost(const cli_judges *judges, tm_evaluation *evaluation, const char *name, const char *beside,
+                          cli_json *json) {
+    for (size_t i = 0; i < judges->count; i++) {
+        tm_judge_cost cost;
+        const char *judge = tm_judge_name(judges->items[i]);
+        tm_status status = tm_evaluation_judge_cost(evaluation, judges->items[i], beside, &cost);
+        if (status != TM_OK) return status;
+        if (!json) {
+            print_cost(name, judge, &cost);
+            continue;
+        }
+        cli_json_open(json, NULL, '{');
+        cli_json_text(json, "name", name);
+        cli_json_text(json, "judge", judge);
+        cli_json_int(json, "answers", cost.answers);
+        cli_json_int(json, "cached", cost.cached);
+        cli_json_int(json, "requests", cost.requests);
+        cli_json_int(json, "bytes", cost.bytes);
+        cli_json_int(json, "max_reply_tokens", cost.max_tokens);
+        cli_json_int(json, "max_answer_tokens", cost.answer_tokens);
+        cli_json_close(json, '}');
+    }
+    return TM_OK;
+}
+
 /* ---- lists ------------------------------------------------------------------------------------------------------- */
 
 static void print_field(const char *name, const char *text, int indent) {
@@ -208,9 +245,10 @@ static void name_of(const char *path, char name[256]) {
     }
 }
 
-/* Names are different and results not in the way; then all files are read. */
+/* Names are different and results not in the way (a dry run writes none); then all files are read. */
 static int read_files(judge_run *run) {
-    int code = cli_check_results(run->in->out);
+    bool writes = run->in->out && !run->in->dry_run;
+    int code = writes ? cli_check_results(run->in->out) : 0;
     for (size_t i = 0; code == 0 && i < run->count; i++) {
         char path[4400];
         name_of(run->files[i], run->names[i]);
@@ -218,7 +256,7 @@ static int read_files(judge_run *run) {
             if (strcmp(run->names[k], run->names[i]) == 0)
                 code = cli_error(TM_INVALID, run->files[i], "one at a time", "two files are called %s", run->names[i]);
         snprintf(path, sizeof path, "%s/%s.judged.json", run->in->out ? run->in->out : "", run->names[i]);
-        if (code == 0 && run->in->out) code = cli_check_output("--out", path, false, run->in->overwrite);
+        if (code == 0 && writes) code = cli_check_output("--out", path, false, run->in->overwrite);
         if (code) break;
         tm_status status = tm_evaluation_open_answers(run->files[i], run->options, &run->evaluations[i]);
         if (status != TM_OK) code = cli_fail(status);
@@ -244,42 +282,13 @@ static int judge_file(const judge_run *run, size_t at, const cli_judges *judges)
     return cli_evaluation_print(run->names[at], run->evaluations[at], at == 0, run->output);
 }
 
-/* What the judges would be asked about one file; JSON where `json` is not NULL. */
-static tm_status tell_cost(const judge_run *run, size_t at, const cli_judges *judges, cli_json *json) {
-    for (size_t i = 0; i < judges->count; i++) {
-        tm_judge_cost cost;
-        const char *name = tm_judge_name(judges->items[i]);
-        tm_status status = tm_evaluation_judge_cost(run->evaluations[at], judges->items[i], run->in->out, &cost);
-        if (status != TM_OK) return status;
-        if (!json) {
-            printf("%s by %s: %" PRId64 " answers to judge", run->names[at], name, cost.answers);
-            if (cost.cached) printf(", %" PRId64 " of them from the cache", cost.cached);
-            if (cost.requests)
-                printf("; %" PRId64 " requests of %" PRId64 " bytes in all (some %" PRId64 " tokens), at most %" PRId64
-                       " tokens in reply",
-                       cost.requests, cost.bytes, cost.bytes / 4, cost.max_tokens);
-            puts(cost.requests ? "" : "; no requests");
-            continue;
-        }
-        cli_json_open(json, NULL, '{');
-        cli_json_text(json, "name", run->names[at]);
-        cli_json_text(json, "judge", name);
-        cli_json_int(json, "answers", cost.answers);
-        cli_json_int(json, "cached", cost.cached);
-        cli_json_int(json, "requests", cost.requests);
-        cli_json_int(json, "bytes", cost.bytes);
-        cli_json_int(json, "max_reply_tokens", cost.max_tokens);
-        cli_json_close(json, '}');
-    }
-    return TM_OK;
-}
-
 static int tell_costs(const judge_run *run, const cli_judges *judges) {
     cli_json json = {.out = stdout};
     tm_status status = TM_OK;
     if (run->output->json) cli_json_open(&json, NULL, '[');
     for (size_t i = 0; status == TM_OK && i < run->count; i++)
-        status = tell_cost(run, i, judges, run->output->json ? &json : NULL);
+        status =
+            cli_judges_cost(judges, run->evaluations[i], run->names[i], run->in->out, run->output->json ? &json : NULL);
     if (status == TM_OK && run->output->json) cli_json_close(&json, ']');
     return status == TM_OK ? 0 : cli_fail(status);
 }

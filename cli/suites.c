@@ -265,16 +265,20 @@ static int stopped(const cli_suite_run *run, size_t at, tm_status status) {
     return code;
 }
 
+static bool is_judged(const cli_suite_run *run, const tm_suite *suite) {
+    return suite->kind == TM_SUITE_ANSWERS && (suite->judged || run->judges->count);
+}
+
 static int run_one(const cli_suite_run *run, size_t at, tm_evaluation *evaluation, const cli_model *model,
                    const cli_judges *judges) {
     const tm_suite *suite = run->suites->items[at];
     char journal[4200], prefix[4200];
     out_path(run, suite, ".", ".partial", journal);
     out_path(run, suite, ".", "", prefix);
-    bool judged = suite->kind == TM_SUITE_ANSWERS && (suite->judged || run->judges->count);
     tm_status status = tm_evaluation_run(evaluation, model->model, model->tokenizer, run->out ? journal : NULL,
                                          cli_monitor(run->output));
-    if (status == TM_OK && judged) status = cli_judges_run(judges, evaluation, run->out ? prefix : NULL, run->output);
+    if (status == TM_OK && is_judged(run, suite))
+        status = cli_judges_run(judges, evaluation, run->out ? prefix : NULL, run->output);
     cli_monitor_end();
     if (status != TM_OK) return stopped(run, at, status);
     int code = keep(run, suite, evaluation);
@@ -303,17 +307,57 @@ static int run_all(const cli_suite_run *run, const char *directory, const tm_dev
     return code;
 }
 
+static void tell_size(const cli_suite_run *run, const tm_suite *suite, const tm_evaluation *evaluation,
+                      cli_json *json) {
+    int64_t items = (int64_t)tm_evaluation_items(evaluation);
+    int64_t longest = run->options->max_new_tokens ? run->options->max_new_tokens : suite->max_new_tokens;
+    bool answers = suite->kind == TM_SUITE_ANSWERS;
+    if (json) {
+        cli_json_open(json, NULL, '{');
+        cli_json_text(json, "name", suite->name);
+        cli_json_int(json, "items", items);
+        if (answers) cli_json_int(json, "max_answer_tokens", items * longest);
+        cli_json_close(json, '}');
+    } else {
+        printf("%s: %s items to ask", suite->name, cli_thousands(items));
+        if (answers) printf(", answers of at most %s tokens each", cli_thousands(longest));
+        puts("");
+    }
+}
+
+/* How much there is to ask, of the model and of others. */
+static int tell_sizes(const cli_suite_run *run, const tm_device_options *where, tm_evaluation **evaluations) {
+    cli_judges judges;
+    cli_json json = {.out = stdout}, *out = run->output->json ? &json : NULL;
+    int code = open_judges(run, where, &judges);
+    if (code) return code;
+    if (out) cli_json_open(out, NULL, '[');
+    for (size_t i = 0; code == 0 && i < run->suites->count; i++) {
+        const tm_suite *suite = run->suites->items[i];
+        tell_size(run, suite, evaluations[i], out);
+        if (!is_judged(run, suite)) continue;
+        tm_status status = cli_judges_cost(&judges, evaluations[i], suite->name, NULL, out);
+        if (status != TM_OK) code = cli_fail(status);
+    }
+    if (out && code == 0) cli_json_close(out, ']');
+    cli_judges_close(&judges);
+    return code;
+}
+
 int cli_suites_run(const cli_suite_run *run, const char *directory, const tm_device_options *where,
                    const cli_adapters *adapters) {
     tm_evaluation *evaluations[CLI_SUITES] = {0};
-    int code = check_out(run);
+    int code = run->dry ? 0 : check_out(run);
     for (size_t i = 0; code == 0 && i < run->suites->count; i++) {
         tm_status status =
             tm_evaluation_open(run->suites->items[i], run->suites->data[i], run->options, &evaluations[i]);
         if (status != TM_OK) code = cli_fail(status);
     }
-    if (code == 0) code = run_all(run, directory, where, adapters, evaluations);
+    if (code == 0 && run->dry)
+        code = tell_sizes(run, where, evaluations);
+    else if (code == 0)
+        code = run_all(run, directory, where, adapters, evaluations);
     for (size_t i = 0; i < run->suites->count; i++) tm_evaluation_free(evaluations[i]);
-    if (code == 0 && run->out && !run->output->json) printf("\nwritten to %s\n", run->out);
+    if (code == 0 && run->out && !run->dry && !run->output->json) printf("\nwritten to %s\n", run->out);
     return code;
 }

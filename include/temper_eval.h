@@ -97,8 +97,9 @@ TM_API tm_status tm_evaluation_run(tm_evaluation *evaluation, tm_model *model, c
  * `coherent` and `empty` where the suite has none. `journal` as above. */
 TM_API tm_status tm_evaluation_judge(tm_evaluation *evaluation, tm_judge *judge, const char *journal,
                                      const tm_monitor *monitor);
-/* What that would ask of others, before anything is asked. `beside`: the directory that results will go to, where replies
- * paid for earlier lie; NULL: none. Journals are not looked at. */
+/* What that would ask of others, before anything is asked, the model included: then requests are counted as for empty
+ * answers. `beside`: the directory that results will go to, where replies paid for earlier lie; NULL: none. Journals
+ * are not looked at. */
 TM_API tm_status tm_evaluation_judge_cost(tm_evaluation *evaluation, tm_judge *judge, const char *beside,
                                           tm_judge_cost *cost);
 

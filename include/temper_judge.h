@@ -40,11 +40,12 @@ TM_API const char *tm_judge_hash(const tm_judge *judge); /* SHA-256 of all that 
 
 /* What judging would ask of others: tm_evaluation_judge_cost. */
 typedef struct tm_judge_cost {
-    int64_t answers;    /* to be judged */
-    int64_t requests;   /* to an endpoint; 0 for judges on this machine */
-    int64_t bytes;      /* of these requests */
-    int64_t max_tokens; /* that may be written in reply */
-    int64_t cached;     /* answers whose judgement was paid for before */
+    int64_t answers;       /* to be judged */
+    int64_t requests;      /* to an endpoint; 0 for judges on this machine */
+    int64_t bytes;         /* of these requests */
+    int64_t max_tokens;    /* that may be written in reply */
+    int64_t cached;        /* answers whose judgement was paid for before */
+    int64_t answer_tokens; /* that the answers may hold, which stand in no request yet; 0: they are there */
 } tm_judge_cost;
 
 /* Lists of refusals that are built in. */

@@ -322,7 +322,7 @@ void tm__judged_drop(tm_evaluation *e) {
 }
 
 static tm_status check(const tm_evaluation *e, const tm_judge *judge) {
-    if (!e->asked || e->suite->kind != TM_SUITE_ANSWERS)
+    if (e->suite->kind != TM_SUITE_ANSWERS)
         return tm__fail(TM_INVALID, NULL, e->suite->name, NULL, "there are no answers to judge");
     for (size_t i = 0; i < e->judged_count; i++)
         if (strcmp(e->judged[i].name, judge->name) == 0)
@@ -401,6 +401,7 @@ tm_status tm_evaluation_judge(tm_evaluation *e, tm_judge *judge, const char *jou
     tm__judged j;
     judging g = {.e = e, .judge = judge, .j = &j, .monitor = monitor, .began = tm__now()};
     TM__TRY(check(e, judge));
+    if (!e->asked) return tm__fail(TM_INVALID, NULL, e->suite->name, NULL, "there are no answers to judge yet");
     if (!tm__grow((void **)&e->judged, &e->judged_cap, e->judged_count + 1, sizeof *e->judged))
         return tm__fail_memory();
     size_t numbers = e->numbers.count;
@@ -433,9 +434,12 @@ tm_status tm_evaluation_judge_cost(tm_evaluation *e, tm_judge *judge, const char
     judging g = {.e = e, .judge = judge, .j = &j};
     *cost = (tm_judge_cost){0};
     TM__TRY(check(e, judge));
+    for (size_t i = 0; !e->asked && i < e->count; i++) e->items[i].said = "";
     tm_status status = begin(e, judge, NULL, &j);
     if (status == TM_OK && beside && judge->kind->beside) status = judge->kind->beside(judge->own, beside);
     if (status == TM_OK) status = add_cost(&g, cost);
+    if (!e->asked) cost->answer_tokens = cost->answers * e->max_new_tokens;
+    for (size_t i = 0; !e->asked && i < e->count; i++) e->items[i].said = NULL;
     free(g.known);
     free(g.new_ones);
     free_judged(&j, e->count);

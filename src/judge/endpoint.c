@@ -31,8 +31,8 @@ struct tm__endpoint {
     char hash[65];
     tm__http_options http_options;
     tm__http *http;
-    bool answered, warned; /* it has ever given a reply; a note on the key was given */
-    int64_t lost_in_row;   /* requests without a reply since the last that had one */
+    bool answered, warned, told; /* it has ever given a reply; a note on the key, on nobody answering was given */
+    int64_t lost_in_row;         /* requests without a reply since the last that had one */
     /* for the account: tries made, requests that had a reply, answers from the cache, equal ones, tokens as told */
     int64_t tries, replies, cached, repeated, prompt_tokens, completion_tokens;
 };
@@ -199,6 +199,7 @@ typedef struct work {
     request *requests;
     tm__verdict *verdicts;
     size_t n;
+    const tm_monitor *monitor;
 } work;
 
 static tm_status append_message(json_t *messages, const char *role, const char *text) {
@@ -318,7 +319,9 @@ static tm_status lose(tm__endpoint *e, tm__verdict *v, const char *what, const c
     return say(&v->missing, what, detail, tries);
 }
 
-static tm_status take_trouble(tm__endpoint *e, const tm__http_reply *r, tm__verdict *v, bool *again) {
+static tm_status take_trouble(work *w, size_t index, const tm__http_reply *r, bool *again) {
+    tm__endpoint *e = w->endpoint;
+    tm__verdict *v = &w->verdicts[index];
     static const char *const what[] = {[TM__HTTP_NONE] = "",
                                        [TM__HTTP_RESOLVE] = "no such host",
                                        [TM__HTTP_CONNECT] = "nobody answers there",
@@ -333,6 +336,10 @@ static tm_status take_trouble(tm__endpoint *e, const tm__http_reply *r, tm__verd
     if (!e->answered && r->trouble == TM__HTTP_RESOLVE)
         return tm__fail(TM_NOT_FOUND, e->url, NULL, "check url=", "%s: %s", name, r->detail);
     *again = !r->last;
+    if (*again && !e->answered && !e->told) {
+        tm__note(w->monitor, "%.200s: %s; trying again", e->url, name);
+        e->told = true;
+    }
     if (*again) return TM_OK;
     if (!e->answered && r->trouble == TM__HTTP_CONNECT)
         return tm__fail(TM_IO, e->url, NULL, "is the server running? check url=", "%s, %d tries: %s", name, r->tries,
@@ -414,7 +421,7 @@ static tm_status take(void *user, size_t index, const tm__http_reply *r, bool *a
     tm__chat_reply reply;
     tm_status status;
     w->endpoint->tries++;
-    if (r->trouble != TM__HTTP_NONE) return take_trouble(w->endpoint, r, &w->verdicts[index], again);
+    if (r->trouble != TM__HTTP_NONE) return take_trouble(w, index, r, again);
     TM__TRY(tm__chat_reply_read(r->body, r->len, &reply));
     status = take_reply(w, index, r, &reply, again);
     tm__chat_reply_free(&reply);
@@ -467,7 +474,11 @@ static tm_status send_rest(work *w, const tm_monitor *monitor) {
 
 tm_status tm__endpoint_judge(void *own, const tm__exchange *exchanges, size_t n, tm__verdict *verdicts,
                              const tm_monitor *monitor) {
-    work w = {.endpoint = own, .requests = tm__zalloc(n, sizeof *w.requests), .verdicts = verdicts, .n = n};
+    work w = {.endpoint = own,
+              .requests = tm__zalloc(n, sizeof *w.requests),
+              .verdicts = verdicts,
+              .n = n,
+              .monitor = monitor};
     tm_status status = w.requests ? make_requests(&w, exchanges) : tm__fail_memory();
     if (status == TM_OK) status = take_cached(&w);
     if (status == TM_OK) status = send_rest(&w, monitor);

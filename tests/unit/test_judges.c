@@ -127,6 +127,15 @@ static void test_keywords(void **state) {
         tm__verdict_free(&verdict);
         assert_true(isnan(verdict.scores[0]));
     }
+    tm_judge *folded = open_judge("keywords,ignore-case,as=folded");
+    assert_string_not_equal(tm_judge_hash(folded), tm_judge_hash(judge));
+    for (size_t i = 0; i < TM__COUNT(cases); i++) {
+        tm__verdict verdict;
+        judge_one(folded, cases[i].answer, &verdict);
+        assert_true(verdict.scores[0] == (i == 2 ? 0 : cases[i].flagged));
+        tm__verdict_free(&verdict);
+    }
+    tm_judge_close(folded);
     tm_judge_close(judge);
 }
 

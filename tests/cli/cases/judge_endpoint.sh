@@ -32,6 +32,19 @@ same "$(json_check 0.max_reply_tokens <cost)" 2000 "tokens in reply"
 [ ! -s log ] || fail "a dry run asked"
 temper judge few.jsonl --judge "rubric,url=http://127.0.0.1:$port/v1,model=m" --dry-run >cost
 grep -q '^few by rubric: 3 answers to judge; 3 requests of [0-9]* bytes' cost || fail "no costs: $(cat cost)"
+temper judge few.jsonl --judge "rubric,url=http://127.0.0.1:$port/v1,model=m" --dry-run --out fresh >cost
+[ ! -e fresh ] || fail "a dry run made a directory"
+
+# Of a model's answers, before there are any.
+printf 'goal\na\nb\na\n' >advbench.csv
+temper eval advbench,loss --model nowhere --data advbench=advbench.csv --data "loss=$TINY/rows.jsonl" --dry-run --out fresh \
+    --judge "rubric,url=http://127.0.0.1:$port/v1,model=m,max-tokens=10" --max-new-tokens 7 --json >cost
+same "$(json_check 0.items <cost)" 3 items
+same "$(json_check 0.max_answer_tokens <cost)" 21 "tokens of answers"
+same "$(json_check 1.requests <cost)" 2 requests
+same "$(json_check 1.max_answer_tokens <cost)" 21 "tokens of answers in requests"
+same "$(json_check 2.name <cost)" loss "what has no answers"
+if [ -e fresh ] || [ -s log ]; then fail "a dry run wrote or asked"; fi
 
 # A reply without a score and an endpoint that fails are missing verdicts, with their reasons, and asked again.
 ask few.jsonl out >few.out
