@@ -116,7 +116,7 @@ typedef enum tm_precision {
     TM_PRECISION_BF16, /* operands of matrix products rounded to bf16; sums and everything else fp32 */
     TM_PRECISION_F64,  /* device "ref" only */
     TM_PRECISION_INT8, /* generation and evaluation only: weights and what they are multiplied by as integers of 8 bits,
-                          in groups of 64 along k with a scale each; everything else fp32 */
+                          in groups of 64 along k with a scale each; cached keys and values bf16, all else fp32 */
 } tm_precision;
 
 typedef struct tm_device_options {

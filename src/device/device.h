@@ -76,6 +76,7 @@ typedef struct tm__attention {
  * result for a token depends on its sequence alone, and on no byte does it matter how much of it is prefix. */
 typedef struct tm__attention_cached {
     int64_t tokens, heads, kv_heads, head_dim, capacity;
+    bool bf16;      /* the cache and the prefix are of this type instead of act */
     int64_t prefix; /* 0: none */
     const void *prefix_k, *prefix_v;
     const int32_t *slot, *position; /* (tokens) */
@@ -96,8 +97,8 @@ typedef struct tm__kernels {
     tm_status (*gemm)(tm_device *dev, const tm__gemm *g);
     /* Each as gemm does it; none reads what another one writes. */
     tm_status (*gemms)(tm_device *dev, const tm__gemm *list, int64_t count);
-    /* A weight (n,k), element (j,p) at j * ld + p, as groups of integers with their scales, in a form of the device's own:
-     * `packed` has int8_bytes(n, k). Both NULL: the device has no such products. */
+    /* A weight (n,k), element (j,p) at j * ld + p, as groups of integers with their scales, in a form of the device's
+     * own: `packed` has int8_bytes(n, k). Both NULL: the device has no such products. */
     size_t (*int8_bytes)(int64_t n, int64_t k);
     tm_status (*int8_pack)(tm_device *dev, void *packed, const void *w, tm_dtype type, int64_t n, int64_t k,
                            int64_t ld);

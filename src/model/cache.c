@@ -14,8 +14,13 @@ static size_t row_elements(const tm_model *model) {
     return (size_t)(model->config.kv_heads * model->config.head_dim);
 }
 
+/* Where weights have 8 bits, keys and values have 16. */
+static tm_dtype type_of(const tm_model *model) {
+    return model->dev->int8_weights && model->dev->act == TM_F32 ? TM_BF16 : model->dev->act;
+}
+
 static size_t layer_bytes(const tm_model *model, int64_t slots, int64_t capacity) {
-    return (size_t)slots * (size_t)capacity * row_elements(model) * tm__dtype_size(model->dev->act);
+    return (size_t)slots * (size_t)capacity * row_elements(model) * tm__dtype_size(type_of(model));
 }
 
 void tm__cache_free(tm_model *model, tm__cache *cache) {
@@ -52,10 +57,15 @@ tm_status tm__cache_create(tm_model *model, int64_t slots, int64_t capacity, con
     return TM_OK;
 }
 
-/* y = 1 x: how device memory is copied through the kernel table. */
-static tm_status copy(tm_device *dev, void *to, size_t to_at, const void *from, size_t from_at, size_t n) {
-    size_t size = tm__dtype_size(dev->act);
-    return dev->k->scale(dev, (char *)to + to_at * size, 1, (const char *)from + from_at * size, (int64_t)n);
+/* n elements into a cache, of another or (y = 1 x, or bit by bit) of the same type. */
+static tm_status copy(const tm_model *model, void *to, size_t to_at, const void *from, tm_dtype from_type,
+                      size_t from_at, size_t n) {
+    tm_device *dev = model->dev;
+    tm_dtype type = type_of(model);
+    char *target = (char *)to + to_at * tm__dtype_size(type);
+    const char *source = (const char *)from + from_at * tm__dtype_size(from_type);
+    if (type == dev->act) return dev->k->scale(dev, target, 1, source, (int64_t)n);
+    return dev->k->convert(dev, target, type, source, from_type, (int64_t)n);
 }
 
 tm_status tm__cache_grow(tm_model *model, tm__cache *cache, int64_t capacity) {
@@ -66,8 +76,8 @@ tm_status tm__cache_grow(tm_model *model, tm__cache *cache, int64_t capacity) {
     size_t row = row_elements(model), n = (size_t)cache->capacity * row, wide = (size_t)capacity * row;
     for (int64_t i = 0; i < model->config.layers; i++)
         for (size_t s = 0; status == TM_OK && s < (size_t)cache->slots; s++) {
-            status = copy(model->dev, grown->k[i], s * wide, cache->k[i], s * n, n);
-            if (status == TM_OK) status = copy(model->dev, grown->v[i], s * wide, cache->v[i], s * n, n);
+            status = copy(model, grown->k[i], s * wide, cache->k[i], type_of(model), s * n, n);
+            if (status == TM_OK) status = copy(model, grown->v[i], s * wide, cache->v[i], type_of(model), s * n, n);
         }
     if (status == TM_OK) { /* the old buffers leave with `grown` */
         tm__cache old = *cache;
@@ -88,8 +98,8 @@ tm_status tm__cache_copy(tm_model *model, tm__cache *cache, int64_t from, int64_
     size_t row = row_elements(model), n = (size_t)count * row, wide = (size_t)cache->capacity * row;
     size_t source = (size_t)from * wide, target = (size_t)to * wide;
     for (int64_t i = 0; i < model->config.layers; i++) {
-        TM__TRY(copy(model->dev, cache->k[i], target, cache->k[i], source, n));
-        TM__TRY(copy(model->dev, cache->v[i], target, cache->v[i], source, n));
+        TM__TRY(copy(model, cache->k[i], target, cache->k[i], type_of(model), source, n));
+        TM__TRY(copy(model, cache->v[i], target, cache->v[i], type_of(model), source, n));
     }
     return TM_OK;
 }
@@ -105,7 +115,7 @@ static tm_status store(const tm__block_run *run, void *cache, const void *rows) 
         for (n = 1; i + n < a->tokens && a->slot[i + n] == a->slot[i]; n++)
             if (a->position[i + n] != a->position[i] + n) break;
         size_t at = ((size_t)a->slot[i] * (size_t)a->capacity + (size_t)(a->position[i] - a->prefix)) * row;
-        TM__TRY(copy(run->model->dev, cache, at, rows, (size_t)i * row, (size_t)n * row));
+        TM__TRY(copy(run->model, cache, at, rows, run->model->dev->act, (size_t)i * row, (size_t)n * row));
     }
     return TM_OK;
 }
@@ -177,6 +187,7 @@ tm_status tm__model_decode(tm_model *model, tm__tape *tape, tm__cache *cache, in
     tm__block_run run = {.model = model,
                          .cache = cache,
                          .cached = {.tokens = tokens,
+                                    .bf16 = type_of(model) == TM_BF16,
                                     .heads = c->heads,
                                     .kv_heads = c->kv_heads,
                                     .head_dim = c->head_dim,

@@ -528,6 +528,24 @@ static void behind_prefix(const devices *dev, const tm__attention_cached *whole,
     pair_free(&wanted);
 }
 
+/* Keys and values as bf16, with and without a prefix, give what the same numbers give in act type: on the cpu to the
+ * byte. */
+static void in_16_bits(const devices *dev, const tm__attention_cached *whole, const pair *q, const pair *k,
+                       const pair *v, pair *out) {
+    tm__attention_cached a = *whole;
+    uint16_t *k16 = as_type(k->x, TM_BF16, k->n), *v16 = as_type(v->x, TM_BF16, v->n);
+    float *k32 = room(k->n, 4), *v32 = room(v->n, 4), *wanted = room(out->n, 4);
+    tm__convert(k32, TM_F32, k16, TM_BF16, k->n);
+    tm__convert(v32, TM_F32, v16, TM_BF16, v->n);
+    ON_CPU(attention_cached, wanted, q->x, k32, v32, whole);
+    a.bf16 = true;
+    ON_CPU(attention_cached, out->x, q->x, k16, v16, &a);
+    assert_memory_equal(out->x, wanted, out->n * 4);
+    ON_REF(attention_cached, out->d, q->d, k16, v16, &a);
+    check_pair("attention_cached in 16 bits", dev, out, attended);
+    free(k16), free(v16), free(k32), free(v32), free(wanted);
+}
+
 static void cached_attention(const devices *dev) {
     enum { SLOTS = 3, CAPACITY = 70, N = 5 };
     static const int32_t slot[N] = {2, 0, 0, 1, 2}, position[N] = {0, 33, 34, 69, 16};
@@ -564,6 +582,7 @@ static void cached_attention(const devices *dev) {
             a.slot = slot;
             a.position = position;
             behind_prefix(dev, &a, &q, &k, &v);
+            in_16_bits(dev, &a, &q, &k, &v, &out);
             pair_free(&q);
             pair_free(&k);
             pair_free(&v);

@@ -127,14 +127,15 @@ static tm_status attention_grad(tm_device *dev, void *dq, void *dk, void *dv, co
 }
 
 /* One head's keys or values of a token, (n, d) at `to`, from position `first` on. */
-static void gather_context(REAL *to, const REAL *cache, const REAL *prefix, const tm__attention_cached *a, int64_t slot,
+static void gather_context(REAL *to, const void *cache, const void *prefix, const tm__attention_cached *a, int64_t slot,
                            int64_t head, int64_t first, int64_t n) {
     int64_t d = a->head_dim, stride = a->kv_heads * d;
+    tm_dtype type = a->bf16 ? TM_BF16 : sizeof(REAL) == 8 ? TM_F64 : TM_F32;
     for (int64_t j = 0; j < n; j++) {
         int64_t at = first + j;
-        const REAL *row =
-            at < a->prefix ? prefix + at * stride : cache + (slot * a->capacity + at - a->prefix) * stride;
-        memcpy(to + j * d, row + head * d, (size_t)d * sizeof *to);
+        bool shared = at < a->prefix;
+        int64_t row = (shared ? at : slot * a->capacity + at - a->prefix) * stride + head * d;
+        for (int64_t c = 0; c < d; c++) to[j * d + c] = (REAL)ref_load(shared ? prefix : cache, type, row + c);
     }
 }
 

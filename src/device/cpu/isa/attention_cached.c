@@ -13,41 +13,49 @@ enum {
     KEYS = 4,                 /* scored together */
     HEADS = VL == 16 ? 4 : 2, /* go together: as many sums as the registers hold */
     TOGETHER = 4,             /* vectors of the output that are summed at once */
-    CHUNK = 4                 /* tasks handed out at a time */
+    CHUNK = 4,                /* tasks handed out at a time */
+    AHEAD = 12                /* rows that are asked for in advance: those of one head are not contiguous */
 };
 
 /* Keys or values of a token's context: `shared` rows of the prefix, then the slot's own. Rows are `stride` apart. */
 typedef struct context {
-    const float *shared, *own;
+    const void *shared, *own;
     int64_t shared_rows, rows; /* of the prefix; of both */
     int64_t stride;
 } context;
 
+/* Columns [c, c + n) of a row that is needed soon. */
+TM__INLINE void ask_for(const void *rows, tm_dtype type, int64_t at, int64_t n) {
+    const char *from = (const char *)rows + at * (type == TM_F32 ? 4 : 2);
+    for (int64_t byte = 0; byte < n * (type == TM_F32 ? 4 : 2); byte += 64) __builtin_prefetch(from + byte, 0, 2);
+}
+
 /* sum (heads, KEYS) += products of the first n <= VL elements from c on. */
-TM__INLINE void add_products(int heads, vf sum[HEADS][KEYS], const float *q, int64_t d, const float *const row[KEYS],
-                             int64_t c, int64_t n) {
+TM__INLINE void add_products(int heads, tm_dtype type, vf sum[HEADS][KEYS], const float *q, int64_t d, const void *keys,
+                             const int64_t row[KEYS], int64_t c, int64_t n) {
     vf key[KEYS];
-    for (int x = 0; x < KEYS; x++) key[x] = load_part(row[x] + c, n, 0);
+    for (int x = 0; x < KEYS; x++) key[x] = load_as(keys, type, row[x] + c, n);
     for (int h = 0; h < heads; h++) {
-        vf query = load_part(q + h * d, n, 0);
+        vf query = load_part(q + c + h * d, n, 0);
         for (int x = 0; x < KEYS; x++) sum[h][x] += query * key[x];
     }
 }
 
-/* Scores of `heads` queries (heads, d) against n rows of keys; score rows are `room` apart. `heads` is a constant where
- * this is inlined. */
-TM__INLINE void score_rows(int heads, float *score, int64_t room, const float *q, const float *keys, int64_t n,
-                           int64_t stride, int64_t d, float factor) {
+/* Scores of `heads` queries (heads, d) against n rows of keys; score rows are `room` apart. `heads` and `type` are
+ * constants where this is inlined. */
+TM__INLINE void score_rows(int heads, tm_dtype type, float *score, int64_t room, const float *q, const void *keys,
+                           int64_t n, int64_t stride, int64_t d, float factor) {
     for (int64_t j = 0; j < n; j += KEYS) {
         vf sum[HEADS][KEYS];
-        const float *row[KEYS];
+        int64_t row[KEYS];
         int64_t count = TM__MIN(n - j, (int64_t)KEYS);
-        for (int x = 0; x < KEYS; x++) row[x] = keys + TM__MIN(j + x, n - 1) * stride;
+        for (int x = 0; x < KEYS; x++) row[x] = TM__MIN(j + x, n - 1) * stride;
+        for (int64_t x = j + AHEAD; x < TM__MIN(j + AHEAD + KEYS, n); x++) ask_for(keys, type, x * stride, d);
         for (int h = 0; h < heads; h++)
             for (int x = 0; x < KEYS; x++) sum[h][x] = splat(0);
         int64_t c = 0;
-        for (; c + VL <= d; c += VL) add_products(heads, sum, q + c, d, row, c, VL);
-        if (c < d) add_products(heads, sum, q + c, d, row, c, d - c);
+        for (; c + VL <= d; c += VL) add_products(heads, type, sum, q, d, keys, row, c, VL);
+        if (c < d) add_products(heads, type, sum, q, d, keys, row, c, d - c);
         for (int h = 0; h < heads; h++) {
             f4 s = four_sums(sum[h]) * (factor - (f4){0});
             if (count == KEYS)
@@ -58,18 +66,27 @@ TM__INLINE void score_rows(int heads, float *score, int64_t room, const float *q
     }
 }
 
-static void score_keys(int64_t heads, float *score, int64_t room, const float *q, const float *keys, int64_t n,
-                       int64_t stride, int64_t d, float factor) {
-    if (heads == 1)
-        score_rows(1, score, room, q, keys, n, stride, d, factor);
-    else if (heads == 2)
-        score_rows(2, score, room, q, keys, n, stride, d, factor);
+#define SCORE_HEADS(heads)                                                      \
+    if (type == TM_F32)                                                         \
+        score_rows(heads, TM_F32, score, room, q, keys, n, stride, d, factor);  \
+    else                                                                        \
+        score_rows(heads, TM_BF16, score, room, q, keys, n, stride, d, factor); \
+    break;
+
+static void score_keys(int64_t heads, tm_dtype type, float *score, int64_t room, const float *q, const void *keys,
+                       int64_t n, int64_t stride, int64_t d, float factor) {
+    switch (heads) {
+    case 1:
+        SCORE_HEADS(1)
+    case 2:
+        SCORE_HEADS(2)
 #if TM__LANES == 16
-    else if (heads == 3)
-        score_rows(3, score, room, q, keys, n, stride, d, factor);
-    else
-        score_rows(4, score, room, q, keys, n, stride, d, factor);
+    case 3:
+        SCORE_HEADS(3)
+    case 4:
+        SCORE_HEADS(4)
 #endif
+    }
 }
 
 /* Scores of one head become weights; returns their sum. */
@@ -89,14 +106,15 @@ static float weigh(float *score, int64_t n, float cap) {
     return lanes_sum(sum);
 }
 
-/* sum (heads, vectors) += p_j values_j over n rows, from column c on. Constants: heads, vectors, whole. */
-TM__INLINE void mix_rows(int heads, int vectors, bool whole, vf sum[HEADS][TOGETHER], const float *p, int64_t room,
-                         const float *values, int64_t n, int64_t stride, int64_t d, int64_t c) {
+/* sum (heads, vectors) += p_j values_j over n rows, from column c on. Constants: heads, type, vectors, whole. */
+TM__INLINE void mix_rows(int heads, tm_dtype type, int vectors, bool whole, vf sum[HEADS][TOGETHER], const float *p,
+                         int64_t room, const void *values, int64_t n, int64_t stride, int64_t d, int64_t c) {
     for (int64_t j = 0; j < n; j++) {
         vf value[TOGETHER];
+        if (j + AHEAD < n) ask_for(values, type, (j + AHEAD) * stride + c, vectors * VL);
         for (int x = 0; x < vectors; x++) {
             int64_t at = c + x * VL;
-            value[x] = load_part(values + j * stride + at, whole ? VL : d - at, 0);
+            value[x] = load_as(values, type, j * stride + at, whole ? VL : d - at);
         }
         for (int h = 0; h < heads; h++)
             for (int x = 0; x < vectors; x++) sum[h][x] += splat(p[h * room + j]) * value[x];
@@ -104,13 +122,14 @@ TM__INLINE void mix_rows(int heads, int vectors, bool whole, vf sum[HEADS][TOGET
 }
 
 /* out (heads, d) = sum_j p_j values_j / total, columns c and on. */
-TM__INLINE void mix_columns(int heads, int vectors, bool whole, float *out, const float *p, int64_t room,
+TM__INLINE void mix_columns(int heads, tm_dtype type, int vectors, bool whole, float *out, const float *p, int64_t room,
                             const context *v, int64_t d, int64_t c, const float *total) {
     vf sum[HEADS][TOGETHER];
     for (int h = 0; h < heads; h++)
         for (int x = 0; x < vectors; x++) sum[h][x] = splat(0);
-    mix_rows(heads, vectors, whole, sum, p, room, v->shared, v->shared_rows, v->stride, d, c);
-    mix_rows(heads, vectors, whole, sum, p + v->shared_rows, room, v->own, v->rows - v->shared_rows, v->stride, d, c);
+    mix_rows(heads, type, vectors, whole, sum, p, room, v->shared, v->shared_rows, v->stride, d, c);
+    mix_rows(heads, type, vectors, whole, sum, p + v->shared_rows, room, v->own, v->rows - v->shared_rows, v->stride, d,
+             c);
     for (int h = 0; h < heads; h++)
         for (int x = 0; x < vectors; x++) {
             int64_t at = c + x * VL;
@@ -118,34 +137,44 @@ TM__INLINE void mix_columns(int heads, int vectors, bool whole, float *out, cons
         }
 }
 
-TM__INLINE void mix_heads(int heads, float *out, const float *p, int64_t room, const context *v, int64_t d,
-                          const float *total) {
+TM__INLINE void mix_heads(int heads, tm_dtype type, float *out, const float *p, int64_t room, const context *v,
+                          int64_t d, const float *total) {
     int64_t c = 0;
-    for (; c + TOGETHER * VL <= d; c += TOGETHER * VL) mix_columns(heads, TOGETHER, true, out, p, room, v, d, c, total);
-    for (; c < d; c += VL) mix_columns(heads, 1, false, out, p, room, v, d, c, total);
+    for (; c + TOGETHER * VL <= d; c += TOGETHER * VL)
+        mix_columns(heads, type, TOGETHER, true, out, p, room, v, d, c, total);
+    for (; c < d; c += VL) mix_columns(heads, type, 1, false, out, p, room, v, d, c, total);
 }
 
-static void mix_values(int64_t heads, float *out, const float *p, int64_t room, const context *v, int64_t d,
-                       const float *total) {
-    if (heads == 1)
-        mix_heads(1, out, p, room, v, d, total);
-    else if (heads == 2)
-        mix_heads(2, out, p, room, v, d, total);
+#define MIX_HEADS(heads)                                      \
+    if (type == TM_F32)                                       \
+        mix_heads(heads, TM_F32, out, p, room, v, d, total);  \
+    else                                                      \
+        mix_heads(heads, TM_BF16, out, p, room, v, d, total); \
+    break;
+
+static void mix_values(int64_t heads, tm_dtype type, float *out, const float *p, int64_t room, const context *v,
+                       int64_t d, const float *total) {
+    switch (heads) {
+    case 1:
+        MIX_HEADS(1)
+    case 2:
+        MIX_HEADS(2)
 #if TM__LANES == 16
-    else if (heads == 3)
-        mix_heads(3, out, p, room, v, d, total);
-    else
-        mix_heads(4, out, p, room, v, d, total);
+    case 3:
+        MIX_HEADS(3)
+    case 4:
+        MIX_HEADS(4)
 #endif
+    }
 }
 
 /* Rows [first, last) of a slot's keys or values. */
 static context context_of(const tm__attention_cached *a, const void *cache, const void *prefix, int64_t slot,
                           int64_t head, int64_t first, int64_t last) {
     int64_t d = a->head_dim, stride = a->kv_heads * d, shared = TM__MAX(a->prefix - first, (int64_t)0);
-    return (context){.shared = shared ? (const float *)prefix + first * stride + head * d : NULL,
-                     .own =
-                         (const float *)cache + (slot * a->capacity + first + shared - a->prefix) * stride + head * d,
+    int64_t size = a->bf16 ? 2 : 4, own = slot * a->capacity + first + shared - a->prefix;
+    return (context){.shared = shared ? (const char *)prefix + (first * stride + head * d) * size : NULL,
+                     .own = (const char *)cache + (own * stride + head * d) * size,
                      .shared_rows = TM__MIN(shared, last - first),
                      .rows = last - first,
                      .stride = stride};
@@ -161,11 +190,12 @@ static void attend(float *out, const float *q, const void *cache_k, const void *
     for (int64_t g = 0; g < group; g += HEADS) {
         int64_t heads = TM__MIN(group - g, (int64_t)HEADS), row = (token * a->heads + head * group + g) * d;
         float total[HEADS];
-        score_keys(heads, score, room, q + row, k.shared, k.shared_rows, k.stride, d, (float)a->scale);
-        score_keys(heads, score + k.shared_rows, room, q + row, k.own, k.rows - k.shared_rows, k.stride, d,
+        score_keys(heads, a->bf16 ? TM_BF16 : TM_F32, score, room, q + row, k.shared, k.shared_rows, k.stride, d,
                    (float)a->scale);
+        score_keys(heads, a->bf16 ? TM_BF16 : TM_F32, score + k.shared_rows, room, q + row, k.own,
+                   k.rows - k.shared_rows, k.stride, d, (float)a->scale);
         for (int64_t h = 0; h < heads; h++) total[h] = weigh(score + h * room, k.rows, (float)a->soft_cap);
-        mix_values(heads, out + row, score, room, &v, d, total);
+        mix_values(heads, a->bf16 ? TM_BF16 : TM_F32, out + row, score, room, &v, d, total);
     }
 }
 

@@ -8,6 +8,10 @@
 
 #include "device/cpu/cpu.h"
 
+#if TM__LANES == 16
+#include <immintrin.h>
+#endif
+
 #define TM__JOIN3_(a, b, c) a##b##c
 #define TM__JOIN3(a, b, c) TM__JOIN3_(a, b, c)
 #define TM__ISA(name) TM__JOIN3(tm__, TM__ISA_NAME, _##name) /* tm__avx2_gemm */
@@ -169,7 +173,11 @@ TM__INLINE vf round_to_bf16(vf x) {
 }
 
 TM__INLINE vf from_bf16(vh bits) {
+#if TM__LANES == 16 /* gcc 12 widens 16 of them by halves */
+    return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)bits), 16);
+#else
     return (vf)(__builtin_convertvector(bits, vu) << 16);
+#endif
 }
 
 /* Exponent and fraction move into place and are scaled by 2^112, which is exact also for subnormals. */
