@@ -11,15 +11,12 @@
 #include "lab/bench.h"
 #include "method/method.h"
 #include "method/secret.h"
+#include "model/adapter.h"
 
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
-
-char *tm__plan_model_path(const tm_plan *plan, const char *key) {
-    return tm__format("%s/models/%s", plan->directory, key);
-}
 
 /* ---- data -------------------------------------------------------------------------------------------------------- */
 
@@ -240,16 +237,29 @@ static tm_status world_tokenizer(tm__bench *b) {
     return status;
 }
 
+/* A rehearsal's: of the shape that the job's own has, with copies of the weights that adapters below it change. */
+static tm_status stand_in(tm__bench *b, tm_device *device) {
+    const tm__plan_job *jobs = b->plan->jobs;
+    TM__TRY(first_model(b, device));
+    for (int i = b->job->needs[0]; b->needs && i >= 0; i = jobs[i].needs[0]) {
+        tm_lora_options lora;
+        if (!tm__plan_model_trains_adapter(b->plan, &jobs[i], &lora)) continue;
+        TM__TRY(tm_model_add_lora(b->model, &lora, 0));
+        TM__TRY(tm_model_merge(b->model));
+    }
+    return TM_OK;
+}
+
 static tm_status open_bench(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor,
                             tm__bench *b) {
     *b = (tm__bench){.plan = plan, .job = job, .monitor = monitor, .needs = b->needs, .steps = b->steps};
     if (job->world >= 0) b->world = plan->made[job->world];
     TM__TRY(job->base >= 0 ? tm__plan_tokenizer(plan, job->base, &b->tokenizer) : world_tokenizer(b));
-    if (job->needs[0] < 0 || b->needs || b->steps) return first_model(b, device);
-    char *path = tm__plan_model_path(plan, plan->jobs[job->needs[0]].key);
-    tm_status status = path ? tm_model_load(device, path, NULL, &b->model) : tm__fail_memory();
-    free(path);
-    return status;
+    if (job->needs[0] < 0 || b->needs || b->steps)
+        TM__TRY(stand_in(b, device));
+    else
+        TM__TRY(tm__plan_model_open(plan, &plan->jobs[job->needs[0]], device, &b->model));
+    return tm__model_settle(b->model);
 }
 
 static void close_bench(tm__bench *b) {
@@ -262,22 +272,23 @@ static void close_bench(tm__bench *b) {
     tm_tokenizer_free(b->tokenizer);
 }
 
+/* A model that is there as an adapter, and that an option of this plan reads as a checkpoint. */
+static tm_status make_whole(tm__bench *b, tm_device *device) {
+    tm_model_free(b->model);
+    b->model = NULL;
+    return tm__plan_model_open(b->plan, b->job, device, &b->model);
+}
+
 tm_status tm__cell_model(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor) {
-    const tm__plan_step *step =
-        job->stage >= 0 ? &plan->stages[job->stage].step : &plan->arms[job->arm].before[job->step];
-    const tm__plan_base *base = job->base >= 0 ? &plan->bases[job->base] : NULL;
+    const tm__plan_step *step = tm__plan_model_step(plan, job);
+    bool adapter = job->whole && tm__plan_model_is_adapter(plan, job);
     tm__bench b = {0};
     tm_status status = open_bench(plan, job, device, monitor, &b);
-    if (status == TM_OK && step->given) status = run_step(&b, step);
-    if (status == TM_OK) status = merge(&b);
-    char *path = status == TM_OK ? tm__plan_model_path(plan, job->key) : NULL;
-    const tm_save_options save = {.dtype = base ? base->save : TM_SAVE_F32,
-                                  .shard_bytes = 5000000000,
-                                  .tokenizer_dir = base ? base->path : plan->world_dirs[job->world],
-                                  .tokenizer = b.tokenizer,
-                                  .overwrite = true};
-    if (status == TM_OK) status = path ? tm_model_save(b.model, path, &save) : tm__fail_memory();
-    free(path);
+    if (status == TM_OK && adapter)
+        status = make_whole(&b, device);
+    else if (status == TM_OK && step->given)
+        status = run_step(&b, step);
+    if (status == TM_OK) status = tm__plan_model_save(plan, job, b.model, b.tokenizer);
     close_bench(&b);
     return status;
 }
@@ -285,28 +296,34 @@ tm_status tm__cell_model(const tm_plan *plan, const tm__plan_job *job, tm_device
 static tm_status train_job(tm__bench *b) {
     const tm__plan_job *job = b->job;
     if (job->kind == TM__JOB_CELL) return run_attack(b);
-    const tm__plan_step *step =
-        job->stage >= 0 ? &b->plan->stages[job->stage].step : &b->plan->arms[job->arm].before[job->step];
+    const tm__plan_step *step = tm__plan_model_step(b->plan, job);
     return step->given ? run_step(b, step) : TM_OK;
+}
+
+/* Of the model that the job leaves. */
+static tm_status count_disk(const tm__bench *b, int64_t *bytes) {
+    const tm__plan_job *job = b->job;
+    tm_model_info info;
+    bool alone = false;
+    if (job->kind == TM__JOB_MODEL) TM__TRY(tm__plan_model_alone(b->plan, job, b->model, &alone));
+    tm_model_describe(b->model, &info);
+    int save = job->base >= 0 ? b->plan->bases[job->base].save : TM_SAVE_F32;
+    bool half =
+        save == TM_SAVE_BF16 || save == TM_SAVE_F16 || (save == TM_SAVE_KEEP && strcmp(info.dtype, "fp32") != 0);
+    *bytes = alone ? tm__model_adapter_bytes(b->model) : info.parameters * (half ? 2 : 4);
+    return TM_OK;
 }
 
 tm_status tm__cell_rehearse(const tm_plan *plan, const tm__plan_job *job, tm_device *device, bool measured,
                             tm_plan_needs *needs) {
     tm__bench b = {.needs = needs};
     tm_memory memory;
-    tm_model_info info;
     double share;
     tm_status status = open_bench(plan, job, device, NULL, &b);
     if (status == TM_OK) status = measured ? tm__cell_sample(&b, 8, &share) : train_job(&b);
     if (status == TM_OK) status = tm_model_memory(b.model, &memory);
-    if (status == TM_OK) {
-        tm_model_describe(b.model, &info);
-        int save = job->base >= 0 ? plan->bases[job->base].save : TM_SAVE_F32;
-        bool half =
-            save == TM_SAVE_BF16 || save == TM_SAVE_F16 || (save == TM_SAVE_KEEP && strcmp(info.dtype, "fp32") != 0);
-        needs->memory = memory.total;
-        needs->disk = info.parameters * (half ? 2 : 4);
-    }
+    if (status == TM_OK) status = count_disk(&b, &needs->disk);
+    if (status == TM_OK) needs->memory = memory.total;
     close_bench(&b);
     return status;
 }

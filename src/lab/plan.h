@@ -3,7 +3,8 @@
  * A model is made in the built-in world from random weights, or it is a base: a checkpoint of the user's, with data
  * from files. plan.c reads the file (plan_read.h), plan_data.c finds its rows, plan_jobs.c expands it into jobs that
  * have a key each (SHA-256 of everything that decides their result), cell.c runs one job and cell_measure.c asks what
- * came of it, records.c keeps that (store.h), summary.c makes the tables. docs/experiments.md describes the format.
+ * came of it, records.c keeps that (store.h), models.c keeps models, summary.c makes the tables. docs/experiments.md
+ * describes the format.
  */
 #ifndef TM_LAB_PLAN_H
 #define TM_LAB_PLAN_H
@@ -126,6 +127,7 @@ typedef struct tm__plan_job {
     uint64_t seed;
     int needs[TM__PLAN_REFS];  /* jobs that have to be done before, the model first; -1: none, or the base itself */
     int stages[TM__PLAN_REFS]; /* the stage that a need was named as ("stage:NAME"); -1: not by name */
+    bool whole;                /* MODEL that an option names: it is read as a checkpoint */
     char key[65];
 } tm__plan_job;
 
@@ -261,9 +263,6 @@ typedef struct tm__bench {
     char *affinity_path;        /* what Panacea tells of its perturbation; NULL: nothing */
     tm__trace *trace;
 } tm__bench;
-/* DIR/models/KEY; the caller's. NULL: out of memory. */
-char *tm__plan_model_path(const tm_plan *plan, const char *key);
-
 /* Runs the job's training on a rehearsal device, on the model that the plan begins with; `measured`: asks the
  * evaluations a batch each instead. */
 tm_status tm__cell_rehearse(const tm_plan *plan, const tm__plan_job *job, tm_device *device, bool measured,
@@ -271,6 +270,23 @@ tm_status tm__cell_rehearse(const tm_plan *plan, const tm__plan_job *job, tm_dev
 /* Seconds of a unit of the cell's work, and of measuring a cell. */
 tm_status tm__cell_probe(const tm_plan *plan, const tm__plan_job *job, tm_device *device, const tm_monitor *monitor,
                          double *work, double *measure);
+
+/* ---- models.c: DIR/models/KEY, whole or an adapter ---- */
+/* The directory; the caller's. NULL: out of memory. */
+char *tm__plan_model_path(const tm_plan *plan, const char *key);
+bool tm__plan_model_is_adapter(const tm_plan *plan, const tm__plan_job *job);
+/* Whether it is there, with all that it stands on, and whole where it must be. */
+bool tm__plan_model_done(const tm_plan *plan, const tm__plan_job *job);
+/* Merged: without adapters. */
+tm_status tm__plan_model_open(const tm_plan *plan, const tm__plan_job *job, tm_device *device, tm_model **model);
+/* The model as the job's step left it since tm__model_settle; it may be merged on the way. */
+tm_status tm__plan_model_save(const tm_plan *plan, const tm__plan_job *job, tm_model *model,
+                              const tm_tokenizer *tokenizer);
+/* Whether that leaves its adapter alone. */
+tm_status tm__plan_model_alone(const tm_plan *plan, const tm__plan_job *job, tm_model *model, bool *alone);
+const tm__plan_step *tm__plan_model_step(const tm_plan *plan, const tm__plan_job *job);
+/* Whether the model will be an adapter as far as the plan tells, and which. */
+bool tm__plan_model_trains_adapter(const tm_plan *plan, const tm__plan_job *job, tm_lora_options *lora);
 
 /* ---- cell_measure.c ---- */
 tm_status tm__cell_measure(const tm__bench *bench, tm__record *record);

@@ -268,5 +268,8 @@ tm_status tm__plan_expand(tm_plan *plan, const tm_device *device) {
     for (int64_t r = 0; r < most; r++)
         for (size_t a = 0; a < plan->arm_count; a++)
             if (r < plan->arms[a].replicates) TM__TRY(add_arm(plan, (int)a, r));
+    for (size_t i = 0; i < plan->job_count; i++)
+        for (int k = 1; k < TM__PLAN_REFS; k++)
+            if (plan->jobs[i].needs[k] >= 0) plan->jobs[plan->jobs[i].needs[k]].whole = true;
     return tm__search_begin(plan);
 }

@@ -58,13 +58,23 @@ static void shape_step(tm__sha256 *hash, const tm__plan_step *step) {
     for (int role = 0; role < TM__ROLES; role++) tm__key_text(hash, "rows", step->sets[role] ? step->sets[role] : "");
 }
 
+/* Models below a job that are adapters: merged, they take memory. */
+static void shape_below(const tm_plan *plan, const tm__plan_job *job, tm__sha256 *hash) {
+    for (int i = job->needs[0]; i >= 0; i = plan->jobs[i].needs[0]) {
+        tm_lora_options lora;
+        if (tm__plan_model_trains_adapter(plan, &plan->jobs[i], &lora))
+            tm__key_text(hash, "merged", lora.targets ? lora.targets : "");
+    }
+}
+
 static void shape_of(const tm_plan *plan, const tm__plan_job *job, char hex[65]) {
     const tm__plan_arm *arm = job->arm >= 0 ? &plan->arms[job->arm] : NULL;
     tm__sha256 hash;
     char on[64];
-    snprintf(on, sizeof on, "%d %d", job->base, (int)job->kind);
+    snprintf(on, sizeof on, "%d %d %d", job->base, (int)job->kind, (int)job->whole);
     tm__sha256_init(&hash);
     tm__key_text(&hash, "on", on);
+    shape_below(plan, job, &hash);
     if (job->stage >= 0) {
         shape_step(&hash, &plan->stages[job->stage].step);
     } else if (job->kind == TM__JOB_MODEL) {

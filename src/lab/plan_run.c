@@ -22,10 +22,7 @@ static bool is_done(const tm_plan *plan, const tm__plan_job *job) {
         tm_error_clear();
         return done;
     }
-    char *path = tm__plan_model_path(plan, job->key);
-    bool done = path && tm__path_exists(path);
-    free(path);
-    return done;
+    return tm__plan_model_done(plan, job);
 }
 
 tm_status tm_plan_begin(const tm_plan *plan) {

@@ -19,10 +19,7 @@ static const tm__plan_job *model_of(const tm_plan *plan, int arm) {
         const tm__plan_job *cell = &plan->jobs[i];
         if (cell->kind != TM__JOB_CELL || cell->arm != arm || cell->replicate != 0 || cell->world != 0) continue;
         const tm__plan_job *job = cell->needs[0] >= 0 ? &plan->jobs[cell->needs[0]] : NULL;
-        char *path = job ? tm__plan_model_path(plan, job->key) : NULL;
-        bool there = path && tm__path_exists(path);
-        free(path);
-        return there ? job : NULL;
+        return job && tm__plan_model_done(plan, job) ? job : NULL;
     }
     return NULL;
 }
@@ -30,14 +27,12 @@ static const tm__plan_job *model_of(const tm_plan *plan, int arm) {
 static tm_status add_model(tm_representation *states, const tm_plan *plan, const tm__plan_job *job, tm_device *device,
                            const tm_tokenizer *tokenizer) {
     tm_model *model = NULL;
-    char *path = tm__plan_model_path(plan, job->key);
-    tm_status status = path ? tm_model_load(device, path, NULL, &model) : tm__fail_memory();
+    tm_status status = tm__plan_model_open(plan, job, device, &model);
     if (status == TM_OK)
         status =
             tm_representation_add(states, job->stage >= 0 ? plan->stages[job->stage].name : plan->arms[job->arm].name,
                                   model, tokenizer, NULL);
     tm_model_free(model);
-    free(path);
     return status;
 }
 

@@ -35,4 +35,17 @@ void tm__replaced_remove(tm_model *model, size_t number);
 void tm__replaced_keep(tm_model *model);
 bool tm__param_is_replaced(const tm_model *model, const tm__param *param, size_t number);
 
+/* ---- an adapter instead of the whole model (adapter_alone.c) ---- */
+
+/* Whether saving the model's adapter (as fp32) keeps all that sets it apart from what was loaded: it has one, which its
+ * description describes, and no weight of its own was written to. Merged on loading it gives the same bytes as the
+ * model merged and saved as fp32 would. */
+tm_status tm__model_adapter_alone(tm_model *model, bool *alone);
+/* From now on no weight counts as changed. */
+tm_status tm__model_settle(tm_model *model);
+/* base_model_name_or_path of the adapter's description */
+tm_status tm__model_adapter_stands_on(tm_model *model, const char *name);
+/* Of the only adapter, as fp32. */
+int64_t tm__model_adapter_bytes(tm_model *model);
+
 #endif

@@ -48,6 +48,7 @@ static tm_status initialise(void *user, tm__param *param, bool is_adapter) {
     tm_device *dev = in->model->dev;
     (void)is_adapter;
     if (!param->owned) TM__TRY(tm__param_alloc(in->model, param));
+    param->changed = true;
     values v = values_of(in->model, param, in->seed, ++in->index);
     size_t n = (size_t)tm__tensor_count(&param->value), size = tm__dtype_size(dev->act);
     if (v.deviation == 0) return dev->k->fill(dev, param->value.data, v.constant, (int64_t)n);

@@ -234,7 +234,7 @@ tm_status tm__param_alloc(tm_model *model, tm__param *param) {
     TM__TRY(tm__alloc_for(dev, TM__FOR_WEIGHTS, act_bytes(dev, param), &data));
     param->value.data = data;
     param->value.dtype = dev->act;
-    param->owned = true;
+    param->owned = param->changed = true;
     return TM_OK;
 }
 
@@ -243,7 +243,10 @@ tm_status tm__param_own(tm_model *model, tm__param *param) {
     if (dev->int8_weights)
         return tm__fail(TM_UNSUPPORTED, NULL, "precision", "choose fp32, or bf16 where the processor has it",
                         "weights of 8 bits cannot be trained or edited");
-    if (param->owned) return TM_OK;
+    if (param->owned) {
+        param->changed = true;
+        return TM_OK;
+    }
     const tm_tensor mapped = param->value;
     TM__TRY(tm__param_alloc(model, param));
     tm_status status =
@@ -251,7 +254,7 @@ tm_status tm__param_own(tm_model *model, tm__param *param) {
     if (status != TM_OK) {
         dev->release(dev, param->value.data, act_bytes(dev, param));
         param->value = mapped;
-        param->owned = false;
+        param->owned = param->changed = false;
     }
     return status;
 }

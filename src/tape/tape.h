@@ -31,6 +31,7 @@ typedef struct tm__param {
     tm_tensor value;
     void *grad; /* NULL while frozen */
     bool trainable, owned;
+    bool changed;    /* somebody may have written to it since the model was loaded */
     tm_dtype stored; /* dtype in the checkpoint: what a save with TM_SAVE_KEEP writes */
     void *int8;      /* a weight as the device's int8_pack makes it; NULL: has not been asked for */
     size_t int8_bytes;
