@@ -43,6 +43,7 @@ typedef struct tm_method {
     const char *train_options;   /* of a method that trains nothing: the options of training it reads; NULL: all */
     bool keeps_model;            /* changes no weight: what it finds goes to files that its options name */
     bool discards_weights;       /* begins with new weights: what the model has learnt before does not count */
+    int64_t version;             /* raised when its code changes results: plans make its models again */
     bool continues_adapter;      /* trains the model's last adapter after tm_model_continue_adapter */
     const tm_option *options;    /* the method's own options */
     size_t options_size;

@@ -18,12 +18,18 @@ void tm__key_text(tm__sha256 *hash, const char *name, const char *value) {
     put(hash, value);
 }
 
+const char *tm__key_value(const tm_option *option, const void *options, char room[256]) {
+    const char *text = NULL;
+    if (option->type == TM_OPTION_TEXT) memcpy(&text, (const char *)options + option->offset, sizeof text);
+    if (text) return text;
+    tm_options_text(option, options, room, 256);
+    return room;
+}
+
 void tm__key_options(tm__sha256 *hash, const tm_option *table, const void *options) {
-    for (const tm_option *option = table; option->name; option++) {
-        char text[256];
-        tm_options_text(option, options, text, sizeof text);
-        tm__key_text(hash, option->name, text);
-    }
+    char room[256];
+    for (const tm_option *option = table; option->name; option++)
+        tm__key_text(hash, option->name, tm__key_value(option, options, room));
 }
 
 void tm__key_dataset(tm__sha256 *hash, const tm_dataset *dataset) {

@@ -248,7 +248,10 @@ tm_status tm__plan_set(const tm_plan *plan, int world, const char *name, bool pr
     const tm_dataset *read = data->read[prompts] ? data->read[prompts] : data->read[!prompts];
     TM__TRY(tm_dataset_create(rows));
     tm_status status = tm_dataset_append(*rows, read, 0, tm_dataset_rows(read));
-    if (status != TM_OK) tm_dataset_free(*rows);
+    if (status != TM_OK) {
+        tm_dataset_free(*rows);
+        *rows = NULL;
+    }
     return status;
 }
 
@@ -383,9 +386,8 @@ static tm_status hash_evaluation(tm_plan *plan, const tm__plan_evaluation *e, co
     for (const tm_option *o = tm_eval_option_table; o->name; o++) {
         bool skip = false;
         for (size_t i = 0; i < TM__COUNT(apart); i++) skip |= strcmp(o->name, apart[i]) == 0;
-        tm_options_text(o, &e->options, text, sizeof text);
-        tm_options_text(o, &initial, other, sizeof other);
-        if (!skip && strcmp(text, other) != 0) tm__key_text(&hash, o->name, text);
+        const char *value = tm__key_value(o, &e->options, text);
+        if (!skip && strcmp(value, tm__key_value(o, &initial, other)) != 0) tm__key_text(&hash, o->name, value);
     }
     if (e->options.preamble) tm__key_text(&hash, "preamble", tm__plan_place_hash(plan, e->options.preamble));
     snprintf(text, sizeof text, "%lld %d", (long long)e->options.world, e->options.split);

@@ -10,7 +10,7 @@
 
 #include <stdlib.h>
 
-/* To be raised when code changes results without changing anything else in a key. */
+/* To be raised when code changes results without changing anything else in a key: a method has a version of its own. */
 #define PLAN_VERSION "3"
 
 static const char stage_mark[] = "stage:";
@@ -21,10 +21,9 @@ static void key_changed(const tm_plan *plan, tm__sha256 *hash, const tm_option *
                         void *scratch) {
     tm_options_default(table, scratch);
     for (const tm_option *o = table; o->name; o++) {
-        char text[256], initial[256];
-        tm_options_text(o, options, text, sizeof text);
-        tm_options_text(o, scratch, initial, sizeof initial);
-        if (strcmp(text, initial) == 0) continue;
+        char room[256], other[256];
+        const char *text = tm__key_value(o, options, room);
+        if (strcmp(text, tm__key_value(o, scratch, other)) == 0) continue;
         const char *held = tm__option_is_path(o) ? tm__plan_place_hash(plan, text) : NULL;
         tm__key_text(hash, o->name, held ? held : text);
     }
@@ -45,6 +44,7 @@ static void key_set(const tm_plan *plan, int world, tm__sha256 *hash, const char
 static void key_step(const tm_plan *plan, int world, int base, tm__sha256 *hash, const tm__plan_step *step) {
     const tm_train_options train = tm__plan_train(plan, base, &step->train);
     tm__key_text(hash, "method", step->method ? step->method->name : "finetune");
+    if (step->method && step->method->version) key_number(hash, "version", step->method->version);
     union {
         tm_train_options train;
         unsigned char own[1024];

@@ -49,11 +49,10 @@ static void shape_step(tm__sha256 *hash, const tm__plan_step *step) {
     if (!step->given) return;
     if (step->method) tm__key_options(hash, step->method->options, step->own);
     for (const tm_option *o = tm_train_option_table; o->name; o++) {
-        char text[256];
+        char room[256];
         bool skip = false;
         for (size_t i = 0; i < TM__COUNT(free_of); i++) skip |= strcmp(o->name, free_of[i]) == 0;
-        tm_options_text(o, &step->train, text, sizeof text);
-        if (!skip) tm__key_text(hash, o->name, text);
+        if (!skip) tm__key_text(hash, o->name, tm__key_value(o, &step->train, room));
     }
     for (int role = 0; role < TM__ROLES; role++) tm__key_text(hash, "rows", step->sets[role] ? step->sets[role] : "");
 }

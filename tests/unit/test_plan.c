@@ -251,6 +251,39 @@ static void attacks_name_their_method(void **state) {
     tm_plan_free(first);
 }
 
+/* Of a method's code too. */
+static void versions_are_in_keys(void **state) {
+    fixture *f = *state;
+    char keys[3][65];
+    assert_int_equal(open_text(f, plan_text), TM_OK);
+    tm__plan_step step = f->plan->attacks[2].step;
+    tm_method newer = *step.method;
+    tm__plan_step_hash(f->plan, 0, -1, &step, keys[0]);
+    step.method = &newer;
+    tm__plan_step_hash(f->plan, 0, -1, &step, keys[1]);
+    newer.version++;
+    tm__plan_step_hash(f->plan, 0, -1, &step, keys[2]);
+    assert_string_equal(keys[0], keys[1]);
+    assert_string_not_equal(keys[1], keys[2]);
+}
+
+/* A text decides to its last byte, however long. */
+static void long_texts_are_in_keys(void **state) {
+    fixture *f = *state;
+    tm_plan *plans[2];
+    for (int i = 0; i < 2; i++) {
+        char more[512];
+        snprintf(
+            more, sizeof more,
+            "  ablate: {method: refusal-ablation, harmful: forbidden-attacker, benign: pool, refusal: %0300d|%d}\n", 0,
+            i);
+        assert_int_equal(open_more(f, "", more, "ablate,"), TM_OK);
+        plans[i] = f->plan;
+    }
+    assert_int_equal(same_keys(plans[0], plans[1]), same_keys(plans[0], plans[0]) - 3);
+    tm_plan_free(plans[0]);
+}
+
 static void attacks_that_cannot_be(void **state) {
     fixture *f = *state;
     static const struct {
@@ -347,6 +380,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(keys_follow_what_decides, begin, end),
         cmocka_unit_test_setup_teardown(tables_give_means_and_intervals, begin, end),
         cmocka_unit_test_setup_teardown(options_are_in_keys, begin, end),
+        cmocka_unit_test_setup_teardown(versions_are_in_keys, begin, end),
+        cmocka_unit_test_setup_teardown(long_texts_are_in_keys, begin, end),
         cmocka_unit_test_setup_teardown(attacks_name_their_method, begin, end),
         cmocka_unit_test_setup_teardown(attacks_that_cannot_be, begin, end),
         cmocka_unit_test_setup_teardown(wrapped_scores_are_rows, begin, end),
