@@ -50,7 +50,8 @@ static tm_status need_models(sweep *s, const tm_plan *plan) {
     for (size_t i = plan->job_count; status == TM_OK && i-- > 0;) {
         const tm__plan_job *job = &plan->jobs[i];
         tm_plan_job_info info;
-        if (job->kind == TM__JOB_CELL) wanted[i] = !s->o->finished || (tm_plan_job(plan, i, &info) && !info.done);
+        if (job->kind == TM__JOB_CELL)
+            wanted[i] = !s->o->finished || (tm_plan_job(plan, i, &info) && !info.done && !info.dropped);
         for (int k = 0; k < TM__PLAN_REFS && wanted[i]; k++)
             if (job->needs[k] >= 0) wanted[job->needs[k]] = true;
         if (wanted[i] && job->kind == TM__JOB_MODEL) status = need(s, job->key);

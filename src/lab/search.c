@@ -19,10 +19,14 @@ typedef struct outcome {
 /* Finished cells do not change. */
 struct tm__search_memo {
     outcome *list; /* (jobs) */
+    size_t *cells; /* (replicates, arms, attacks) jobs; SIZE_MAX: there is none */
 };
 
 void tm__search_free(tm_plan *plan) {
-    if (plan->trials) free(plan->trials->list);
+    if (plan->trials) {
+        free(plan->trials->list);
+        free(plan->trials->cells);
+    }
     free(plan->trials);
     free(plan->searches);
 }
@@ -75,13 +79,8 @@ static const outcome *outcome_of(const tm_plan *plan, size_t index, const char *
 
 /* The cell of the same arm and replicate with this attacker; SIZE_MAX: there is none. */
 static size_t cell_of(const tm_plan *plan, const tm__plan_job *like, int attack) {
-    for (size_t i = 0; i < plan->job_count; i++) {
-        const tm__plan_job *job = &plan->jobs[i];
-        if (job->kind == TM__JOB_CELL && job->arm == like->arm && job->replicate == like->replicate &&
-            job->attack == attack)
-            return i;
-    }
-    return SIZE_MAX;
+    size_t row = (size_t)like->replicate * plan->arm_count + (size_t)like->arm;
+    return plan->trials->cells[row * plan->attack_count + (size_t)attack];
 }
 
 /* The unattacked model's ability; false: it is still to be asked. */
@@ -213,7 +212,7 @@ static tm_status make_series(const tm_plan *plan, const tm__plan_search *s, cons
         const outcome *o = outcome_of(plan, cell, s->ability);
         if (o->there && state == TM__TRIAL_WANTED)
             add_point(series, plan, (int)(s->first + i), o);
-        else
+        else if (!has_failed(plan, plan->jobs[cell].key))
             series->finished = false;
     }
     return TM_OK;
@@ -379,10 +378,22 @@ tm_status tm_plan_searches(const tm_plan *plan, int form, char **text) {
 /* ---- beginning --------------------------------------------------------------------------------------------------- */
 
 tm_status tm__search_begin(tm_plan *plan) {
-    plan->trials = tm__zalloc(1, sizeof *plan->trials);
-    if (!plan->trials) return tm__fail_memory();
-    plan->trials->list = tm__zalloc(plan->job_count + 1, sizeof *plan->trials->list);
-    return plan->trials->list ? TM_OK : tm__fail_memory();
+    struct tm__search_memo *memo = plan->trials = tm__zalloc(1, sizeof *memo);
+    if (!memo || !plan->search_count) return memo ? TM_OK : tm__fail_memory();
+    size_t most = 0;
+    for (size_t a = 0; a < plan->arm_count; a++) most = TM__MAX(most, (size_t)plan->arms[a].replicates);
+    size_t count = most * plan->arm_count * plan->attack_count;
+    memo->list = tm__zalloc(plan->job_count + 1, sizeof *memo->list);
+    memo->cells = tm__alloc(count + 1, sizeof *memo->cells);
+    if (!memo->list || !memo->cells) return tm__fail_memory();
+    for (size_t i = 0; i < count; i++) memo->cells[i] = SIZE_MAX;
+    for (size_t i = plan->job_count; i-- > 0;) {
+        const tm__plan_job *job = &plan->jobs[i];
+        if (job->kind != TM__JOB_CELL) continue;
+        size_t row = (size_t)job->replicate * plan->arm_count + (size_t)job->arm;
+        memo->cells[row * plan->attack_count + (size_t)job->attack] = i;
+    }
+    return TM_OK;
 }
 
 tm_status tm__search_check(const tm_plan *plan) {
@@ -391,9 +402,18 @@ tm_status tm__search_check(const tm_plan *plan) {
         for (size_t a = 0; a < plan->arm_count; a++) {
             const tm__plan_arm *arm = &plan->arms[a];
             bool before = false;
-            size_t met = 0;
+            size_t met = 0, changed = 0;
             for (size_t i = 0; i < plan->attack_count; i++) before |= arm->met[i] && !arm->met[i]->given;
-            for (size_t i = 0; i < s->count * s->rungs; i++) met += arm->met[s->first + i] != NULL;
+            for (size_t i = s->first; i < s->first + s->count * s->rungs; i++) {
+                met += arm->met[i] != NULL;
+                changed += arm->met[i] && arm->met[i] != &plan->attacks[i].step;
+            }
+            if (changed)
+                return tm__plan_fail_at(plan, plan->attacks[s->first].at, TM_INVALID, s->group,
+                                        "put the option into the group",
+                                        "every arm meets the same trials, and the "
+                                        "matrix changes those of %s",
+                                        arm->name);
             if (met && met < s->count * s->rungs)
                 return tm__plan_fail_at(plan, plan->attacks[s->first].at, TM_INVALID, s->group,
                                         "exclude the group as a whole", "%s meets only some trials of the search",

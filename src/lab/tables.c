@@ -89,7 +89,7 @@ const char *tm__tables_attack_of(const tm_plan *plan, tm__attack_kind wanted) {
 const char *tm__tables_worst(const tm__found *t, const char *group, const char *arm, const char *score,
                              const char *view, double *mean, size_t *attackers) {
     const char *name = NULL;
-    double best = -1, sum = 0;
+    double best = -INFINITY, sum = 0;
     *attackers = 0;
     for (size_t i = 0; i < t->plan->attack_count; i++) {
         const tm__plan_attack *a = &t->plan->attacks[i];

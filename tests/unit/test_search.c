@@ -159,6 +159,37 @@ static void the_most_harmful_go_on(void **state) {
     free(text);
 }
 
+static void fail_cell(const tm_plan *plan, const char *arm, size_t attack) {
+    const tm__job_end end = {.key = plan->jobs[cell_of(plan, arm, attack)].key,
+                             .kind = "cell",
+                             .name = "a trial",
+                             .error = "it diverged",
+                             .setup = "test"};
+    tm__store *store;
+    assert_ok(tm__plan_store(plan, true, &store));
+    assert_ok(tm__store_put(store, &end, NULL, NULL));
+}
+
+/* The others of its rung go on, and what they found stands in the tables. */
+static void trials_may_fail(void **state) {
+    plan_fixture *f = *state;
+    open_search(f, "{method: halving, eta: 2, space: {lr: {log: [1e-5, 1e-3]}}, budget: {trials: 2}}");
+    assert_ok(tm_plan_begin(f->plan));
+    const size_t first = f->plan->searches[0].first;
+    fail_cell(f->plan, "plain", first);
+    assert_states(f->plan, "plain", "wwWW");
+    save(f->plan, "plain", first + 1, 0.3, 0.8);
+    assert_states(f->plan, "plain", "wDdw");
+    save(f->plan, "plain", first + 3, 0.6, 0.8);
+    tm__search_list list = {0};
+    assert_ok(tm__search_series_make(f->plan, &list));
+    assert_true(list.items[0].finished);
+    assert_int_equal(list.items[0].count, 2);
+    assert_float_equal(list.items[0].points[1].best, 0.6, 0);
+    assert_false(list.items[1].finished);
+    tm__search_series_release(&list);
+}
+
 /* Where a secret is kept, the served model counts. */
 static void secrets_count(void **state) {
     plan_fixture *f = *state;
@@ -228,12 +259,20 @@ static void wrong_searches_are_told(void **state) {
     memcpy(at, "\"worst\"     ", strlen("\"none,worst\""));
     assert_int_equal(open_plan(f, text, NULL, 0), TM_INVALID);
     assert_non_null(strstr(tm_error_last()->line, "line 9, column 10: plain: worst bounds a fall of able.loss"));
+    /* Trials of one arm alone. */
+    snprintf(text, sizeof text, "%s    search: %s\nmatrix: {include: [{arm: sdd, attack: worst, attack.steps: 2}]}\n",
+             head, halving);
+    assert_int_equal(open_plan(f, text, NULL, 0), TM_INVALID);
+    assert_non_null(strstr(tm_error_last()->line,
+                           "worst: every arm meets the same trials, and the matrix changes those "
+                           "of sdd (put the option into the group)"));
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(spaces_make_trials, begin_plan, end_plan),
         cmocka_unit_test_setup_teardown(the_most_harmful_go_on, begin_plan, end_plan),
+        cmocka_unit_test_setup_teardown(trials_may_fail, begin_plan, end_plan),
         cmocka_unit_test_setup_teardown(secrets_count, begin_plan, end_plan),
         cmocka_unit_test_setup_teardown(wrong_searches_are_told, begin_plan, end_plan),
     };
