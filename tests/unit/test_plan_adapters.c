@@ -207,25 +207,6 @@ static void disk_is_foreseen(void **state) {
     }
 }
 
-/* Merged weights are the process's own, where a whole model's are mapped. */
-static void memory_is_foreseen(void **state) {
-    plan_fixture *f = *state;
-    int64_t memory[2];
-    open_in(f, arms, f->directory, NULL);
-    for (int whole = 1; whole >= 0; whole--) {
-        tm_plan_needs needs;
-        for (size_t i = 0; i < f->plan->job_count; i++) f->plan->jobs[i].whole = whole;
-        for (size_t i = 0; i < f->plan->job_count; i++) {
-            const tm__plan_job *job = &f->plan->jobs[i];
-            if (job->kind != TM__JOB_CELL || strcmp(f->plan->arms[job->arm].name, "sdd") != 0) continue;
-            if (strcmp(f->plan->attacks[job->attack].group, "lora") != 0) continue;
-            assert_ok(tm_plan_job_needs(f->plan, i, &needs));
-            memory[whole] = needs.memory;
-        }
-    }
-    assert_true(memory[0] >= memory[1] + 16384); /* of 18,432 in the blocks' linear layers */
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(results_are_those_of_whole_models, begin_plan, end_plan),
@@ -233,7 +214,6 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_stage_that_is_read_becomes_whole, begin_plan, end_plan),
         cmocka_unit_test_setup_teardown(an_adapter_without_its_parent_is_not_done, begin_plan, end_plan),
         cmocka_unit_test_setup_teardown(disk_is_foreseen, begin_plan, end_plan),
-        cmocka_unit_test_setup_teardown(memory_is_foreseen, begin_plan, end_plan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
