@@ -321,6 +321,15 @@ tm_status cli_history_load(const char *model, const cli_adapters *adapters, tm_p
  * the result. Returns the exit code. */
 int cli_history_begin(const cli_history *history, tm_provenance **provenance);
 
+/* ---- what a plan takes (estimate.c) ------------------------------------------------------------------------------ */
+
+typedef struct cli_plan_counts {
+    size_t cells, models, done, waiting; /* done: cells; waiting: trials that an earlier rung decides about */
+    int64_t workers;
+} cli_plan_counts;
+/* temper run --dry-run; alone: nothing but the counts. Returns the exit code. */
+int cli_estimate(const tm_plan *plan, const cli_plan_counts *counts, bool alone, const cli_output *output);
+
 /* ---- measuring (bench.c, bench_generate.c) ----------------------------------------------------------------------- */
 
 int cli_bench_generate(int argc, char **argv);                        /* arguments after the word */

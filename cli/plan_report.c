@@ -60,6 +60,19 @@ static tm_status write_report(const char *path, const report_options *o, const t
     return status;
 }
 
+static void print_place(const char *directory, bool json) {
+    char path[4200];
+    cli_json out = {.out = stdout};
+    if (!json) {
+        printf("%s/report.html\n", directory);
+        return;
+    }
+    snprintf(path, sizeof path, "%.4100s/report.html", directory);
+    cli_json_open(&out, NULL, '{');
+    cli_json_text(&out, "report", path);
+    cli_json_close(&out, '}');
+}
+
 static int run(int argc, char **argv) {
     report_options options;
     cli_output output;
@@ -76,10 +89,7 @@ static int run(int argc, char **argv) {
     } else {
         tm_status status = write_report(args.words[0], &options, cli_monitor(&output));
         code = status == TM_OK ? 0 : cli_fail(status);
-        if (code == 0 && output.json)
-            printf("{\"report\":\"%s/report.html\"}\n", options.out);
-        else if (code == 0)
-            printf("%s/report.html\n", options.out);
+        if (code == 0) print_place(options.out, output.json);
     }
     cli_args_end(&args);
     return code;

@@ -107,8 +107,9 @@ typedef struct runner {
     size_t running, cells, cells_done, failed, begun_with, waiting, models;
     tm_plan_budget budget;
     int64_t memory;        /* that jobs may take together; 0: nobody knows */
-    int64_t *taken;        /* (options->workers) what each takes */
-    int64_t in_use, steps; /* bytes of those that run; steps of those begun */
+    tm_plan_needs *taken;  /* (options->workers) what each takes */
+    int64_t in_use, steps; /* bytes of memory of those that run; steps of those begun */
+    int64_t promised;      /* bytes of disk that those that run will take */
     const char *exhausted; /* what there is no more of */
     int failure;           /* exit code of the first job that failed */
     double start;
@@ -234,7 +235,10 @@ static verdict judge(runner *r, size_t job, tm_plan_needs *needs) {
         return REFUSE;
     }
     if (r->budget.steps && r->steps + needs->steps > r->budget.steps) r->exhausted = "steps";
-    if (r->budget.disk && needs->disk && tm_plan_disk(r->plan) + needs->disk > r->budget.disk) r->exhausted = "disk";
+    if (r->budget.disk && needs->disk && tm_plan_disk(r->plan) + r->promised + needs->disk > r->budget.disk) {
+        if (r->promised) return WAIT; /* what runs may be counted twice now: half written, and promised */
+        r->exhausted = "disk";
+    }
     if (r->exhausted) return STOP;
     return r->running && r->memory && r->in_use + needs->memory > r->memory ? WAIT : BEGIN;
 }
@@ -248,11 +252,21 @@ static bool begin_job(runner *r, size_t job, int64_t threads, const tm_plan_need
     if (pid == 0) _exit(work(r, job, threads));
     r->workers[slot] = pid;
     r->at[slot] = job;
-    r->taken[slot] = needs->memory;
+    r->taken[slot] = *needs;
     r->in_use += needs->memory;
+    r->promised += needs->disk;
     r->steps += needs->steps;
     r->running++;
     return true;
+}
+
+/* A job that could not say itself why it ended: for want of memory, most of the time. */
+static void tell_signal(const runner *r, size_t job, int signal_number) {
+    tm_plan_job_info info;
+    if (signal_number == SIGTERM || !tm_plan_job(r->plan, job, &info)) return;
+    cli_error(TM_INTERRUPTED, info.name,
+              signal_number == SIGKILL ? "where memory is short: fewer --workers, or budget: {memory: ...}" : NULL,
+              "was ended by signal %d (%s)", signal_number, strsignal(signal_number));
 }
 
 /* Waits for one job to end. What another runner is at goes back to the queue. */
@@ -264,13 +278,15 @@ static void end_job(runner *r) {
         if (r->workers[slot] != pid) continue;
         size_t job = r->at[slot];
         r->workers[slot] = 0;
-        r->in_use -= r->taken[slot];
+        r->in_use -= r->taken[slot].memory;
+        r->promised -= r->taken[slot].disk;
         r->running--;
         if (WIFEXITED(how) && WEXITSTATUS(how) == 0) {
             finish_job(r, job, DONE);
         } else if (WIFEXITED(how) && WEXITSTATUS(how) == tm_status_exit_code(TM_EXISTS)) {
             r->states[job] = LOCKED; /* others first */
         } else {
+            if (WIFSIGNALED(how)) tell_signal(r, job, WTERMSIG(how));
             if (!r->failure) r->failure = WIFEXITED(how) ? WEXITSTATUS(how) : tm_status_exit_code(TM_INTERRUPTED);
             finish_job(r, job, FAILED);
         }
@@ -388,61 +404,11 @@ static void count_jobs(runner *r) {
     }
 }
 
-static void print_time(double seconds) {
-    if (!(seconds >= 0))
-        printf("not known");
-    else if (seconds < 120)
-        printf("%.0f s", seconds);
-    else if (seconds < 7200)
-        printf("%.0f min", seconds / 60);
-    else
-        printf("%.1f h", seconds / 3600);
-}
-
-static void print_over(const char *what, double wanted, double allowed, const char *unit) {
-    if (allowed > 0 && wanted > allowed)
-        printf("budget     %s: %.6g%s wanted, %.6g%s allowed\n", what, wanted, unit, allowed, unit);
-}
-
-/* What is there, and what the rest takes. */
-static int estimate(runner *r, const cli_output *output) {
-    tm_plan_estimate e;
-    tm_device *device = NULL;
-    tm_device_options where = {.name = "cpu", .threads = 1, .precision = TM_PRECISION_F32};
-    printf("jobs       %zu: %zu cells, %zu models\n", r->cells + r->models, r->cells, r->models);
-    printf("done       %zu cells\n", r->begun_with);
-    if (r->waiting) printf("searching  %zu of the cells are trials that an earlier rung decides about\n", r->waiting);
-    if (r->options->counts || r->begun_with == r->cells) return 0;
-    fflush(stdout);
-    tm_status status = tm_device_open(&where, &device);
-    tm_monitor quiet = *cli_monitor(output); /* it can be stopped, and says nothing of probes */
-    quiet.progress = NULL;
-    quiet.note = NULL;
-    if (status == TM_OK) status = tm_plan_estimate_left(r->plan, device, &quiet, &e);
-    tm_device_close(device);
-    if (status != TM_OK) return cli_fail(status);
-    tm_plan_limits(r->plan, &r->budget);
-    printf("left       %zu jobs, %lld steps of training\n", e.jobs, (long long)e.steps);
-    printf("time       ");
-    print_time(e.seconds);
-    printf(" one after another; ");
-    print_time(e.seconds / (double)r->options->workers);
-    printf(" with %lld at a time, if nothing waits (from %s)\n", (long long)r->options->workers, e.basis);
-    printf("memory     %.0f MiB for the largest job (rehearsed; what is mapped from files included)\n",
-           (double)e.memory / 0x1p20);
-    printf("disk       %.0f MiB of models\n", (double)e.disk / 0x1p20);
-    if (e.unknown) printf("unknown    %zu jobs could not be rehearsed: %s\n", e.unknown, e.why);
-    print_over("seconds", e.seconds / (double)r->options->workers, r->budget.seconds, "");
-    print_over("steps", (double)e.steps, (double)r->budget.steps, "");
-    print_over("memory", (double)e.memory / 0x1p20, (double)r->budget.memory / 0x1p20, " MiB");
-    print_over("disk", (double)(e.disk + tm_plan_disk(r->plan)) / 0x1p20, (double)r->budget.disk / 0x1p20, " MiB");
-    return 0;
-}
-
 static int run_plan(runner *r, const cli_output *output) {
     const tm_monitor *monitor = cli_monitor(output);
     count_jobs(r);
-    if (r->options->dry_run) return estimate(r, output);
+    const cli_plan_counts counts = {r->cells, r->models, r->begun_with, r->waiting, r->options->workers};
+    if (r->options->dry_run) return cli_estimate(r->plan, &counts, r->options->counts, output);
     if (r->options->search) return print_searches(r);
     if (r->options->table && r->begun_with < r->cells)
         cli_note("%zu of %zu cells are done in %s", r->begun_with, r->cells, r->options->directory);

@@ -98,6 +98,8 @@ static tm_status compare_step(overlap_check *c, const tm__plan_arm *arm, const t
 static tm_status compare_arm(overlap_check *c, const tm__plan_arm *arm, const tm__plan_step *attack) {
     const char *harmful = attack->sets[TM__ROLE_HARMFUL];
     if (!harmful) return TM_OK;
+    for (int i = arm->from; i >= 0; i = c->plan->stages[i].from)
+        TM__TRY(compare_step(c, arm, &c->plan->stages[i].step, harmful));
     for (size_t i = 0; i < arm->before_count; i++) TM__TRY(compare_step(c, arm, &arm->before[i], harmful));
     for (size_t i = 0; i < arm->after_count; i++) TM__TRY(compare_step(c, arm, &arm->after[i], harmful));
     return compare_step(c, arm, &arm->during, harmful);

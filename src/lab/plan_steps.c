@@ -230,10 +230,8 @@ tm_status tm__axes_read(tm__reader *r, const yaml_node_t *node, tm__axis axes[TM
         tm__axis *a = &axes[(*count)++];
         a->entry = tm__node_pair(r, node, i);
         const yaml_node_t *v = a->entry.value;
-        if (v->type == YAML_SEQUENCE_NODE)
-            a->count = (size_t)(v->data.sequence.items.top - v->data.sequence.items.start);
-        else if (v->type == YAML_MAPPING_NODE)
-            a->count = tm__node_pairs(v);
+        if (v->type == YAML_MAPPING_NODE) TM__TRY(tm__node_map(r, v, tm__node_text(a->entry.key)));
+        a->count = v->type == YAML_MAPPING_NODE ? tm__node_pairs(v) : tm__node_items(v);
         if (a->count == 0) return tm__plan_wrong(r, v, NULL, "an axis needs values:", tm__node_text(a->entry.key));
     }
     return TM_OK;

@@ -43,6 +43,7 @@ static const struct {
     {"train: {batch", "train: {bach", "line 13, column 15: bach: no such option (did you mean 'batch'?)"},
     {"pool, steps: 1}\na", "pool, step: 1}\na", "line 15, column 47: step: no such option (did you mean 'steps'?)"},
     {"attack, steps", "attack, stepz", "line 18, column 34: stepz: no such option (did you mean 'steps'?)"},
+    {"lr: [1e-4, 1e-3]}}\narms", "x: {[a]: {}}}}\narms", "line 18, column 48: a name is expected"},
     {"plain: {attacks", "plain: {atacks", "line 20, column 11: an arm has no \"atacks\" (did you mean 'attacks'?)"},
     {"during.lambda", "during.lamda", "line 22, column 100: lamda: no such option (did you mean 'lambda'?)"},
     {"  exclude:", "  exclud:", "line 25, column 3: a matrix has no \"exclud\" (did you mean 'exclude'?)"},

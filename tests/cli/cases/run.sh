@@ -106,6 +106,22 @@ same "$(sed 1d why | wc -l)" 8 "cells that failed"
 grep -q '^small,composed,lr=1e-4 pure,grid,1,1,refusals: 100000' why && fail "columns of failures"
 grep -q '^small,composed,grid,lr=1e-4 pure,1,1,"*refusals: 100000 safety rows' why || fail "no reason in the store: $(cat why)"
 
+# One whose process is killed is told as well.
+sed 's/steps: 3,/steps: 3000,/' plan.yaml >long.yaml
+temper run long.yaml --directory shot --workers 1 --quiet >/dev/null 2>stderr &
+runner=$!
+child=
+for _ in $(seq 200); do
+    child=$(sed -n "s/^\([0-9]*\) .*) [A-Z] $runner .*/\1/p" /proc/[0-9]*/stat 2>/dev/null | head -n 1)
+    [ -z "$child" ] || break
+    sleep 0.05
+done
+kill -s KILL "$child"
+code=0
+wait $runner || code=$?
+same "$code" 130 "exit code after a killed job"
+grep -q '^temper: base, world 1: was ended by signal 9 (Killed) (where memory is short' stderr || fail "not told: $(cat stderr)"
+
 # A job that somebody else is at is passed over, and done once he is gone.
 mkdir -p held/locks
 temper run plan.yaml --directory probe --quiet >/dev/null
@@ -166,6 +182,7 @@ wrong 's/from: base/from: bas/' 2 'no stage is called "bas"'
 wrong 's/attacks: grid/attacks: gird/' 2 'there is no group of attacks "gird"'
 wrong 's/^replicates: 2/replicates: 0/' 2 'line 3, column 13'
 wrong 's/harmful: forbidden-defender/harmful: forbidden-attacker/' 8 "prompts of the defender's forbidden-attacker"
+wrong 's/method: finetune, data: align-system/method: sdd, harmful: forbidden-attacker, benign: pool/' 8 "prompts of the defender's forbidden-attacker"
 wrong 's/method: sdd, harmful: forbidden-defender,/method: sdd,/' 2 'the step lacks rows: "harmful"'
 wrong 's/secret-length: 5/secret-length: 5, lr: 1e-3/' 2 'is no option of the method: "lr"'
 wrong 's/lr: 3e-4}/lr: 3e-4, resume: here}/' 2 'a plan has no use for "resume"'
