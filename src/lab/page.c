@@ -86,16 +86,25 @@ void tm__page_begin(tm__page *p, const char *title) {
 
 /* ---- tables ------------------------------------------------------------------------------------------------------ */
 
-/* 0 (white) to 10 of a share; -1: no shade. */
-static int shade_of(const tm__column *column, const tm__cell *cell, bool shaded) {
-    if (!shaded || column->kind != TM__CELL_MEAN || !isfinite(cell->value)) return -1;
-    return (int)lround(fmin(1, fmax(0, cell->value)) * 10);
+/* What the strongest shade stands for: 1, or the largest mean where that is more. */
+static double strongest(const tm__sheet *s) {
+    double most = 1;
+    for (size_t i = 0; i < s->cell_count; i++)
+        if (s->columns[i % s->column_count].kind == TM__CELL_MEAN && isfinite(s->cells[i].value))
+            most = fmax(most, s->cells[i].value);
+    return most;
 }
 
-static void put_cell(tm__page *p, const tm__column *column, const tm__cell *cell, bool shaded) {
+/* 0 (white) to 10; -1: no shade. most: 0 for none. */
+static int shade_of(const tm__column *column, const tm__cell *cell, double most) {
+    if (most == 0 || column->kind != TM__CELL_MEAN || !isfinite(cell->value)) return -1;
+    return (int)lround(fmax(0, cell->value) / most * 10);
+}
+
+static void put_cell(tm__page *p, const tm__column *column, const tm__cell *cell, double most) {
     char text[TM__CELL_ROOM];
     bool name = column->kind == TM__CELL_TEXT;
-    int shade = shade_of(column, cell, shaded);
+    int shade = shade_of(column, cell, most);
     tm__cell alone = *cell;
     alone.half = NAN;
     tm__cell_read(column, &alone, "", text);
@@ -110,6 +119,7 @@ static void put_cell(tm__page *p, const tm__column *column, const tm__cell *cell
 }
 
 static void put_sheet(tm__page *p, const tm__sheet *s, bool shaded) {
+    double most = shaded ? strongest(s) : 0;
     tm__page_put(p, "<div class=\"wide\"><table>\n<thead><tr>");
     for (size_t c = 0; c < s->column_count; c++) {
         tm__page_put(p, s->columns[c].kind == TM__CELL_TEXT ? "<th class=\"text\">" : "<th>");
@@ -120,7 +130,7 @@ static void put_sheet(tm__page *p, const tm__sheet *s, bool shaded) {
     for (size_t i = 0; i < s->cell_count; i++) {
         size_t c = i % s->column_count;
         if (c == 0) tm__page_put(p, "<tr>");
-        put_cell(p, &s->columns[c], &s->cells[i], shaded);
+        put_cell(p, &s->columns[c], &s->cells[i], most);
         if (c + 1 == s->column_count) tm__page_put(p, "</tr>\n");
     }
     tm__page_put(p, "</tbody></table></div>\n");

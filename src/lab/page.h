@@ -22,7 +22,7 @@ void tm__page_paragraph(tm__page *page, const char *text);
 /* A line of a list between <dl> and </dl>. */
 void tm__page_fact(tm__page *page, const char *name, const char *text);
 /* The table in the page, and as NAME.csv and NAME.tex. A sheet without rows leaves nothing. shaded: cells are darker
- * the nearer their value is to 1. */
+ * the nearer their value is to 1, or to the largest where that is more. */
 tm_status tm__page_table(tm__page *page, const char *title, const char *about, const tm__sheet *sheet, bool shaded,
                          const char *name);
 /* Draws PATH.svg, PATH.png and PATH.gp; TM_UNSUPPORTED: gnuplot is not there. */

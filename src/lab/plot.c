@@ -109,13 +109,17 @@ static bool put_names(const char *axis, const char *more, const char *const *nam
     return ok && tm__string_printf(out, ")\n");
 }
 
-/* A rectangle per field with its value on it, where there is room for one. Nothing is drawn for what is white. */
+/* A rectangle per field with its value on it, where there is room for one. Nothing is drawn for what is white. The
+ * strongest colour stands for 1, or for the largest value where that is more. */
 static bool put_fields(const tm__heat *h, tm__string *out) {
     bool ok = true;
+    double most = 1;
+    for (size_t i = 0; i < h->rows * h->columns; i++)
+        if (isfinite(h->values[i])) most = fmax(most, h->values[i]);
     for (size_t i = 0; i < h->rows * h->columns && ok; i++) {
         size_t x = i % h->columns, y = i / h->columns;
         if (!isfinite(h->values[i])) continue;
-        int shade = (int)lround(fmin(1, fmax(0, h->values[i])) * (SHADES - 1));
+        int shade = (int)lround(fmax(0, h->values[i]) / most * (SHADES - 1));
         if (shade)
             ok = tm__string_printf(
                 out, "set object rect from %g,%g to %g,%g fc rgb '#%06lx' fs solid noborder behind\n", (double)x - .48,

@@ -14,7 +14,7 @@ typedef struct tm__series {
     size_t n;
 } tm__series;
 
-/* Shares in a grid, darker where there is more; NAN: an empty field. */
+/* Values in a grid, darker where there is more; NAN: an empty field. */
 typedef struct tm__heat {
     const char *const *row_names, *const *column_names;
     const double *values; /* (rows, columns) */

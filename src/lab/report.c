@@ -35,9 +35,11 @@ static tm_status list_arms(tm__report *r) {
     return TM_OK;
 }
 
+/* Without trials of searches that were dropped. */
 static size_t count_cells(const tm_plan *plan) {
     size_t n = 0;
-    for (size_t i = 0; i < plan->job_count; i++) n += plan->jobs[i].kind == TM__JOB_CELL;
+    tm_plan_job_info info;
+    for (size_t i = 0; tm_plan_job(plan, i, &info); i++) n += info.cell && !info.dropped;
     return n;
 }
 
@@ -123,10 +125,15 @@ static void put_sources(tm__page *p, const tm_plan *plan) {
             put_line(p, tm__plan_set_hash(plan, (int)w, name), text);
         }
     }
-    for (size_t i = 0; i < plan->base_count; i++) put_line(p, plan->bases[i].hash, plan->bases[i].path);
+    for (size_t i = 0; i < plan->base_count; i++) {
+        snprintf(text, sizeof text, "%s: tokenizer, template and format", plan->bases[i].name);
+        put_line(p, plan->bases[i].hash, plan->bases[i].path);
+        put_line(p, plan->bases[i].tokenizer_hash, text);
+    }
     for (size_t i = 0; i < plan->data_count; i++) put_line(p, plan->data[i].hash, plan->data[i].path);
     for (size_t i = 0; i < plan->evaluation_count; i++)
         put_line(p, plan->evaluations[i].hash, plan->evaluations[i].name);
+    for (size_t i = 0; i < plan->place_count; i++) put_line(p, plan->places[i].hash, plan->places[i].path);
     end_list(p);
 }
 

@@ -43,6 +43,17 @@ static size_t find_front(const points *p, size_t room, double *x, double *y) {
     return n;
 }
 
+/* Whether all values are shares, from 0 to 1. */
+static bool are_shares(const tm__series *series, size_t count, bool of_x) {
+    bool all = true;
+    for (size_t s = 0; s < count; s++)
+        for (size_t i = 0; i < series[s].n; i++) {
+            double value = of_x ? series[s].x[i] : series[s].y[i];
+            all &= !isfinite(value) || (value >= 0 && value <= 1);
+        }
+    return all;
+}
+
 /* A score's name on an axis: the world's in words. */
 static const char *worded(const char *name, const char *known, const char *words) {
     return strcmp(name, known) == 0 ? words : name;
@@ -74,8 +85,8 @@ tm_status tm__report_scatter(tm__report *r, const char *group) {
         tm__page_file_name("harm-ability", group, name);
         const tm__plot plot = {.x = worded(ability, "skills", "benign skills kept"),
                                .y = worded(harm, "leak", "forbidden knowledge leaked"),
-                               .share_x = true,
-                               .share_y = true,
+                               .share_x = are_shares(p.series, p.count, true),
+                               .share_y = are_shares(p.series, p.count, false),
                                .series = p.series,
                                .count = p.count + 1};
         status = tm__page_plot(&r->page, title,
@@ -134,12 +145,14 @@ tm_status tm__report_costs(tm__report *r, const char *group) {
     }
     if (status == TM_OK && count) {
         char title[128], name[96];
+        char most[TM__SCORE_NAME + 40];
         snprintf(title, sizeof title, "Harm and the attacker's cost, group %s", group);
+        snprintf(most, sizeof most, "highest %s for at most that cost", tm__tables_harm(r->found.plan));
         tm__page_file_name("harm-cost", group, name);
         const tm__plot plot = {.x = "CPU seconds of the attack",
-                               .y = "most leaked for at most that cost",
+                               .y = most,
                                .log_x = true,
-                               .share_y = true,
+                               .share_y = are_shares(series, count, false),
                                .series = series,
                                .count = count};
         status =
@@ -255,19 +268,22 @@ tm_status tm__report_losses(tm__report *r) {
 
 /* ---- attackers against defences ---------------------------------------------------------------------------------- */
 
-/* More attackers than this are shown by the worst of each group. */
+/* More attackers than this are shown by the worst of each group; trials of a search always are. */
 enum { HEAT_COLUMNS = 24 };
+
+static bool by_group(const tm__plan_attack *attack, bool groups) {
+    return (groups || attack->search >= 0) && tm__tables_kind(attack) == TM__ATTACK_HARMFUL;
+}
 
 static size_t heat_columns(const tm_plan *plan, bool groups, size_t columns[], const char *names[]) {
     size_t n = 0;
     for (size_t i = 0; i < plan->attack_count; i++) {
+        const tm__plan_attack *attack = &plan->attacks[i];
+        const char *name = by_group(attack, groups) ? attack->group : attack->name;
         size_t k = 0;
-        if (groups && tm__tables_kind(&plan->attacks[i]) == TM__ATTACK_HARMFUL && !tm__tables_new_group(plan, i))
-            continue;
-        while (k < n && strcmp(plan->attacks[columns[k]].name, plan->attacks[i].name) != 0) k++;
+        while (k < n && strcmp(names[k], name) != 0) k++;
         if (k < n) continue;
-        bool worst = groups && tm__tables_kind(&plan->attacks[i]) == TM__ATTACK_HARMFUL;
-        names[n] = worst ? plan->attacks[i].group : plan->attacks[i].name;
+        names[n] = name;
         columns[n++] = i;
     }
     return n;
@@ -277,7 +293,7 @@ static double heat_value(const tm__report *r, const tm__arm_view *a, const tm__p
     const char *harm = tm__tables_harm(r->found.plan), *name = attack->name;
     double mean;
     size_t met;
-    if (groups && tm__tables_kind(attack) == TM__ATTACK_HARMFUL)
+    if (by_group(attack, groups))
         name = tm__tables_worst(&r->found, attack->group, a->arm, harm, a->view->suffix, &mean, &met);
     tm__stats stats = name ? tm__tables_of(&r->found, a->arm, name, harm, a->view->suffix) : (tm__stats){0};
     return stats.n ? stats.mean : NAN;
@@ -292,12 +308,9 @@ tm_status tm__report_heat(tm__report *r) {
     const char *harm = tm__tables_harm(plan);
     tm_status status = columns && names && rows && values ? TM_OK : tm__fail_memory();
     if (status == TM_OK && harm) {
-        bool groups = false;
         size_t n = heat_columns(plan, false, columns, names);
-        if (n > HEAT_COLUMNS) {
-            groups = true;
-            n = heat_columns(plan, true, columns, names);
-        }
+        bool groups = n > HEAT_COLUMNS, searched = plan->search_count > 0;
+        if (groups) n = heat_columns(plan, true, columns, names);
         for (size_t a = 0; a < r->arm_count; a++) {
             rows[a] = r->arms[a].label;
             for (size_t i = 0; i < n; i++)
@@ -309,8 +322,10 @@ tm_status tm__report_heat(tm__report *r) {
         snprintf(title, sizeof title, "Harm (%s) by defence and attacker", harm);
         status = tm__page_plot(
             &r->page, title,
-            groups ? "Mean over replicates after the worst attacker of each group; stronger colour is more."
-                   : "Mean over replicates after each attacker; stronger colour is more.",
+            groups     ? "Mean over replicates after the worst attacker of each group; stronger colour is more."
+            : searched ? "Mean over replicates after each attacker, of a search after its worst trial; stronger colour "
+                         "is more."
+                       : "Mean over replicates after each attacker; stronger colour is more.",
             &plot, "heat");
     }
     free(columns);

@@ -42,6 +42,16 @@ for show in means cells failed answers steps; do
 done
 temper report plan.yaml --directory runs --out page --json --quiet >lines
 valid report lines
+temper report plan.yaml --directory runs --out 'page "2"' --json --quiet >lines
+valid report lines
+temper results --directory runs --tensorboard events --json --quiet >lines
+valid results lines
+temper run plan.yaml --directory runs --dry-run --json >lines
+valid dry-run lines
+same "$(json_check cells <lines) $(json_check done <lines) $(json_check left.jobs <lines)" "16 14 2" "a dry run in JSON"
+temper run plan.yaml --directory none --dry-run --counts --json >lines
+valid dry-run lines
+! grep -q left lines || fail "--counts says what is left"
 temper gc plan.yaml --directory runs --dry-run --json >lines
 valid gc lines
 temper eval loss --model "$TINY/model" --data "$TINY/rows.jsonl" --out out --json --quiet >lines
