@@ -182,7 +182,7 @@ static void test_many_lost(void **state) {
     enum { N = 20 };
     tm__exchange many[N];
     tm__verdict v[N];
-    char answers[N][16];
+    char answers[N][32];
     script s = {.steps = broken};
     (void)state;
     for (int i = 0; i < N; i++) {

@@ -126,7 +126,7 @@ static void test_many(void **state) {
         tm__exchange many[MANY];
         tm__verdict v[MANY];
         tm_judge *judge = NULL;
-        char answers[MANY][16], line[256];
+        char answers[MANY][32], line[256];
         script_start(&s);
         assert_ok(open_judge("rubric", http_server_port(s.server), cases[c].extra, &judge));
         for (int i = 0; i < MANY; i++) {
