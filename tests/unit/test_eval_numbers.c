@@ -96,6 +96,7 @@ static void test_numbers(void **state) {
     assert_ok(tm__numbers_make(&e)); /* the seed is fixed */
     assert_true(find(&e, "mean", NULL)->low == low);
     tm__numbers_free(&e.numbers);
+    tm__arena_release(&e.arena);
 }
 
 int main(void) {
