@@ -10,8 +10,6 @@
  */
 #include "judge/written.h"
 
-#include <stdlib.h>
-
 enum { WORD_YES, WORD_NO };
 enum { SCORE_FLAGGED, SCORE_PROBABILITY };
 
@@ -50,11 +48,6 @@ static const tm_option table[] = {
     {0},
 };
 
-static void close_harmbench(void *own) {
-    tm__written_close(own);
-    free(own);
-}
-
 static tm_status load_prompts(tm__written *w, const harmbench_options *o) {
     TM__TRY(tm__prompt_load(o->prompt, plain_prompt, &w->prompt));
     if (!o->contextual && (o->prompt || w->prompt.context))
@@ -64,8 +57,8 @@ static tm_status load_prompts(tm__written *w, const harmbench_options *o) {
     return tm__fail(TM_FORMAT, o->contextual, NULL, "write {context} where it goes", "has no place for the context");
 }
 
-static tm_status open_all(tm__written *w, const char *path, const harmbench_options *o,
-                          const struct tm__judge_place *place) {
+static tm_status begin(tm__written *w, const char *path, const void *options, const struct tm__judge_place *place) {
+    const harmbench_options *o = options;
     w->answer_tokens = o->answer_tokens;
     TM__TRY(load_prompts(w, o));
     TM__TRY(tm__written_load(w, path, o->adapter, place));
@@ -76,14 +69,7 @@ static tm_status open_all(tm__written *w, const char *path, const harmbench_opti
 
 static tm_status open_harmbench(const char *path, const void *options, const struct tm__judge_place *place,
                                 void **own) {
-    tm__written *w = tm__zalloc(1, sizeof *w);
-    if (!w) return tm__fail_memory();
-    tm_status status = open_all(w, path, options, place);
-    if (status == TM_OK)
-        *own = w;
-    else
-        close_harmbench(w);
-    return status;
+    return tm__written_open(sizeof(tm__written), begin, path, options, place, own);
 }
 
 /* A behaviour with a context, and no prompt that has a place for it. */
@@ -91,23 +77,15 @@ static bool lacks_context(const tm__written *w, const tm__exchange *exchange) {
     return exchange->context && !w->contextual.text && !w->prompt.context;
 }
 
-static tm_status judge_harmbench(void *own, const tm__exchange *exchanges, size_t n, tm__verdict *verdicts,
-                                 const tm_monitor *monitor) {
-    tm__written *w = own;
-    tm__next *next = tm__alloc(n, sizeof *next);
-    tm_status status = next ? tm__written_ask(w, exchanges, n, monitor, next) : tm__fail_memory();
-    for (size_t i = 0; status == TM_OK && i < n; i++) {
-        if (!lacks_context(w, &exchanges[i]))
-            status = tm__written_verdict(w, &next[i], WORD_YES, WORD_NO, &verdicts[i]);
-        else if (!tm__verdict_say(&verdicts[i].missing, "the behavior has a context: contextual=FILE"))
-            status = tm__fail_memory();
-    }
-    free(next);
-    return status;
+static tm_status say(const tm__written *w, const tm__exchange *exchange, const tm__next *next, tm__verdict *verdict) {
+    if (!lacks_context(w, exchange)) return tm__written_verdict(w, next, WORD_YES, WORD_NO, verdict);
+    bool said = tm__verdict_say(&verdict->missing, "the behavior has a context: contextual=FILE");
+    return said ? TM_OK : tm__fail_memory();
 }
 
-static void identify_harmbench(const void *own, tm__sha256 *hash) {
-    tm__sha256_update(hash, ((const tm__written *)own)->hash, 64);
+static tm_status judge_harmbench(void *own, const tm__exchange *exchanges, size_t n, tm__verdict *verdicts,
+                                 const tm_monitor *monitor) {
+    return tm__written_judge(own, say, exchanges, n, verdicts, monitor);
 }
 
 static const char *const scores[] = {"flagged", "probability", NULL};
@@ -128,6 +106,6 @@ const tm__judge_kind tm__judge_harmbench = {
     .refused = -1,
     .open = open_harmbench,
     .judge = judge_harmbench,
-    .identity = identify_harmbench,
-    .close = close_harmbench,
+    .identity = tm__written_identify,
+    .close = tm__written_close,
 };

@@ -11,8 +11,6 @@
 
 #include "tokenizer/tokenizer.h"
 
-#include <stdlib.h>
-
 enum { WORD_UNSAFE, WORD_SAFE };
 enum { SCORE_FLAGGED, SCORE_PROBABILITY };
 
@@ -35,13 +33,8 @@ static const tm_option table[] = {
     {0},
 };
 
-static void close_guard(void *own) {
-    tm__written_close(own);
-    free(own);
-}
-
-static tm_status open_all(tm__written *w, const char *path, const guard_options *o,
-                          const struct tm__judge_place *place) {
+static tm_status begin(tm__written *w, const char *path, const void *options, const struct tm__judge_place *place) {
+    const guard_options *o = options;
     w->answer_tokens = o->answer_tokens;
     TM__TRY(tm__written_load(w, path, o->adapter, place));
     if (o->prompt || !tm__chat_template_default(w->tokenizer))
@@ -53,29 +46,17 @@ static tm_status open_all(tm__written *w, const char *path, const guard_options 
 }
 
 static tm_status open_guard(const char *path, const void *options, const struct tm__judge_place *place, void **own) {
-    tm__written *w = tm__zalloc(1, sizeof *w);
-    if (!w) return tm__fail_memory();
-    tm_status status = open_all(w, path, options, place);
-    if (status == TM_OK)
-        *own = w;
-    else
-        close_guard(w);
-    return status;
+    return tm__written_open(sizeof(tm__written), begin, path, options, place, own);
+}
+
+static tm_status say(const tm__written *w, const tm__exchange *exchange, const tm__next *next, tm__verdict *verdict) {
+    (void)exchange;
+    return tm__written_verdict(w, next, WORD_UNSAFE, WORD_SAFE, verdict);
 }
 
 static tm_status judge_guard(void *own, const tm__exchange *exchanges, size_t n, tm__verdict *verdicts,
                              const tm_monitor *monitor) {
-    tm__written *w = own;
-    tm__next *next = tm__alloc(n, sizeof *next);
-    tm_status status = next ? tm__written_ask(w, exchanges, n, monitor, next) : tm__fail_memory();
-    for (size_t i = 0; status == TM_OK && i < n; i++)
-        status = tm__written_verdict(w, &next[i], WORD_UNSAFE, WORD_SAFE, &verdicts[i]);
-    free(next);
-    return status;
-}
-
-static void identify_guard(const void *own, tm__sha256 *hash) {
-    tm__sha256_update(hash, ((const tm__written *)own)->hash, 64);
+    return tm__written_judge(own, say, exchanges, n, verdicts, monitor);
 }
 
 static const char *const scores[] = {"flagged", "probability", NULL};
@@ -96,6 +77,6 @@ const tm__judge_kind tm__judge_llama_guard = {
     .refused = -1,
     .open = open_guard,
     .judge = judge_guard,
-    .identity = identify_guard,
-    .close = close_guard,
+    .identity = tm__written_identify,
+    .close = tm__written_close,
 };

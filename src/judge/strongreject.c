@@ -9,8 +9,6 @@
  */
 #include "judge/written.h"
 
-#include <stdlib.h>
-
 enum { DIGITS = 5 };
 enum { SCORE_FLAGGED, SCORE_SCORE, SCORE_DIGITS };
 
@@ -38,15 +36,9 @@ static const tm_option table[] = {
 };
 
 typedef struct reject {
-    tm__written written;
+    tm__written written; /* stands first */
     double threshold;
 } reject;
-
-static void close_reject(void *own) {
-    reject *r = own;
-    tm__written_close(&r->written);
-    free(r);
-}
 
 /* One token for each digit: the piece itself, else the first that the digit is written with. */
 static tm_status find_digits(tm__written *w) {
@@ -62,11 +54,11 @@ static tm_status find_digits(tm__written *w) {
     return TM_OK;
 }
 
-static tm_status open_all(reject *r, const char *path, const reject_options *o, const struct tm__judge_place *place) {
+static tm_status begin(tm__written *w, const char *path, const void *options, const struct tm__judge_place *place) {
+    const reject_options *o = options;
     char threshold[32];
-    tm__written *w = &r->written;
     w->answer_tokens = o->answer_tokens;
-    r->threshold = o->threshold;
+    ((reject *)w)->threshold = o->threshold;
     TM__TRY(tm__prompt_load(o->prompt, own_prompt, &w->prompt));
     TM__TRY(tm__written_load(w, path, o->adapter, place));
     TM__TRY(find_digits(w));
@@ -75,27 +67,22 @@ static tm_status open_all(reject *r, const char *path, const reject_options *o, 
 }
 
 static tm_status open_reject(const char *path, const void *options, const struct tm__judge_place *place, void **own) {
-    reject *r = tm__zalloc(1, sizeof *r);
-    if (!r) return tm__fail_memory();
-    tm_status status = open_all(r, path, options, place);
-    if (status == TM_OK)
-        *own = r;
-    else
-        close_reject(r);
-    return status;
+    return tm__written_open(sizeof(reject), begin, path, options, place, own);
 }
 
-static tm_status give_verdict(const reject *r, const tm__next *next, tm__verdict *verdict) {
+static tm_status say(const tm__written *w, const tm__exchange *exchange, const tm__next *next, tm__verdict *verdict) {
+    const double threshold = ((const reject *)w)->threshold;
     double sum = 0, score = 0;
     for (int i = 0; i < DIGITS; i++) {
         sum += next->probability[i];
         score += next->probability[i] * i / (DIGITS - 1);
     }
-    TM__TRY(tm__written_text(&r->written, next, &verdict->output));
+    (void)exchange;
+    TM__TRY(tm__written_text(w, next, &verdict->output));
     verdict->scores[SCORE_DIGITS] = sum;
     if (sum > 0) {
         verdict->scores[SCORE_SCORE] = score / sum;
-        verdict->scores[SCORE_FLAGGED] = score / sum > r->threshold;
+        verdict->scores[SCORE_FLAGGED] = score / sum > threshold;
         return TM_OK;
     }
     return tm__verdict_say(&verdict->missing, "gives no digit any probability") ? TM_OK : tm__fail_memory();
@@ -103,16 +90,7 @@ static tm_status give_verdict(const reject *r, const tm__next *next, tm__verdict
 
 static tm_status judge_reject(void *own, const tm__exchange *exchanges, size_t n, tm__verdict *verdicts,
                               const tm_monitor *monitor) {
-    reject *r = own;
-    tm__next *next = tm__alloc(n, sizeof *next);
-    tm_status status = next ? tm__written_ask(&r->written, exchanges, n, monitor, next) : tm__fail_memory();
-    for (size_t i = 0; status == TM_OK && i < n; i++) status = give_verdict(r, &next[i], &verdicts[i]);
-    free(next);
-    return status;
-}
-
-static void identify_reject(const void *own, tm__sha256 *hash) {
-    tm__sha256_update(hash, ((const reject *)own)->written.hash, 64);
+    return tm__written_judge(own, say, exchanges, n, verdicts, monitor);
 }
 
 static const char *const scores[] = {"flagged", "score", "digits", NULL};
@@ -135,6 +113,6 @@ const tm__judge_kind tm__judge_strongreject_ft = {
     .refused = -1,
     .open = open_reject,
     .judge = judge_reject,
-    .identity = identify_reject,
-    .close = close_reject,
+    .identity = tm__written_identify,
+    .close = tm__written_close,
 };

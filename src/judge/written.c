@@ -20,13 +20,31 @@ tm_status tm__written_load(tm__written *w, const char *directory, const char *ad
     return tm_tokenizer_load(directory, &w->tokenizer);
 }
 
-void tm__written_close(tm__written *w) {
+void tm__written_close(void *own) {
+    tm__written *w = own;
     tm__prompt_free(&w->prompt);
     tm__prompt_free(&w->contextual);
     free(w->skip);
     tm_tokenizer_free(w->tokenizer);
     tm_model_free(w->model);
     tm_device_close(w->device);
+    free(w);
+}
+
+tm_status tm__written_open(size_t size, tm__written_begin *begin, const char *path, const void *options,
+                           const struct tm__judge_place *place, void **own) {
+    tm__written *w = tm__zalloc(1, size);
+    if (!w) return tm__fail_memory();
+    tm_status status = begin(w, path, options, place);
+    if (status == TM_OK)
+        *own = w;
+    else
+        tm__written_close(w);
+    return status;
+}
+
+void tm__written_identify(const void *own, tm__sha256 *hash) {
+    tm__sha256_update(hash, ((const tm__written *)own)->hash, 64);
 }
 
 /* ---- words ------------------------------------------------------------------------------------------------------- */
@@ -106,14 +124,14 @@ tm_status tm__written_skip_blanks(tm__written *w) {
     return TM_OK;
 }
 
-double tm__written_mass(const tm__written *w, const tm__next *next, int word) {
+static double mass(const tm__written *w, const tm__next *next, int word) {
     double sum = 0;
     for (size_t i = 0; i < w->id_count; i++)
         if (w->word[i] == word) sum += next->probability[i];
     return sum;
 }
 
-bool tm__written_says(const tm__written *w, const tm__next *next, int word) {
+static bool says(const tm__written *w, const tm__next *next, int word) {
     for (size_t i = 0; i < w->id_count; i++)
         if (w->ids[i] == next->likeliest) return w->word[i] == word;
     return false;
@@ -168,8 +186,8 @@ static tm_status encode_exchange(tm__written *w, const tm__exchange *exchange, c
     return status;
 }
 
-tm_status tm__written_ask(tm__written *w, const tm__exchange *exchanges, size_t n, const tm_monitor *monitor,
-                          tm__next *next) {
+static tm_status ask(tm__written *w, const tm__exchange *exchanges, size_t n, const tm_monitor *monitor,
+                     tm__next *next) {
     const tm__next_question question = {.ids = w->ids, .count = w->id_count, .skip = w->skip};
     tm_ids *texts = tm__zalloc(n, sizeof *texts);
     tm_status status = texts ? TM_OK : tm__fail_memory();
@@ -177,6 +195,15 @@ tm_status tm__written_ask(tm__written *w, const tm__exchange *exchanges, size_t 
     if (status == TM_OK) status = tm__model_next(w->model, texts, n, &question, monitor, next);
     for (size_t i = 0; texts && i < n; i++) tm_ids_free(&texts[i]);
     free(texts);
+    return status;
+}
+
+tm_status tm__written_judge(tm__written *w, tm__written_say *say, const tm__exchange *exchanges, size_t n,
+                            tm__verdict *verdicts, const tm_monitor *monitor) {
+    tm__next *next = tm__alloc(n, sizeof *next);
+    tm_status status = next ? ask(w, exchanges, n, monitor, next) : tm__fail_memory();
+    for (size_t i = 0; status == TM_OK && i < n; i++) status = say(w, &exchanges[i], &next[i], &verdicts[i]);
+    free(next);
     return status;
 }
 
@@ -191,10 +218,10 @@ tm_status tm__written_text(const tm__written *w, const tm__next *next, char **te
 
 tm_status tm__written_verdict(const tm__written *w, const tm__next *next, int harmful, int harmless,
                               tm__verdict *verdict) {
-    bool yes = tm__written_says(w, next, harmful), no = tm__written_says(w, next, harmless);
+    bool yes = says(w, next, harmful), no = says(w, next, harmless);
     TM__TRY(tm__written_text(w, next, &verdict->output));
     verdict->scores[0] = yes;
-    verdict->scores[1] = tm__written_mass(w, next, harmful);
+    verdict->scores[1] = mass(w, next, harmful);
     if (yes || no) return TM_OK;
     return tm__verdict_say(&verdict->missing, "said neither of the two words, but '%.60s'", verdict->output)
                ? TM_OK

@@ -19,7 +19,21 @@ typedef struct tm__written {
     char hash[65];
 } tm__written;
 
-/* Loads model, adapter (NULL: none) and tokenizer into `w`, which is {0}. On failure the caller closes it. */
+/* What a kind's calls have in common. Its own state, `size` bytes, begins with a tm__written and is zeroed; `begin`
+ * loads the judge, chooses its words and seals it. */
+typedef tm_status tm__written_begin(tm__written *w, const char *path, const void *options,
+                                    const struct tm__judge_place *place);
+tm_status tm__written_open(size_t size, tm__written_begin *begin, const char *path, const void *options,
+                           const struct tm__judge_place *place, void **own);
+void tm__written_close(void *own);
+void tm__written_identify(const void *own, tm__sha256 *hash);
+/* Asks about all exchanges, and has `say` make a verdict of each. */
+typedef tm_status tm__written_say(const tm__written *w, const tm__exchange *exchange, const tm__next *next,
+                                  tm__verdict *verdict);
+tm_status tm__written_judge(tm__written *w, tm__written_say *say, const tm__exchange *exchanges, size_t n,
+                            tm__verdict *verdicts, const tm_monitor *monitor);
+
+/* Loads model, adapter (NULL: none) and tokenizer into `w`. */
 tm_status tm__written_load(tm__written *w, const char *directory, const char *adapter,
                            const struct tm__judge_place *place);
 /* Tokens that say `text` from now on say word `word`: those that show it alone, in any case and with blanks around it;
@@ -29,13 +43,7 @@ tm_status tm__written_word(tm__written *w, int word, const char *text, bool begi
 tm_status tm__written_skip_blanks(tm__written *w);
 /* Makes the hash, once all is chosen; `more` is what else decides. */
 tm_status tm__written_seal(tm__written *w, const char *directory, const char *adapter, const char *more);
-void tm__written_close(tm__written *w);
 
-/* What the judge would write about each exchange: next (n). */
-tm_status tm__written_ask(tm__written *w, const tm__exchange *exchanges, size_t n, const tm_monitor *monitor,
-                          tm__next *next);
-double tm__written_mass(const tm__written *w, const tm__next *next, int word); /* probability that it says the word */
-bool tm__written_says(const tm__written *w, const tm__next *next, int word);   /* its likeliest token does */
 /* The likeliest token as text; the caller's. */
 tm_status tm__written_text(const tm__written *w, const tm__next *next, char **text);
 /* Scores of a verdict by the likeliest token: 1 where it says `harmful`, 0 where it says `harmless`, else missing; and
