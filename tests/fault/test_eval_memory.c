@@ -9,17 +9,18 @@
 static const struct {
     const char *suite, *data;
     int64_t shots;
+    int least; /* allocations that must have failed */
 } cases[] = {
-    {"hellaswag", "golden/mcq/data/hellaswag", 2},
-    {"winogrande", "golden/mcq/data/winogrande", 2},
-    {"arc_easy", "golden/mcq/data/arc_easy", 0},
-    {"mmlu", "golden/mcq/data/mmlu", 1},
-    {"truthfulqa_mc2", "golden/mcq/data/truthfulqa", 0},
-    {"wikitext", "golden/mcq/data/wikitext", 0},
-    {"beavertails", "golden/harm/beavertails.jsonl", 0},
-    {"harmbench", "golden/harm/harmbench.csv", 0},
-    {"hex_phi", "golden/harm/hex_phi", 0},
-    {"self_instruct", "golden/harm/self_instruct.jsonl", 0},
+    {"hellaswag", "golden/mcq/data/hellaswag", 2, 21},
+    {"winogrande", "golden/mcq/data/winogrande", 2, 21},
+    {"arc_easy", "golden/mcq/data/arc_easy", 0, 21},
+    {"mmlu", "golden/mcq/data/mmlu", 1, 21},
+    {"truthfulqa_mc2", "golden/mcq/data/truthfulqa", 0, 21},
+    {"wikitext", "golden/mcq/data/wikitext", 0, 21},
+    {"beavertails", "golden/harm/beavertails.jsonl", 0, 10},
+    {"harmbench", "golden/harm/harmbench.csv", 0, 10},
+    {"hex_phi", "golden/harm/hex_phi", 0, 10},
+    {"self_instruct", "golden/harm/self_instruct.jsonl", 0, 10},
 };
 
 static tm_status open_once(size_t which, tm_evaluation **e) {
@@ -48,7 +49,7 @@ static void test_open(void **state) {
             if (status != TM_NO_MEMORY) fail_msg("%s, allocation %ld: %s", cases[c].suite, n, tm_error_last()->line);
             failures++;
         }
-        assert_true(failures >= 10);
+        assert_true(failures >= cases[c].least);
         tm_evaluation_free(e);
     }
 }
