@@ -138,10 +138,16 @@ static int set(cli_args *args, const char *name, const char *value) {
     return 0;
 }
 
-/* "[SEED=1]": what an option without its value means. */
+bool cli_value_optional(const tm_option *option) {
+    size_t len = option->unit ? strlen(option->unit) : 0;
+    bool number = option->type == TM_OPTION_INT || option->type == TM_OPTION_REAL;
+    return number && len && option->unit[0] == '[' && option->unit[len - 1] == ']' && strchr(option->unit, '=');
+}
+
+/* What the option without its value means. */
 static bool optional_value(const tm_option *option, char *value, size_t size) {
-    const char *equals = option->unit && option->unit[0] == '[' ? strchr(option->unit, '=') : NULL;
-    if (!equals) return false;
+    if (!cli_value_optional(option)) return false;
+    const char *equals = strchr(option->unit, '=');
     snprintf(value, size, "%.*s", (int)strcspn(equals + 1, "]"), equals + 1);
     return true;
 }

@@ -81,8 +81,9 @@ void cli_args_hide(cli_args *args, const char *names);
 bool cli_listed(const char *names, const char *name);
 /* Makes the text option `name` repeatable: its values go to `list` as well. */
 void cli_args_repeat(cli_args *args, const char *name, cli_list *list);
-/* true: go on. false: end with *code (--help was answered, or an error was told).
- * A unit written "[SEED=1]" makes an option's value optional, with what it then means. */
+/* A number's unit written "[SEED=1]" makes its value optional, and says what it then means. */
+bool cli_value_optional(const tm_option *option);
+/* true: go on. false: end with *code (--help was answered, or an error was told). */
 bool cli_args_parse(cli_args *args, int argc, char **argv, int *code);
 bool cli_args_given(const cli_args *args, const char *name);
 void cli_args_end(cli_args *args);

@@ -38,9 +38,9 @@ static void placeholder(const tm_option *option, char *out, size_t size) {
     case TM_OPTION_TEXT:
         break;
     }
-    if (unit[0] == '[')
+    if (cli_value_optional(option))
         snprintf(out, size, " %.*s]", (int)strcspn(unit, "=]"), unit);
-    else if (unit[0] >= 'A' && unit[0] <= 'Z')
+    else if (unit[0] == '[' || (unit[0] >= 'A' && unit[0] <= 'Z'))
         snprintf(out, size, " %s", unit);
     else
         snprintf(out, size, " %s", option->type == TM_OPTION_INT ? "N" : option->type == TM_OPTION_REAL ? "X" : "TEXT");
@@ -75,7 +75,7 @@ static void remarks(const tm_option *option, char *out, size_t size) {
     if (option->type == TM_OPTION_CHOICE && strlen(option->choices) >= 24) at = add(out, at, size, option->choices);
     if (option->type == TM_OPTION_FLAG) {
         if (option->initial && strcmp(option->initial, "true") == 0) at = add(out, at, size, "on by default");
-    } else if (option->unit && option->unit[0] == '[') {
+    } else if (cli_value_optional(option)) {
         number = false; /* the unit says what the option means without a value; absent it means nothing */
     } else if (option->initial && option->initial[0]) {
         snprintf(part, sizeof part, "default %s", option->initial);

@@ -33,6 +33,8 @@ expect 2 temper defend --model m
 expect 2 temper defend sdd --model m --out o
 expect 2 temper eval --model m
 expect 2 temper eval --model m --data d --world
+expect 2 temper eval advbench --model m --data
+expect 2 temper eval advbench --model m --data --limit 3
 expect 2 temper eval --model m --world 1 --split tst
 expect 2 temper generate --model m --prompt a --data b
 expect 2 temper generate --model m --raw --data b
