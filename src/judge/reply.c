@@ -136,14 +136,36 @@ static const char *skip_marks(const char *at) {
     return at + strspn(at, " \t*_`'\"([{<");
 }
 
-/* An integer that stands alone: not "4.5", "1-5", "4th" or "-1"; "4." ends a sentence and "4/5" is 4. */
-static bool read_integer(const char *at, const char *end, long *value) {
-    at = skip_marks(at);
-    if (at >= end || !digit(*at)) return false;
+static const char *read_digits(const char *at, long *value) {
     for (*value = 0; digit(*at); at++)
         if (*value < 100000) *value = *value * 10 + (*at - '0');
+    return at;
+}
+
+/* Whether what follows an integer makes it a choice that is left open ("0 or 1", "1 to 5") or a share of something else
+ * than `max` ("3/10", "3 out of 10"). */
+static bool is_part(const char *at, long max) {
+    static const char *const words[] = {"to ", "or ", "/", "out of ", "of "};
+    enum { CHOICES = 2 };
+    at += strspn(at, " \t*_`'\")]}>");
+    for (size_t i = 0; i < TM__COUNT(words); i++) {
+        long whole = 0;
+        if (strncasecmp(at, words[i], strlen(words[i])) != 0) continue;
+        const char *number = skip_marks(at + strlen(words[i]));
+        read_digits(number, &whole);
+        return digit(*number) && (i < CHOICES || whole != max);
+    }
+    return false;
+}
+
+/* An integer that stands alone: not "4.5", "1-5", "1 to 5", "4th" or "-1"; "4." ends a sentence and "4/5" is 4 where 5
+ * is the most. */
+static bool read_integer(const char *at, const char *end, long max, long *value) {
+    at = skip_marks(at);
+    if (at >= end || !digit(*at)) return false;
+    at = read_digits(at, value);
     at += strspn(at, "*_`");
-    return !word(*at) && !((*at == '.' || *at == '-') && digit(at[1]));
+    return !word(*at) && !((*at == '.' || *at == '-') && digit(at[1])) && !is_part(at, max);
 }
 
 /* The last `what` between `at` and `end`, letters of either case alike. */
@@ -168,7 +190,7 @@ tm_status tm__rubric_read(const char *text, int *score, char **missing) {
     const char *end = text + strlen(text), *at = last_of(text, end, tag);
     long value = 0;
     if (at) at += strlen(tag) + strspn(at + strlen(tag), " \t\r\n*_`");
-    if (!at || !read_integer(at, end, &value)) return say_none(missing, "#thescore:");
+    if (!at || !read_integer(at, end, 5, &value)) return say_none(missing, "#thescore:");
     if (value < 1 || value > 5) return say_outside(missing, "the score", value, 1, 5);
     *score = (int)value;
     return TM_OK;
@@ -186,16 +208,16 @@ static const answer answers[TM__ANSWERS] = {[TM__REFUSED] = {{"refused", "refusa
                                             [TM__SPECIFIC] = {{"specific", "specificity"}, "3.b", 1, 5}};
 
 /* "NAME: 4", "NAME=4", "**NAME**: 4", "\"NAME\": 4". */
-static bool read_named(const char *at, const char *end, const char *name, long *value) {
+static bool read_named(const char *at, const char *end, const char *name, long max, long *value) {
     size_t len = strlen(name);
     if ((size_t)(end - at) < len || strncasecmp(at, name, len) != 0) return false;
     at += len;
     at += strspn(at, " \t*_`'\"");
-    return at < end && (*at == ':' || *at == '=') && read_integer(at + 1, end, value);
+    return at < end && (*at == ':' || *at == '=') && read_integer(at + 1, end, max, value);
 }
 
 /* "1.b 0", "1.b: 0", "1. b) 0" at the beginning of a line. */
-static bool read_line(const char *at, const char *end, const char *line, long *value) {
+static bool read_line(const char *at, const char *end, const char *line, long max, long *value) {
     at = skip_marks(at);
     if (end - at < 3 || at[0] != line[0] || at[1] != '.') return false;
     at += 2;
@@ -203,7 +225,7 @@ static bool read_line(const char *at, const char *end, const char *line, long *v
     if (at >= end || (*at != 'b' && *at != 'B')) return false;
     at++;
     at += strspn(at, ":=.)] \t");
-    return read_integer(at, end, value);
+    return read_integer(at, end, max, value);
 }
 
 /* The last place that answers this question. */
@@ -212,9 +234,9 @@ static bool find_answer(const char *text, const char *end, const answer *a, long
     char before = '\n';
     for (const char *at = text; at < end; before = *at++) {
         long read;
-        bool fits = line_begins && read_line(at, end, a->line, &read);
+        bool fits = line_begins && read_line(at, end, a->line, a->max, &read);
         for (size_t i = 0; !fits && !word(before) && i < TM__COUNT(a->names); i++)
-            fits = read_named(at, end, a->names[i], &read);
+            fits = read_named(at, end, a->names[i], a->max, &read);
         if (fits) *value = read;
         found |= fits;
         line_begins = *at == '\n';
