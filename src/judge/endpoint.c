@@ -20,6 +20,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define NAME_LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"
+
 enum { MAX_REPLY = 4 << 20, MANY_LOST = 16 };
 
 struct tm__endpoint {
@@ -49,6 +51,8 @@ static tm_status need(const char *name, const char *value) {
 static tm_status find_key(tm__endpoint *e) {
     const char *named = e->options->key_env, *name = named ? named : "OPENAI_API_KEY", *key = getenv(name);
     size_t len = key ? strlen(key) : 0;
+    if (named && (!*named || named[strspn(named, NAME_LETTERS)]))
+        return tm__fail(TM_INVALID, NULL, "key-env", "as in key-env=MY_KEY", "is the name of a variable, not the key");
     while (len && strchr(" \t\r\n", key[len - 1])) len--;
     if (!len && named) return tm__fail(TM_NOT_FOUND, NULL, "key-env", NULL, "%.80s is not set", named);
     if (!len || (!named && !tm__http_is_private(e->url))) return TM_OK;
@@ -416,6 +420,13 @@ static tm_status take_reply(work *w, size_t index, const tm__http_reply *r, tm__
     return say(&v->missing, what, reply->message, 1);
 }
 
+/* Again, where JSON had escaped a letter of it. */
+static void blot_reply(tm__chat_reply *reply, const char *key) {
+    tm__http_blot(reply->message, strlen(reply->message), key);
+    tm__http_blot(reply->code, strlen(reply->code), key);
+    if (reply->text) tm__http_blot(reply->text, strlen(reply->text), key);
+}
+
 static tm_status take(void *user, size_t index, const tm__http_reply *r, bool *again) {
     work *w = user;
     tm__chat_reply reply;
@@ -423,6 +434,7 @@ static tm_status take(void *user, size_t index, const tm__http_reply *r, bool *a
     w->endpoint->tries++;
     if (r->trouble != TM__HTTP_NONE) return take_trouble(w, index, r, again);
     TM__TRY(tm__chat_reply_read(r->body, r->len, &reply));
+    blot_reply(&reply, w->endpoint->key);
     status = take_reply(w, index, r, &reply, again);
     tm__chat_reply_free(&reply);
     return status;

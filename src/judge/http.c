@@ -3,7 +3,8 @@
  * A lane is one request at a time, its waiting between tries included, so that a server that asks for patience gets
  * fewer requests. Waits are base * 2^(tries - 1), of which the upper half is jittered by numbers that depend on the
  * request and the try alone. Redirections are never followed: they would send the key elsewhere, or turn POST to GET.
- * Proxies are taken from the environment as libcurl does it.
+ * Proxies are taken from the environment as libcurl does it, but for addresses on this machine: another machine's proxy
+ * would look for them on itself, and read the key.
  * Test: tests/fault/test_endpoint.c.
  */
 #include "judge/http.h"
@@ -40,8 +41,10 @@ struct tm__http {
 
 /* ---- addresses --------------------------------------------------------------------------------------------------- */
 
+/* What may hold a password or a key is not said back. */
 static tm_status fail_address(const char *base, const char *what) {
-    return tm__fail(TM_INVALID, NULL, "url", "as in http://localhost:8000/v1", "'%.200s' %s", base, what);
+    const char *shown = strpbrk(base, "@?") ? "..." : base;
+    return tm__fail(TM_INVALID, NULL, "url", "as in http://localhost:8000/v1", "'%.200s' %s", shown, what);
 }
 
 static bool ends_with(const char *text, const char *end) {
@@ -96,20 +99,29 @@ tm_status tm__http_address(const char *base, const char *path, char **url) {
     return status;
 }
 
-bool tm__http_is_private(const char *url) {
+static bool is_here(const char *host) {
+    return strcmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0 ||
+           (strncmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") == strlen(host));
+}
+
+/* Whether the address is encrypted, and whether it is on this machine. */
+static void look_at(const char *url, bool *encrypted, bool *here) {
     CURLU *parts = curl_url();
-    if (!parts || curl_url_set(parts, CURLUPART_URL, url, 0) != CURLUE_OK) {
-        curl_url_cleanup(parts);
-        return false;
+    *encrypted = *here = false;
+    if (parts && curl_url_set(parts, CURLUPART_URL, url, 0) == CURLUE_OK) {
+        char *scheme = url_part(parts, CURLUPART_SCHEME), *host = url_part(parts, CURLUPART_HOST);
+        *encrypted = scheme && strcmp(scheme, "https") == 0;
+        *here = host && is_here(host);
+        curl_free(scheme);
+        curl_free(host);
     }
-    char *scheme = url_part(parts, CURLUPART_SCHEME), *host = url_part(parts, CURLUPART_HOST);
-    bool private = (scheme && strcmp(scheme, "https") == 0) ||
-                   (host && (strcmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0 ||
-                             (strncmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") == strlen(host))));
-    curl_free(scheme);
-    curl_free(host);
     curl_url_cleanup(parts);
-    return private;
+}
+
+bool tm__http_is_private(const char *url) {
+    bool encrypted, here;
+    look_at(url, &encrypted, &here);
+    return encrypted || here;
 }
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
@@ -160,6 +172,8 @@ static bool only_web(CURL *easy) {
 static tm_status make_lane(tm__http *h, lane *l) {
     const tm__http_options *o = h->options;
     long whole = (long)(o->timeout * 1000);
+    bool encrypted, here;
+    look_at(o->url, &encrypted, &here);
     l->max_reply = o->max_reply;
     l->easy = curl_easy_init();
     if (!l->easy) return tm__fail_memory();
@@ -177,6 +191,7 @@ static tm_status make_lane(tm__http *h, lane *l) {
 #if CURL_AT_LEAST_VERSION(7, 87, 0)
     ok = ok && curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK; /* stopping waits for no name server */
 #endif
+    if (ok && here) ok = curl_easy_setopt(e, CURLOPT_NOPROXY, "*") == CURLE_OK;
     if (ok && o->ca) ok = curl_easy_setopt(e, CURLOPT_CAINFO, o->ca) == CURLE_OK;
     return ok ? TM_OK : tm__fail(TM_UNSUPPORTED, NULL, "url", NULL, "this libcurl cannot do what is asked of it");
 }
@@ -250,11 +265,10 @@ static tm__http_trouble trouble_of(const lane *l, CURLcode code) {
 }
 
 /* A server may tell a wrong key by writing it out. */
-static void blot_out(tm__string *body, const char *key) {
-    size_t len = key ? strlen(key) : 0;
-    if (!len) return;
-    for (char *at = body->data; (at = memmem(at, (size_t)(body->data + body->len - at), key, len)) != NULL; at += len)
-        memset(at, '*', len);
+void tm__http_blot(char *text, size_t len, const char *key) {
+    size_t n = key ? strlen(key) : 0;
+    if (!n) return;
+    for (char *at = text; (at = memmem(at, (size_t)(text + len - at), key, n)) != NULL; at += n) memset(at, '*', n);
 }
 
 double tm__http_wait(const tm__http_options *o, int tries, double asked, tm__rng *rng) {
@@ -266,6 +280,7 @@ double tm__http_wait(const tm__http_options *o, int tries, double asked, tm__rng
 static tm_status land(tm__http *h, lane *l, CURLcode result, tm__http_take take, void *user) {
     long code = 0;
     curl_off_t asked = 0;
+    const char *location = NULL;
     char *moved = NULL;
     bool again = false;
     curl_multi_remove_handle(h->multi, l->easy);
@@ -273,8 +288,10 @@ static tm_status land(tm__http *h, lane *l, CURLcode result, tm__http_take take,
     if (l->no_memory || result == CURLE_OUT_OF_MEMORY) return tm__fail_memory();
     curl_easy_getinfo(l->easy, CURLINFO_RESPONSE_CODE, &code);
     curl_easy_getinfo(l->easy, CURLINFO_RETRY_AFTER, &asked); /* 0: nothing; dates are turned into seconds */
-    curl_easy_getinfo(l->easy, CURLINFO_REDIRECT_URL, &moved);
-    blot_out(&l->body, h->options->key);
+    curl_easy_getinfo(l->easy, CURLINFO_REDIRECT_URL, &location);
+    if (location && !(moved = tm__strdup(location))) return tm__fail_memory();
+    if (moved) tm__http_blot(moved, strlen(moved), h->options->key);
+    tm__http_blot(l->body.data, l->body.len, h->options->key);
     const tm__http_reply reply = {.trouble = trouble_of(l, result),
                                   .detail = l->detail[0] ? l->detail : curl_easy_strerror(result),
                                   .code = (int)code,
@@ -283,7 +300,9 @@ static tm_status land(tm__http *h, lane *l, CURLcode result, tm__http_take take,
                                   .moved = moved,
                                   .tries = l->tries,
                                   .last = l->tries > h->options->retries};
-    TM__TRY(take(user, l->index, &reply, &again));
+    tm_status status = take(user, l->index, &reply, &again);
+    free(moved);
+    TM__TRY(status);
     if (again && !reply.last) {
         l->state = LANE_WAITING;
         l->due = tm__now() + tm__http_wait(h->options, l->tries, (double)asked, &l->rng);

@@ -54,6 +54,8 @@ tm_status tm__http_post(tm__http *http, const char *const *bodies, size_t n, tm_
  * URL, or one with a user, a query or a fragment. */
 tm_status tm__http_address(const char *base, const char *path, char **url);
 bool tm__http_is_private(const char *url); /* encrypted, or on this machine */
+/* Puts stars for every `key` in the text; NULL: there is none. */
+void tm__http_blot(char *text, size_t len, const char *key);
 
 /* Seconds to wait after try `tries` (1: the first): backoff doubled each time, half of it jittered, at least what the
  * server asked for (below 0: nothing), and `longest` at most. */

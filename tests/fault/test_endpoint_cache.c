@@ -250,11 +250,17 @@ static void test_key(void **state) {
     static const step telling[] = {{.status = 401, .raw = "{\"error\": {\"message\": \"sk-SECRET-17 is wrong\"}}"},
                                    {0}};
     static const step echo[] = {{.status = 200, .text = "sk-SECRET-17 #thescore: 2"}, {0}};
-    const step *const scripts[] = {good, telling, echo};
+    /* JSON may escape any letter, and the key may come back in an address */
+    static const step escaped[] = {{.status = 401, .raw = "{\"error\": \"sk-\\u0053ECRET-17 is wrong\"}"}, {0}};
+    static const step moved[] = {{.status = 302, .raw = "", .headers = "Location: http://127.0.0.1/sk-SECRET-17/x\r\n"},
+                                 {0}};
+    const step *const scripts[] = {good, telling, echo, escaped, moved};
+    static const char *const errors[] = {NULL, "************ is wrong", NULL, "************ is wrong",
+                                         "has moved: http://127.0.0.1/************/x"};
     char extra[600], *directory = tm__path_join(test_scratch(), "keys"), *text;
     size_t len;
     (void)state;
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < TM__COUNT(scripts); i++) {
         script s = {.steps = scripts[i]};
         tm__verdict v = {0};
         setenv(i ? "TEMPER_TEST_KEY" : "OPENAI_API_KEY", "sk-SECRET-17\n", 1);
@@ -265,9 +271,9 @@ static void test_key(void **state) {
                  directory);
         script_start(&s);
         tm_status status = judge_with(&s, extra, &exchange, 1, &v);
-        assert_int_equal(status, i == 1 ? TM_IO : TM_OK);
+        assert_int_equal(status, errors[i] ? TM_IO : TM_OK);
         assert_non_null(strstr(s.heads[0], "\r\nAuthorization: Bearer sk-SECRET-17\r\n"));
-        if (i == 1) assert_non_null(strstr(tm_error_last()->line, "************ is wrong"));
+        if (errors[i]) assert_non_null(strstr(tm_error_last()->line, errors[i]));
         assert_null(strstr(tm_error_last()->line, "SECRET"));
         if (i == 2) assert_string_equal(v.output, "************ #thescore: 2");
         tm__verdict_free(&v);
@@ -289,6 +295,20 @@ static void test_key(void **state) {
     script_stop(&s);
 }
 
+/* Not even where a proxy is to be asked about all addresses: it would look for this machine on itself. */
+static void test_proxy(void **state) {
+    static const char *const names[] = {"http_proxy", "all_proxy"};
+    tm__verdict v;
+    (void)state;
+    for (size_t i = 0; i < TM__COUNT(names); i++) {
+        setenv(names[i], "http://127.0.0.1:1", 1); /* nobody is there */
+        assert_int_equal(ask(good, "retries=0", &v), 1);
+        assert_true(v.scores[1] == 4);
+        tm__verdict_free(&v);
+        endpoint_environment();
+    }
+}
+
 static void test_addresses(void **state) {
     static const struct {
         const char *base, *url;
@@ -308,6 +328,8 @@ static void test_addresses(void **state) {
                                         "ftp://example.com/v1",
                                         "file:///etc/passwd",
                                         "http://user:word@example.com/v1",
+                                        "ftp://user:word@example.com/v1",
+                                        "http://user:word@exa mple.com/v1",
                                         "http://example.com/v1?key=1",
                                         "http://example.com/v1#x",
                                         "http://"};
@@ -338,6 +360,8 @@ static void test_options(void **state) {
         {"rubric=x,url=http://localhost/v1,model=m", TM_INVALID, "takes no file"},
         {"rubric,url=nonsense,model=m", TM_INVALID, "http://localhost:8000/v1"},
         {"rubric,url=http://localhost/v1,model=m,key-env=TEMPER_TEST_KEY", TM_NOT_FOUND, "TEMPER_TEST_KEY is not set"},
+        {"rubric,url=http://localhost/v1,model=m,key-env=sk-SECRET-17", TM_INVALID, "not the key"},
+        {"rubric,url=http://localhost/v1,model=m,key-env=", TM_INVALID, "not the key"},
         {"rubric,url=http://localhost/v1,model=m,prompt=/nowhere/x", TM_NOT_FOUND, "/nowhere/x"},
         {"rubric,url=http://localhost/v1,model=m,policy=/nowhere/x", TM_NOT_FOUND, "/nowhere/x"},
         {"rubric,url=http://localhost/v1,model=m,system=/nowhere/x", TM_NOT_FOUND, "/nowhere/x"},
@@ -351,6 +375,7 @@ static void test_options(void **state) {
         tm_status status = tm_judge_open(wrong[i].spec, NULL, NULL, &judge);
         if (status != wrong[i].status || !strstr(tm_error_last()->line, wrong[i].error))
             fail_msg("%s: %s", wrong[i].spec, tm_error_last()->line);
+        assert_null(strstr(tm_error_last()->line, "SECRET"));
     }
 }
 
@@ -430,8 +455,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cache),        cmocka_unit_test(test_damaged),  cmocka_unit_test(test_no_room),
         cmocka_unit_test(test_many),         cmocka_unit_test(test_estimate), cmocka_unit_test(test_prompt),
-        cmocka_unit_test(test_strongreject), cmocka_unit_test(test_key),      cmocka_unit_test(test_addresses),
-        cmocka_unit_test(test_options),      cmocka_unit_test(test_identity), cmocka_unit_test(test_memory)};
+        cmocka_unit_test(test_strongreject), cmocka_unit_test(test_key),      cmocka_unit_test(test_proxy),
+        cmocka_unit_test(test_addresses),    cmocka_unit_test(test_options),  cmocka_unit_test(test_identity),
+        cmocka_unit_test(test_memory)};
     endpoint_environment();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
