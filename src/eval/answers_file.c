@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 #include <stdlib.h>
+#include <strings.h>
 
 const tm_option tm_answers_option_table[] = {
     {"prompt-column", TM_OPTION_TEXT, offsetof(tm_answers_options, prompt), NULL, 1, 0, NULL, "NAME",
@@ -83,6 +84,23 @@ static tm_status set_answer(tm_evaluation *e, const char *answer, const char *co
     return item->answer && (item->context || !context || !*context) ? TM_OK : tm__fail_memory();
 }
 
+/* Whether the prompt should be answered; tables have words for it. */
+static tm_status read_benign(const tm__rows *rows, size_t row, bool *benign) {
+    static const char *const words[] = {"false", "0", "", "true", "1"};
+    enum { FIRST_TRUE = 3 };
+    const json_t *value = json_object_get(tm__rows_at(rows, row), "benign");
+    const char *text;
+    *benign = json_is_true(value);
+    if (!value || json_is_boolean(value) || json_is_null(value)) return TM_OK;
+    TM__TRY(tm__rows_text(rows, row, "benign", &text));
+    for (size_t i = 0; i < TM__COUNT(words); i++)
+        if (strcasecmp(text, words[i]) == 0) {
+            *benign = i >= FIRST_TRUE;
+            return TM_OK;
+        }
+    return tm__rows_fail(rows, row, "benign", "'%.40s' is neither true nor false", text);
+}
+
 static tm_status add_row(tm_evaluation *e, const tm__rows *rows, size_t row, const columns *c,
                          const tm_answers_options *named) {
     const char *prompt, *answer, *context = NULL;
@@ -96,7 +114,7 @@ static tm_status add_row(tm_evaluation *e, const tm__rows *rows, size_t row, con
     const tm_message messages[] = {{"user", prompt}, {input && *input ? "input" : NULL, input}, {0}};
     TM__TRY(tm__item_ask(e, row, NULL, messages));
     TM__TRY(set_answer(e, answer, context));
-    e->items[e->count - 1].benign = json_is_true(json_object_get(tm__rows_at(rows, row), "benign"));
+    TM__TRY(read_benign(rows, row, &e->items[e->count - 1].benign));
     return c->category ? tm__item_group(e, tm__rows_optional(rows, row, c->category)) : TM_OK;
 }
 

@@ -59,18 +59,28 @@ static void hash_text(tm__sha256 *hash, const char *text) {
     if (text) tm__sha256_update(hash, text, (size_t)len);
 }
 
+static void hash_exchange(tm__sha256 *hash, const tm__item *item, bool asked) {
+    hash_text(hash, asked ? tm__item_prompt(item) : NULL);
+    hash_text(hash, item->context);
+    hash_text(hash, item->said);
+}
+
 static void make_key(const tm_evaluation *e, const tm__judged *j, char key[65]) {
     tm__sha256 hash;
     tm__sha256_init(&hash);
     hash_text(&hash, TM_VERSION);
     hash_text(&hash, j->hash);
-    for (size_t i = 0; i < e->count; i++) {
-        const tm__item *item = &e->items[i];
-        hash_text(&hash, j->asked[i] ? tm__item_prompt(item) : NULL);
-        hash_text(&hash, item->context);
-        hash_text(&hash, item->said);
-    }
+    for (size_t i = 0; i < e->count; i++) hash_exchange(&hash, &e->items[i], j->asked[i]);
     tm__sha256_hex(&hash, key);
+}
+
+void tm__item_mark(const tm__item *item, char mark[TM__MARK]) {
+    char hex[65];
+    tm__sha256 hash;
+    tm__sha256_init(&hash);
+    hash_exchange(&hash, item, true);
+    tm__sha256_hex(&hash, hex);
+    snprintf(mark, TM__MARK, "%.*s", TM__MARK - 1, hex);
 }
 
 /* ---- verdicts as JSON -------------------------------------------------------------------------------------------- */
@@ -134,6 +144,14 @@ static json_t *make_line(const void *user, size_t index) {
     return verdict ? json_pack("{s:I, s:o}", "item", (json_int_t)index, "verdict", verdict) : NULL;
 }
 
+/* Whether the verdict is on another prompt or answer: somebody has edited the file. One without a mark is believed. */
+static bool is_stale(const json_t *verdict, const tm__item *item) {
+    const char *of = json_string_value(json_object_get(verdict, "of"));
+    char mark[TM__MARK];
+    tm__item_mark(item, mark);
+    return of && strcmp(of, mark) != 0;
+}
+
 /* Verdicts that came with the answers, by a judge of the same hash. */
 static void take_prior(judging *g) {
     const json_t *judges = json_object_get(g->e->source, "judges"), *one, *items, *value;
@@ -146,7 +164,7 @@ static void take_prior(judging *g) {
     items = json_object_get(g->e->source, "items");
     for (i = 0; name && i < g->e->count; i++) {
         value = json_object_get(json_object_get(json_array_get(items, i), "verdicts"), name);
-        if (!g->j->asked[i] || !value) continue;
+        if (!g->j->asked[i] || !value || is_stale(value, &g->e->items[i])) continue;
         g->known[i] = tm__verdict_take(g->j->kind, value, &g->j->verdicts[i]);
         g->done += g->known[i];
     }

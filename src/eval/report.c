@@ -157,14 +157,19 @@ static bool put_group(json_t *out, const char *group) {
     return true;
 }
 
-/* What each judge said of the item. */
+/* What each judge said of the item, and of what it said it. */
 static bool put_verdicts(json_t *out, const tm_evaluation *e, size_t index) {
-    json_t *all;
+    json_t *all, *one;
+    char mark[TM__MARK];
     if (e->judged_count == 0) return true;
     if (!put(out, "verdicts", all = json_object())) return false;
     for (size_t i = 0; i < e->judged_count; i++) {
         const tm__judged *j = &e->judged[i];
-        if (j->asked[index] && !put(all, j->name, tm__verdict_json(j->kind, &j->verdicts[index]))) return false;
+        if (!j->asked[index]) continue;
+        tm__item_mark(&e->items[index], mark);
+        if (!put(all, j->name, one = tm__verdict_json(j->kind, &j->verdicts[index])) ||
+            !put(one, "of", json_string(mark)))
+            return false;
     }
     return true;
 }

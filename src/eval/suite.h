@@ -265,7 +265,10 @@ tm_status tm__item_said(tm_evaluation *evaluation, tm__item *item);
 /* Sets the subject of an instruction with an input: both. */
 tm_status tm__item_subject(tm_evaluation *evaluation, tm__item *item);
 const char *tm__item_prompt(const tm__item *item); /* as judges get it */
-void tm__judged_drop(tm_evaluation *evaluation);   /* everything that judges said */
+/* Tells what a verdict is on: the beginning of the SHA-256 of prompt, context and answer. */
+enum { TM__MARK = 17 };
+void tm__item_mark(const tm__item *item, char mark[TM__MARK]);
+void tm__judged_drop(tm_evaluation *evaluation); /* everything that judges said */
 /* A verdict as it stands in results, journals and files to judge again; NULL: out of memory. */
 struct json_t *tm__verdict_json(const tm__judge_kind *kind, const tm__verdict *verdict);
 /* false: it is none, is missing, or memory ran out. */

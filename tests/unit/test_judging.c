@@ -340,6 +340,35 @@ static void test_again(void **state) {
     free(path);
 }
 
+/* Who edits an answer gets a verdict on it, and not the one on the answer that was there. */
+static void test_edited(void **state) {
+    (void)state;
+    char *path = write_file("mixed.jsonl", mixed), *result = tm__path_join(test_scratch(), "mixed.judged.json");
+    tm_judge judge = make_judge(&letters, "l");
+    json_t *root = NULL;
+    tm_evaluation *e = open_answers(path);
+    assert_ok(tm_evaluation_judge(e, &judge, NULL, NULL));
+    assert_ok(tm_evaluation_save(e, result));
+    tm_evaluation_free(e);
+    assert_ok(tm__json_load(result, &root));
+    json_t *item = json_array_get(json_object_get(root, "items"), 0);
+    assert_string_equal(json_string_value(json_object_get(item, "answer")), "F5");
+    json_object_set_new(item, "answer", json_string("S1"));
+    item = json_array_get(json_object_get(root, "items"), 4); /* as older versions wrote it */
+    json_object_del(json_object_get(json_object_get(item, "verdicts"), "l"), "of");
+    assert_int_equal(json_dump_file(root, result, 0), 0);
+    json_decref(root);
+    e = open_answers(result);
+    judge = make_judge(&letters, "l");
+    assert_ok(tm_evaluation_judge(e, &judge, NULL, NULL));
+    assert_int_equal(did.answers, 3); /* and the two that were missing */
+    assert_true(e->judged[0].verdicts[0].scores[0] == 0);
+    assert_string_equal(e->judged[0].verdicts[0].output, "read \"S1\"");
+    tm_evaluation_free(e);
+    free(result);
+    free(path);
+}
+
 /* ---- files of answers -------------------------------------------------------------------------------------------- */
 
 static void refuses(const char *name, const char *text, const tm_answers_options *options, const char *said) {
@@ -374,6 +403,11 @@ static void test_files(void **state) {
     reads("a.json", "[{\"instruction\": \"i\", \"input\": \"\", \"output\": \"o\", \"generator\": \"m\"}]", "i", "o",
           NULL);
     reads("a.jsonl", "{\"question\": \"q\", \"answer\": \"a\"}\n", "q", "a", NULL);
+    char *table = write_file("b.csv", "prompt,response,benign\na,S1,True\nb,S1,false\nc,S1,\nd,S1,1\n");
+    tm_evaluation *marked = open_answers(table);
+    for (size_t i = 0; i < 4; i++) assert_true(tm__item_benign(marked, &marked->items[i]) == (i == 0 || i == 3));
+    tm_evaluation_free(marked);
+    free(table);
     const tm_answers_options named = {.prompt = "ask", .answer = "reply", .category = "kind"};
     char *path = write_file("a.jsonl", "{\"ask\": \"p\", \"reply\": \"r\", \"kind\": \"k\", \"prompt\": \"no\"}\n");
     tm_evaluation *e = NULL;
@@ -407,6 +441,9 @@ static void test_wrong_files(void **state) {
     refuses("a.jsonl", "{\"prompt\": \"p\", \"response\": null}\n", NULL, "row 1, column 'response': is no text");
     refuses("a.jsonl", "{\"prompt\": [\"p\"], \"response\": \"r\"}\n", NULL, "row 1, column 'prompt': is no text");
     refuses("a.jsonl", "{\"prompt\": \"p\", \"response\": \"r\"}\nnot json\n", NULL, "line 2");
+    refuses("a.csv", "prompt,response,benign\na,b,perhaps\n", NULL, "row 1, column 'benign': 'perhaps' is neither");
+    refuses("a.jsonl", "{\"prompt\": \"p\", \"response\": \"r\", \"benign\": []}\n", NULL,
+            "column 'benign': is no text");
     refuses("a.jsonl", "[1]", NULL, "row 1 is not a JSON object");
     refuses("a.json", "{\"suite\": \"x\", \"items\": []}", NULL, "holds no answers");
     refuses("a.json", "{\"suite\": \"x\", \"items\": [{\"prompt\": \"p\"}]}", NULL, "items[0].answer");
@@ -463,7 +500,7 @@ int main(void) {
         cmocka_unit_test(test_numbers),      cmocka_unit_test(test_benign), cmocka_unit_test(test_flag),
         cmocka_unit_test(test_stopped),      cmocka_unit_test(test_killed), cmocka_unit_test(test_other_key),
         cmocka_unit_test(test_again),        cmocka_unit_test(test_files),  cmocka_unit_test(test_wrong_files),
-        cmocka_unit_test(test_spoilt_files),
+        cmocka_unit_test(test_spoilt_files), cmocka_unit_test(test_edited),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
