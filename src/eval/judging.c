@@ -14,8 +14,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { BATCH = 64 };
-
 /* ---- what is judged ---------------------------------------------------------------------------------------------- */
 
 tm_status tm__item_said(tm_evaluation *e, tm__item *item) {
@@ -185,9 +183,10 @@ static void tell_progress(const judging *g, size_t done) {
 }
 
 /* The next items from `*at` on that want a verdict. */
-static size_t next_batch(const judging *g, size_t *at, size_t chosen[BATCH], tm__exchange exchanges[BATCH]) {
+static size_t next_batch(const judging *g, size_t *at, size_t chosen[TM__JUDGE_BATCH],
+                         tm__exchange exchanges[TM__JUDGE_BATCH]) {
     size_t n = 0;
-    for (; *at < g->e->count && n < BATCH; ++*at) {
+    for (; *at < g->e->count && n < TM__JUDGE_BATCH; ++*at) {
         const tm__item *item = &g->e->items[*at];
         if (!g->j->asked[*at] || g->known[*at]) continue;
         exchanges[n] = (tm__exchange){tm__item_prompt(item), item->context, item->said};
@@ -211,9 +210,9 @@ static tm_status keep_batch(judging *g, const tm__journal *journal, const size_t
 }
 
 static tm_status judge_all(judging *g, const tm__journal *journal) {
-    tm__exchange exchanges[BATCH];
-    tm__verdict verdicts[BATCH];
-    size_t chosen[BATCH], at = 0, n, done = g->done;
+    tm__exchange exchanges[TM__JUDGE_BATCH];
+    tm__verdict verdicts[TM__JUDGE_BATCH];
+    size_t chosen[TM__JUDGE_BATCH], at = 0, n, done = g->done;
     while ((n = next_batch(g, &at, chosen, exchanges)) > 0) {
         if (tm__stop(g->monitor)) return tm__fail(TM_INTERRUPTED, NULL, g->j->name, NULL, "judging was stopped");
         tell_progress(g, done);
@@ -437,8 +436,8 @@ tm_status tm_evaluation_judge(tm_evaluation *e, tm_judge *judge, const char *jou
 }
 
 static tm_status add_cost(judging *g, tm_judge_cost *cost) {
-    tm__exchange exchanges[BATCH];
-    size_t chosen[BATCH], at = 0, n;
+    tm__exchange exchanges[TM__JUDGE_BATCH];
+    size_t chosen[TM__JUDGE_BATCH], at = 0, n;
     TM__TRY(look_back(g));
     while ((n = next_batch(g, &at, chosen, exchanges)) > 0) {
         cost->answers += (int64_t)n;

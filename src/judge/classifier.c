@@ -185,7 +185,9 @@ static tm_status resolve_labels(classifier *c, const char *directory) {
     }
     if (found && (c->options.problem == PROBLEM_MULTI || found == 1)) return TM_OK;
     char first[32], second[32];
-    return tm__fail(TM_INVALID, directory, "label", "name it: label=NAME",
+    return tm__fail(TM_INVALID, directory, "label",
+                    c->labels > 2 ? "name it: label=NAME|NAME; where each label stands by itself: problem=multi"
+                                  : "name it: label=NAME",
                     "which of its %lld labels ('%.40s', '%.40s'%s) means harm is not said", (long long)c->labels,
                     shown_name(c, 0, first), shown_name(c, 1, second), c->labels > 2 ? ", ..." : "");
 }

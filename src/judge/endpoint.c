@@ -89,18 +89,13 @@ static tm_status load_prompt(tm__endpoint *e, const char *policy) {
 }
 
 static tm_status load_system(tm__endpoint *e, const char *policy) {
-    const char *path = e->options->system;
     char *text;
-    size_t len;
-    if (!path) return TM_OK;
-    TM__TRY(tm__file_read(path, (size_t)1 << 20, &text, &len));
-    tm_status status = TM_OK;
-    if (strlen(text) != len || !tm__utf8_valid(text, len))
-        status = tm__fail(TM_FORMAT, path, NULL, "save it as UTF-8", "is not a text");
-    if (status == TM_OK && len && text[len - 1] == '\n') text[len - 1] = 0;
-    if (status == TM_OK && !(e->system = put_policy(text, policy))) status = tm__fail_memory();
+    if (!e->options->system) return TM_OK;
+    TM__TRY(tm__prompt_text(e->options->system, &text));
+    tm__prompt_end_line(text);
+    e->system = put_policy(text, policy);
     free(text);
-    return status;
+    return e->system ? TM_OK : tm__fail_memory();
 }
 
 static void seal(tm__endpoint *e) {

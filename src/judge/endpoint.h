@@ -93,8 +93,8 @@ typedef struct tm__endpoint_options {
          NULL,                                                                                                     \
          "seconds",                                                                                                \
          "between two tries, also where the endpoint asks for more"},                                              \
-        {"concurrency", TM_OPTION_INT, offsetof(type, endpoint.concurrency), "8", 1, 256,                          \
-         NULL,          NULL,          "requests under way at a time"},                                            \
+        {"concurrency", TM_OPTION_INT, offsetof(type, endpoint.concurrency),      "8", 1, TM__JUDGE_BATCH,         \
+         NULL,          NULL,          "requests under way at a time, 64 at most"},                                \
         {"ca",                                                                                                     \
          TM_OPTION_TEXT,                                                                                           \
          offsetof(type, endpoint.ca),                                                                              \

@@ -48,10 +48,13 @@ static const tm_option table[] = {
     {0},
 };
 
+/* A prompt of the user's is not mixed with ours: the two make one number. */
 static tm_status load_prompts(tm__written *w, const harmbench_options *o) {
+    if (o->contextual && !o->prompt)
+        return tm__fail(TM_INVALID, NULL, "contextual", "give prompt=FILE too",
+                        "goes with a prompt of your own for behaviors without a context");
     TM__TRY(tm__prompt_load(o->prompt, plain_prompt, &w->prompt));
-    if (!o->contextual && (o->prompt || w->prompt.context))
-        return TM_OK; /* a prompt of the user's is not mixed with ours */
+    if (o->prompt && !o->contextual) return TM_OK;
     TM__TRY(tm__prompt_load(o->contextual, contextual_prompt, &w->contextual));
     if (w->contextual.context) return TM_OK;
     return tm__fail(TM_FORMAT, o->contextual, NULL, "write {context} where it goes", "has no place for the context");

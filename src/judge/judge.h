@@ -16,7 +16,7 @@ typedef struct tm__exchange {
     const char *answer;  /* stripped; may be empty */
 } tm__exchange;
 
-enum { TM__VERDICT_SCORES = 6 };
+enum { TM__VERDICT_SCORES = 6, TM__JUDGE_BATCH = 64 /* exchanges that a judge is handed at a time, at most */ };
 
 typedef struct tm__verdict {
     double scores[TM__VERDICT_SCORES]; /* in the order of the kind's `scores`; NAN: none */

@@ -89,7 +89,7 @@ bool tm_keyword_list_at(size_t index, tm_keyword_list *list) {
     *list = (tm_keyword_list){.name = b->name, .about = "", .text = b->text, .bytes = b->len};
     for (size_t i = 0; i < TM__COUNT(described); i++)
         if (strcmp(described[i].name, b->name) == 0) list->about = described[i].about;
-    for (size_t i = 0; i < b->len; i++) list->count += b->text[i] == '\n' && i > 0 && b->text[i - 1] != '\n';
+    for (size_t i = 0; i < b->len; i++) list->count += b->text[i] != '\n' && (i == 0 || b->text[i - 1] == '\n');
     hash_text(b->text, b->len, list->sha256);
     return true;
 }

@@ -39,28 +39,30 @@ static bool has_place(const char *text, enum place place) {
     return false;
 }
 
-static tm_status read_prompt(const char *path, char **text) {
+tm_status tm__prompt_text(const char *path, char **text) {
     size_t len;
     TM__TRY(tm__file_read(path, (size_t)1 << 20, text, &len));
-    tm_status status = TM_OK;
-    if (strlen(*text) != len || !tm__utf8_valid(*text, len))
-        status = tm__fail(TM_FORMAT, path, NULL, "save it as UTF-8", "is not a text");
-    if (status == TM_OK && len && (*text)[len - 1] == '\n') {
-        (*text)[--len] = 0;
-        if (len && (*text)[len - 1] == '\r') (*text)[len - 1] = 0;
-    }
-    if (status == TM_OK) return TM_OK;
+    if (strlen(*text) == len && tm__utf8_valid(*text, len)) return TM_OK;
     free(*text);
     *text = NULL;
-    return status;
+    return tm__fail(TM_FORMAT, path, NULL, "save it as UTF-8", "is not a text");
+}
+
+void tm__prompt_end_line(char *text) {
+    size_t len = strlen(text);
+    if (len == 0 || text[len - 1] != '\n') return;
+    text[--len] = 0;
+    if (len && text[len - 1] == '\r') text[len - 1] = 0;
 }
 
 tm_status tm__prompt_load(const char *path, const char *text, tm__judge_prompt *prompt) {
     tm__judge_prompt made = {0};
-    if (path)
-        TM__TRY(read_prompt(path, &made.text));
-    else if (!(made.text = tm__strdup(text)))
+    if (path) {
+        TM__TRY(tm__prompt_text(path, &made.text));
+        tm__prompt_end_line(made.text);
+    } else if (!(made.text = tm__strdup(text))) {
         return tm__fail_memory();
+    }
     if (!has_place(made.text, PLACE_ANSWER)) {
         free(made.text);
         return tm__fail(TM_FORMAT, path, NULL, "write {answer} where it goes, {prompt} for what was asked",

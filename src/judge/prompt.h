@@ -12,6 +12,9 @@ typedef struct tm__judge_prompt {
     bool context; /* has a place for it */
 } tm__judge_prompt;
 
+/* A file of at most 1 MiB that holds UTF-8 and no NUL; the caller's. */
+tm_status tm__prompt_text(const char *path, char **text);
+void tm__prompt_end_line(char *text); /* takes one line break off its end */
 /* Reads `path`, or where it is NULL copies `text`. One line break at the end of a file does not count. TM_FORMAT if
  * there is no place for the answer. */
 tm_status tm__prompt_load(const char *path, const char *text, tm__judge_prompt *prompt);

@@ -7,6 +7,7 @@
  * Test: tests/fault/test_endpoint.c, tests/unit/test_judge_reply.c.
  */
 #include "judge/endpoint.h"
+#include "judge/prompt.h"
 #include "judge/reply.h"
 
 #include <stdlib.h>
@@ -66,22 +67,13 @@ static tm_status read_reply(const char *text, const void *options, tm__verdict *
     return TM_OK;
 }
 
-static tm_status read_policy(const char *path, char **text) {
-    size_t len;
-    TM__TRY(tm__file_read(path, (size_t)1 << 20, text, &len));
-    if (strlen(*text) == len && tm__utf8_valid(*text, len)) return TM_OK;
-    free(*text);
-    *text = NULL;
-    return tm__fail(TM_FORMAT, path, NULL, "save it as UTF-8", "is not a text");
-}
-
 static tm_status open_rubric(const char *path, const void *options, const struct tm__judge_place *place, void **own) {
     const rubric_options *o = options;
     tm__endpoint *endpoint = NULL;
     char *policy = NULL;
     (void)path;
     (void)place;
-    if (o->policy) TM__TRY(read_policy(o->policy, &policy));
+    if (o->policy) TM__TRY(tm__prompt_text(o->policy, &policy));
     const tm__endpoint_kind kind = {
         .prompt = own_prompt, .policy = policy ? policy : own_policy, .options = o, .read = read_reply};
     tm_status status = tm__endpoint_open(&kind, &o->endpoint, &endpoint);

@@ -40,7 +40,7 @@ typedef struct reject {
     double threshold;
 } reject;
 
-/* One token for each digit: the piece itself, else the first that the digit is written with. */
+/* One token for each digit: the piece itself. */
 static tm_status find_digits(tm__written *w) {
     for (int i = 0; i < DIGITS; i++) {
         const char digit[] = {(char)('1' + i), 0};

@@ -197,7 +197,7 @@ static void test_prompt(void **state) {
     (void)state;
     write_text(prompt, "Q {forbidden_prompt} P {policy} A {response} {else}\n");
     write_text(policy, "RULES");
-    write_text(system, "You are {policy}.\n");
+    write_text(system, "You are {policy}.\r\n");
     snprintf(extra, sizeof extra, "prompt=%s,policy=%s,system=%s,max-tokens=9,limit-field=max_completion_tokens",
              prompt, policy, system);
     script_start(&s);
@@ -367,6 +367,7 @@ static void test_options(void **state) {
         {"rubric,url=http://localhost/v1,model=m,system=/nowhere/x", TM_NOT_FOUND, "/nowhere/x"},
         {"rubric,url=http://localhost/v1,model=m,ca=/nowhere/x", TM_NOT_FOUND, "/nowhere/x"},
         {"rubric,url=http://localhost/v1,model=m,concurrency=0", TM_INVALID, "concurrency"},
+        {"rubric,url=http://localhost/v1,model=m,concurrency=65", TM_INVALID, "is outside 1 to 64"},
         {"strongreject,url=http://localhost/v1,model=m,policy=x", TM_NOT_FOUND, "policy"},
     };
     (void)state;

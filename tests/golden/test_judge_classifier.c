@@ -157,6 +157,7 @@ static void test_refusals(void **state) {
     refuse(spec, TM_NOT_FOUND, "'14'");
     snprintf(spec, sizeof spec, "classifier=%s,problem=single", beaver);
     refuse(spec, TM_INVALID, "means harm");
+    refuse(spec, TM_INVALID, "problem=multi");
     snprintf(spec, sizeof spec, "classifier=%s,layout=pair", beaver);
     refuse(spec, TM_UNSUPPORTED, "pairs");
     snprintf(spec, sizeof spec, "classifier=%s", test_path("golden/encoders/deberta-position"));

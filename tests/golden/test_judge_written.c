@@ -120,6 +120,7 @@ static void test_refusals(void **state) {
         {"harmbench", "prompt=/nowhere", TM_NOT_FOUND, "/nowhere"},
         {"harmbench", "adapter=/nowhere", TM_NOT_FOUND, "/nowhere"},
         {"harmbench", "answer-tokens=-1", TM_INVALID, "answer-tokens"},
+        {"harmbench", "contextual=/nowhere", TM_INVALID, "give prompt=FILE too"},
         {"strongreject-ft", "threshold=2", TM_INVALID, "threshold"},
     };
     for (size_t i = 0; i < TM__COUNT(cases); i++) {
@@ -145,8 +146,8 @@ static void test_identity(void **state) {
     snprintf(specs[0], sizeof specs[0], "harmbench=%s", directory);
     snprintf(specs[1], sizeof specs[0], "harmbench=%s,answer-tokens=511", directory);
     snprintf(specs[2], sizeof specs[0], "harmbench=%s,prompt=%s", directory, test_path("golden/judges/prompt.txt"));
-    snprintf(specs[3], sizeof specs[0], "harmbench=%s,contextual=%s", directory,
-             test_path("golden/judges/contextual.txt"));
+    snprintf(specs[3], sizeof specs[0], "harmbench=%s,prompt=%s,contextual=%s", directory,
+             test_path("golden/judges/prompt.txt"), test_path("golden/judges/contextual.txt"));
     snprintf(specs[4], sizeof specs[0], "llama-guard=%s", directory);
     for (size_t i = 0; i < TM__COUNT(specs); i++) {
         tm_judge *judge = judges_open(specs[i], &judges_narrow);
