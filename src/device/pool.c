@@ -4,8 +4,9 @@
  * larger than asked for. Released buffers form one list per class, linked through their own first bytes: taking and
  * giving cost a few instructions. Shapes come and go (batches of varying length) and would make the lists grow: on a
  * miss the largest unused buffers go back to the system until all that is held fits what was ever needed at once, and a
- * little more, in which what a backward pass alone needs waits for the next one. So memory is that of the largest step
- * whatever the others are, and a workload that repeats itself misses little or never (tests/unit/test_tape.c).
+ * little more, in which what a backward pass alone needs, or the scores of a vocabulary, waits for the next one: pages
+ * from the system cost a fault each and come cleared. So memory is that of the largest step whatever the others are, and
+ * a workload that repeats itself misses little or never (tests/unit/test_tape.c).
  *
  * Under AddressSanitizer the released bytes are poisoned: use after release is reported although nothing was freed.
  */
@@ -39,7 +40,7 @@ static int class_of(size_t bytes, size_t *rounded) {
 
 _Static_assert(sizeof(tm__pooled) == 64, "buffers are aligned to 64 bytes");
 
-enum { SLACK_SHARE = 32, SLACK_BYTES = 4 << 20 };
+enum { SLACK_SHARE = 32, SLACK_BYTES = 64 << 20 };
 
 /* The most to hold where so much is needed at once. */
 static size_t bound(size_t needed) {

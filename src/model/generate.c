@@ -31,7 +31,7 @@ const tm_option tm_generate_option_table[] = {
 };
 
 enum {
-    STEP_TOKENS = 2048 /* most prompt tokens fed in one call */,
+    STEP_TOKENS = 1024 /* most prompt tokens fed in one call */,
     LEAST_SHARED = 8 /* common tokens that are worth a call of their own */,
     FIRST_NEW = 128 /* new tokens to make room for at first */
 };

@@ -13,15 +13,18 @@ enum {
     KEYS = 4,                 /* scored together */
     HEADS = VL == 16 ? 4 : 2, /* go together: as many sums as the registers hold */
     TOGETHER = 4,             /* vectors of the output that are summed at once */
-    CHUNK = 4,                /* tasks handed out at a time */
-    AHEAD = 12                /* rows that are asked for in advance: those of one head are not contiguous */
+    CHUNK = 4,                /* tasks handed out at a time, where there are MANY such for each thread */
+    MANY = 4,
+    AHEAD = 12,            /* rows that are asked for in advance: those of one head are not contiguous */
+    NEAR_BYTES = 256 << 10 /* of a token's keys or values that stay in a second-level cache for its other heads */
 };
 
-/* Keys or values of a token's context: `shared` rows of the prefix, then the slot's own. Rows are `stride` apart. */
+/* Keys or values of a token's context: `shared` rows of the prefix, then the slot's own. Rows are `stride` apart; of
+ * each, `ask` elements are asked for in advance. */
 typedef struct context {
     const void *shared, *own;
     int64_t shared_rows, rows; /* of the prefix; of both */
-    int64_t stride;
+    int64_t stride, ask;
 } context;
 
 /* Columns [c, c + n) of a row that is needed soon. */
@@ -44,13 +47,13 @@ TM__INLINE void add_products(int heads, tm_dtype type, vf sum[HEADS][KEYS], cons
 /* Scores of `heads` queries (heads, d) against n rows of keys; score rows are `room` apart. `heads` and `type` are
  * constants where this is inlined. */
 TM__INLINE void score_rows(int heads, tm_dtype type, float *score, int64_t room, const float *q, const void *keys,
-                           int64_t n, int64_t stride, int64_t d, float factor) {
+                           int64_t n, int64_t stride, int64_t ask, int64_t d, float factor) {
     for (int64_t j = 0; j < n; j += KEYS) {
         vf sum[HEADS][KEYS];
         int64_t row[KEYS];
         int64_t count = TM__MIN(n - j, (int64_t)KEYS);
         for (int x = 0; x < KEYS; x++) row[x] = TM__MIN(j + x, n - 1) * stride;
-        for (int64_t x = j + AHEAD; x < TM__MIN(j + AHEAD + KEYS, n); x++) ask_for(keys, type, x * stride, d);
+        for (int64_t x = j + AHEAD; x < TM__MIN(j + AHEAD + KEYS, n); x++) ask_for(keys, type, x * stride, ask);
         for (int h = 0; h < heads; h++)
             for (int x = 0; x < KEYS; x++) sum[h][x] = splat(0);
         int64_t c = 0;
@@ -66,15 +69,15 @@ TM__INLINE void score_rows(int heads, tm_dtype type, float *score, int64_t room,
     }
 }
 
-#define SCORE_HEADS(heads)                                                      \
-    if (type == TM_F32)                                                         \
-        score_rows(heads, TM_F32, score, room, q, keys, n, stride, d, factor);  \
-    else                                                                        \
-        score_rows(heads, TM_BF16, score, room, q, keys, n, stride, d, factor); \
+#define SCORE_HEADS(heads)                                                           \
+    if (type == TM_F32)                                                              \
+        score_rows(heads, TM_F32, score, room, q, keys, n, stride, ask, d, factor);  \
+    else                                                                             \
+        score_rows(heads, TM_BF16, score, room, q, keys, n, stride, ask, d, factor); \
     break;
 
 static void score_keys(int64_t heads, tm_dtype type, float *score, int64_t room, const float *q, const void *keys,
-                       int64_t n, int64_t stride, int64_t d, float factor) {
+                       int64_t n, int64_t stride, int64_t ask, int64_t d, float factor) {
     switch (heads) {
     case 1:
         SCORE_HEADS(1)
@@ -108,10 +111,11 @@ static float weigh(float *score, int64_t n, float cap) {
 
 /* sum (heads, vectors) += p_j values_j over n rows, from column c on. Constants: heads, type, vectors, whole. */
 TM__INLINE void mix_rows(int heads, tm_dtype type, int vectors, bool whole, vf sum[HEADS][TOGETHER], const float *p,
-                         int64_t room, const void *values, int64_t n, int64_t stride, int64_t d, int64_t c) {
+                         int64_t room, const void *values, int64_t n, int64_t stride, int64_t ask, int64_t d,
+                         int64_t c) {
     for (int64_t j = 0; j < n; j++) {
         vf value[TOGETHER];
-        if (j + AHEAD < n) ask_for(values, type, (j + AHEAD) * stride + c, vectors * VL);
+        if (j + AHEAD < n) ask_for(values, type, (j + AHEAD) * stride, ask);
         for (int x = 0; x < vectors; x++) {
             int64_t at = c + x * VL;
             value[x] = load_as(values, type, j * stride + at, whole ? VL : d - at);
@@ -125,11 +129,12 @@ TM__INLINE void mix_rows(int heads, tm_dtype type, int vectors, bool whole, vf s
 TM__INLINE void mix_columns(int heads, tm_dtype type, int vectors, bool whole, float *out, const float *p, int64_t room,
                             const context *v, int64_t d, int64_t c, const float *total) {
     vf sum[HEADS][TOGETHER];
+    int64_t ask = c == 0 ? v->ask : 0;
     for (int h = 0; h < heads; h++)
         for (int x = 0; x < vectors; x++) sum[h][x] = splat(0);
-    mix_rows(heads, type, vectors, whole, sum, p, room, v->shared, v->shared_rows, v->stride, d, c);
-    mix_rows(heads, type, vectors, whole, sum, p + v->shared_rows, room, v->own, v->rows - v->shared_rows, v->stride, d,
-             c);
+    mix_rows(heads, type, vectors, whole, sum, p, room, v->shared, v->shared_rows, v->stride, ask, d, c);
+    mix_rows(heads, type, vectors, whole, sum, p + v->shared_rows, room, v->own, v->rows - v->shared_rows, v->stride,
+             ask, d, c);
     for (int h = 0; h < heads; h++)
         for (int x = 0; x < vectors; x++) {
             int64_t at = c + x * VL;
@@ -168,34 +173,36 @@ static void mix_values(int64_t heads, tm_dtype type, float *out, const float *p,
     }
 }
 
-/* Rows [first, last) of a slot's keys or values. */
+/* Rows [first, last) of a slot's keys or values. Where a token's heads follow each other the first asks for all. */
 static context context_of(const tm__attention_cached *a, const void *cache, const void *prefix, int64_t slot,
-                          int64_t head, int64_t first, int64_t last) {
+                          int64_t head, int64_t first, int64_t last, bool together) {
     int64_t d = a->head_dim, stride = a->kv_heads * d, shared = TM__MAX(a->prefix - first, (int64_t)0);
     int64_t size = a->bf16 ? 2 : 4, own = slot * a->capacity + first + shared - a->prefix;
+    bool near = together && (last - first) * stride * size <= NEAR_BYTES;
     return (context){.shared = shared ? (const char *)prefix + (first * stride + head * d) * size : NULL,
                      .own = (const char *)cache + (own * stride + head * d) * size,
                      .shared_rows = TM__MIN(shared, last - first),
                      .rows = last - first,
-                     .stride = stride};
+                     .stride = stride,
+                     .ask = near ? (head == 0 ? stride : 0) : d};
 }
 
 /* One token and key-value head. score: (HEADS, room) */
 static void attend(float *out, const float *q, const void *cache_k, const void *cache_v, const tm__attention_cached *a,
-                   int64_t token, int64_t head, float *score, int64_t room) {
+                   int64_t token, int64_t head, bool together, float *score, int64_t room) {
     int64_t d = a->head_dim, group = a->heads / a->kv_heads, last = a->position[token] + 1;
     int64_t first = a->window > 0 && last > a->window ? last - a->window : 0;
-    context k = context_of(a, cache_k, a->prefix_k, a->slot[token], head, first, last);
-    context v = context_of(a, cache_v, a->prefix_v, a->slot[token], head, first, last);
+    context k = context_of(a, cache_k, a->prefix_k, a->slot[token], head, first, last, together);
+    context v = context_of(a, cache_v, a->prefix_v, a->slot[token], head, first, last, together);
+    tm_dtype type = a->bf16 ? TM_BF16 : TM_F32;
     for (int64_t g = 0; g < group; g += HEADS) {
         int64_t heads = TM__MIN(group - g, (int64_t)HEADS), row = (token * a->heads + head * group + g) * d;
         float total[HEADS];
-        score_keys(heads, a->bf16 ? TM_BF16 : TM_F32, score, room, q + row, k.shared, k.shared_rows, k.stride, d,
+        score_keys(heads, type, score, room, q + row, k.shared, k.shared_rows, k.stride, k.ask, d, (float)a->scale);
+        score_keys(heads, type, score + k.shared_rows, room, q + row, k.own, k.rows - k.shared_rows, k.stride, k.ask, d,
                    (float)a->scale);
-        score_keys(heads, a->bf16 ? TM_BF16 : TM_F32, score + k.shared_rows, room, q + row, k.own,
-                   k.rows - k.shared_rows, k.stride, d, (float)a->scale);
         for (int64_t h = 0; h < heads; h++) total[h] = weigh(score + h * room, k.rows, (float)a->soft_cap);
-        mix_values(heads, a->bf16 ? TM_BF16 : TM_F32, out + row, score, room, &v, d, total);
+        mix_values(heads, type, out + row, score, room, &v, d, total);
     }
 }
 
@@ -208,12 +215,15 @@ tm_status TM__ISA(attention_cached)(tm_device *dev, void *out, const void *q, co
     double keys = 0;
     for (int64_t i = 0; i < a->tokens; i++) keys += a->position[i] + 1;
     int team = tm__cpu_team(dev, keys * (double)(a->heads * a->head_dim) / 4);
-#pragma omp parallel for schedule(dynamic, CHUNK) num_threads(team)
-    for (int64_t task = 0; task < a->tokens * a->kv_heads; task++) {
+    int64_t tasks = a->tokens * a->kv_heads;
+    bool together = !a->prefix && a->tokens >= MANY * team;
+    int64_t chunk = together ? a->kv_heads : tasks >= MANY * CHUNK * team ? CHUNK : 1;
+#pragma omp parallel for schedule(dynamic, chunk) num_threads(team)
+    for (int64_t task = 0; task < tasks; task++) {
         float *score = (float *)(scratch.threads + scratch.thread_bytes * (size_t)omp_get_thread_num());
         int64_t token = a->prefix ? task % a->tokens : task / a->kv_heads;
         int64_t head = a->prefix ? task / a->tokens : task % a->kv_heads;
-        attend(out, q, cache_k, cache_v, a, token, head, score, room);
+        attend(out, q, cache_k, cache_v, a, token, head, together, score, room);
     }
     return TM_OK;
 }

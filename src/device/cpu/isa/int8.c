@@ -22,6 +22,7 @@ enum {
     STEPS = TM__INT8_GROUP / QUAD,
     ROWS = VL == 16 ? 6 : 2, /* of C in a block: the sums fill the registers */
     CHUNK_BYTES = 512 << 10, /* of A that pass a panel: part of a second-level cache */
+    FEW = 4,                 /* rows of A for which a weight is read once only, at the speed of memory */
     ALONE = 8,               /* rows of A that one thread converts faster than all would */
     TOGETHER = 4,            /* products that are done as one */
     AHEAD = 2048,            /* bytes that are asked for in advance */
@@ -177,12 +178,18 @@ TM__INLINE vi dot_quads(vi sum, int32_t quad, vi b) {
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------ */
 
-/* Sums of n rows of A, from `row` on, times a panel. `n` and the flags are constants where this is inlined. */
-TM__INLINE void block(int n, bool quads, bool fetch, const rows8 *a, int64_t row, const group *panel,
-                      vf result[ROWS][2]) {
+/* n rows of C, from `row` on, for a panel of columns from `column` on. `n` and the flags are constants where this is
+ * inlined; `whole`: all of the panel's columns are C's. Rows of C are asked for while the sums are formed. */
+TM__INLINE void block(int n, bool quads, bool whole, const tm__gemm *to, const rows8 *a, int64_t row,
+                      const group *panel, int64_t column) {
     vf total[ROWS][2];
     static const int32_t zeros[PANEL];
-    for (int i = 0; i < n; i++) total[i][0] = total[i][1] = splat(0);
+    float *c = (float *)to->c + row * to->ldc + column;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < 2; j++) {
+            total[i][j] = splat(0);
+            if (whole) __builtin_prefetch(c + i * to->ldc + j * VL, 1, 3);
+        }
     for (int64_t g = 0; g < a->groups; g++) {
         const group *b = &panel[g];
         const uint8_t *bytes = a->data + row * a->ld + g * TM__INT8_GROUP;
@@ -192,7 +199,7 @@ TM__INLINE void block(int n, bool quads, bool fetch, const rows8 *a, int64_t row
         for (int s = 0; s < STEPS; s++, bytes += QUAD) {
             const int8_t *at = b->weight[s][0];
             const vi w[2] = {*(const vi *)at, *(const vi *)(at + VL * QUAD)};
-            for (int line = 0; fetch && line < PANEL * QUAD; line += 64) __builtin_prefetch(at + AHEAD + line, 0, 2);
+            for (int line = 0; n < FEW && line < PANEL * QUAD; line += 64) __builtin_prefetch(at + AHEAD + line, 0, 2);
             for (int i = 0; i < n; i++) {
                 int32_t quad;
                 memcpy(&quad, bytes + i * a->ld, sizeof quad);
@@ -207,18 +214,34 @@ TM__INLINE void block(int n, bool quads, bool fetch, const rows8 *a, int64_t row
         }
     }
     for (int i = 0; i < n; i++)
-        for (int j = 0; j < 2; j++) result[i][j] = total[i][j];
+        for (int j = 0; j < 2; j++) {
+            int64_t count = whole ? VL : to->n - column - j * VL;
+            if (count <= 0) break;
+            float *element = c + i * to->ldc + j * VL;
+            vf value = splat((float)to->alpha) * total[i][j];
+            if (to->accumulate) value += load_part(element, count, 0);
+            store_part(element, value, count);
+        }
 }
 
-#define ROWS_CASE(n)                                        \
-    case n:                                                 \
-        if (quads)                                          \
-            block(n, true, (n) < 4, a, row, panel, total);  \
-        else                                                \
-            block(n, false, (n) < 4, a, row, panel, total); \
+TM__INLINE void few_rows(int n, bool quads, const tm__gemm *to, const rows8 *a, int64_t row, const group *panel,
+                         int64_t column) {
+    if (column + PANEL <= to->n)
+        block(n, quads, true, to, a, row, panel, column);
+    else
+        block(n, quads, false, to, a, row, panel, column);
+}
+
+#define ROWS_CASE(n)                                       \
+    case n:                                                \
+        if (quads)                                         \
+            few_rows(n, true, to, a, row, panel, column);  \
+        else                                               \
+            few_rows(n, false, to, a, row, panel, column); \
         break;
 
-static void multiply_rows(int64_t n, bool quads, const rows8 *a, int64_t row, const group *panel, vf total[ROWS][2]) {
+static void multiply_rows(int64_t n, bool quads, const tm__gemm *to, const rows8 *a, int64_t row, const group *panel,
+                          int64_t column) {
     switch (n) {
         ROWS_CASE(1)
         ROWS_CASE(2)
@@ -229,18 +252,6 @@ static void multiply_rows(int64_t n, bool quads, const rows8 *a, int64_t row, co
         ROWS_CASE(6)
 #endif
     }
-}
-
-static void store_rows(const tm__gemm *g, int64_t row, int64_t n, int64_t column, const vf total[ROWS][2]) {
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t j = 0; j < 2; j++) {
-            int64_t at = column + j * VL, count = g->n - at;
-            if (count <= 0) break;
-            float *c = (float *)g->c + (row + i) * g->ldc + at;
-            vf sum = splat((float)g->alpha) * total[i][j];
-            if (g->accumulate) sum += load_part(c, count, 0);
-            store_part(c, sum, count);
-        }
 }
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
@@ -258,12 +269,8 @@ static void multiply_task(const job *j, int64_t task, bool quads) {
     const tm__gemm *g = j->g;
     int64_t from = task / j->panels * j->chunk, to = TM__MIN(from + j->chunk, g->m), x = task % j->panels;
     const group *panel = (const group *)g->b_int8 + x * j->a.groups;
-    for (int64_t i = from; i < to; i += ROWS) {
-        vf total[ROWS][2];
-        int64_t n = TM__MIN(to - i, (int64_t)ROWS);
-        multiply_rows(n, quads, &j->a, i, panel, total);
-        store_rows(g, i, n, x * PANEL, total);
-    }
+    for (int64_t i = from; i < to; i += ROWS)
+        multiply_rows(TM__MIN(to - i, (int64_t)ROWS), quads, g, &j->a, i, panel, x * PANEL);
 }
 
 /* Describes the products, and where in the call's memory their rows go; NULL: only how much there has to be. */
