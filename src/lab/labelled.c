@@ -294,22 +294,66 @@ tm_status tm__labelled_world(uint64_t seed, tm__labelled *data) {
 
 /* ---- held out, made up ------------------------------------------------------------------------------------------- */
 
+/* Marks rows that are held out: whole prompts in the order given until there are `wanted`, so that no prompt is on both
+ * sides. *held: how many; 0 where prompts are too few to be parted. */
+static tm_status mark_prompts(const tm__labelled *data, const size_t *order, size_t wanted, bool *out, size_t *held) {
+    const size_t n = data->count;
+    int32_t *prompt = tm__alloc(n, sizeof *prompt); /* of each row: its first row */
+    size_t *rows = tm__zalloc(n, sizeof *rows);     /* of each first row: how many have its prompt */
+    tm__map first = {0};
+    tm_status status = prompt && rows ? TM_OK : tm__fail_memory();
+    *held = 0;
+    for (size_t i = 0; status == TM_OK && i < n; i++) {
+        const char *text = data->rows[i].prompt;
+        prompt[i] = (int32_t)i;
+        if (!tm__map_get(&first, text, strlen(text), &prompt[i]) &&
+            !tm__map_put(&first, text, strlen(text), (int32_t)i))
+            status = tm__fail_memory();
+        rows[prompt[i]]++;
+    }
+    for (size_t i = 0; status == TM_OK && i < n && *held < wanted; i++) {
+        const size_t at = (size_t)prompt[order[i]];
+        if (out[at] || *held + rows[at] >= n) continue;
+        out[at] = true;
+        *held += rows[at];
+    }
+    for (size_t i = 0; status == TM_OK && i < n; i++) out[i] = out[prompt[i]];
+    tm__map_free(&first);
+    free(prompt);
+    free(rows);
+    return status;
+}
+
+/* Held out ones first, each part in the order given. */
+static void part_rows(tm__labelled *data, const size_t *order, const bool *out, tm__labelled_row *rows) {
+    size_t at = 0;
+    for (int side = 1; side >= 0; side--)
+        for (size_t i = 0; i < data->count; i++)
+            if (out[order[i]] == (side == 1)) rows[at++] = data->rows[order[i]];
+    memcpy(data->rows, rows, data->count * sizeof *rows);
+}
+
 tm_status tm__labelled_hold_out(tm__labelled *data, double share, uint64_t seed) {
     if (data->tests || share <= 0) return TM_OK;
-    size_t n = data->count, tests = (size_t)(share * (double)n + 0.5);
+    size_t n = data->count, wanted = TM__MIN(TM__MAX((size_t)(share * (double)n + 0.5), (size_t)1), n - 1);
     if (n < 2) return tm__fail(TM_INVALID, NULL, "held-out", "give more rows, or 0", "one row cannot be parted");
     size_t *order = tm__alloc(n, sizeof *order);
+    bool *out = tm__zalloc(n, sizeof *out);
     tm__labelled_row *rows = tm__alloc(n, sizeof *rows);
-    if (order && rows) {
+    tm_status status = order && out && rows ? TM_OK : tm__fail_memory();
+    if (status == TM_OK) {
         tm__rng rng = tm__rng_make(seed, tm__stream(TM__STREAM_SHUFFLE, UINT32_MAX)); /* no epoch's */
         for (size_t i = 0; i < n; i++) order[i] = i;
         tm__rng_shuffle(&rng, order, n);
-        for (size_t i = 0; i < n; i++) rows[i] = data->rows[order[i]];
-        memcpy(data->rows, rows, n * sizeof *rows);
-        data->tests = TM__MIN(TM__MAX(tests, (size_t)1), n - 1);
+        status = mark_prompts(data, order, wanted, out, &data->tests);
     }
-    tm_status status = order && rows ? TM_OK : tm__fail_memory();
+    if (status == TM_OK && data->tests == 0) { /* one prompt for all: rows are parted after all */
+        data->tests = wanted;
+        for (size_t i = 0; i < wanted; i++) out[order[i]] = true;
+    }
+    if (status == TM_OK) part_rows(data, order, out, rows);
     free(order);
+    free(out);
     free(rows);
     return status;
 }

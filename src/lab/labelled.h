@@ -26,7 +26,8 @@ tm_status tm__labelled_load(const char *path, const char *test, bool two, tm__la
 /* The world's: recipes told (harmful), refusals and others' recipes (safe), benign answers; items of the split "test"
  * are held out. */
 tm_status tm__labelled_world(uint64_t seed, tm__labelled *data);
-/* Holds out a random share where nothing is yet; at least one row stays on either side. */
+/* Holds out a random share where nothing is yet: all rows of some prompts, or where there is one prompt alone some of
+ * its rows. At least one row stays on either side. */
 tm_status tm__labelled_hold_out(tm__labelled *data, double share, uint64_t seed);
 /* Adds rows to train on, labelled safe: a share of them with an empty answer, as many with an answer of random tokens.
  */

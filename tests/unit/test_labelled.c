@@ -115,6 +115,34 @@ static void test_hold_out(void **state) {
     tm__labelled_free(&again);
 }
 
+/* Rows of one prompt stay on one side, unless there is no other. */
+static void test_hold_out_prompts(void **state) {
+    (void)state;
+    enum { ROWS = 90 };
+    for (int prompts = 1; prompts <= 30; prompts += prompts < 3 ? 1 : 27) {
+        tm__labelled data;
+        tm__string text = {0};
+        for (int i = 0; i < ROWS; i++)
+            assert_true(tm__string_printf(&text, "{\"prompt\": \"%d\", \"response\": \"r%d\", \"label\": %d}\n",
+                                          i * i % prompts, i, i % 2));
+        write_rows(path, "prompts.jsonl", text.data);
+        tm__string_free(&text);
+        assert_ok(tm__labelled_load(path, NULL, false, &data));
+        assert_ok(tm__labelled_hold_out(&data, 0.2, 1));
+        assert_in_range(data.tests, 18, prompts == 1 ? 18 : ROWS - 1);
+        size_t both = 0;
+        bool seen[ROWS] = {false};
+        for (size_t i = 0; i < ROWS; i++) {
+            seen[strtol(data.rows[i].answer + 1, NULL, 10)] = true;
+            for (size_t k = data.tests; i < data.tests && k < ROWS; k++)
+                both += strcmp(data.rows[i].prompt, data.rows[k].prompt) == 0;
+        }
+        for (size_t i = 0; i < ROWS; i++) assert_true(seen[i]);
+        assert_true(prompts == 1 ? both == 18 * 72 : both == 0);
+        tm__labelled_free(&data);
+    }
+}
+
 static void test_noise(void **state) {
     (void)state;
     tm__labelled data;
@@ -173,9 +201,9 @@ static void test_world(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_beavertails), cmocka_unit_test(test_lists),    cmocka_unit_test(test_labels),
-        cmocka_unit_test(test_errors),      cmocka_unit_test(test_hold_out), cmocka_unit_test(test_noise),
-        cmocka_unit_test(test_quality),     cmocka_unit_test(test_world),
+        cmocka_unit_test(test_beavertails),      cmocka_unit_test(test_lists),    cmocka_unit_test(test_labels),
+        cmocka_unit_test(test_errors),           cmocka_unit_test(test_hold_out), cmocka_unit_test(test_noise),
+        cmocka_unit_test(test_hold_out_prompts), cmocka_unit_test(test_quality),  cmocka_unit_test(test_world),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
