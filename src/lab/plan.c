@@ -175,7 +175,7 @@ static tm_status begin_arm(tm__reader *r, tm__pair p, tm__plan_arm *arm) {
     yaml_node_t *during = tm__node_find(r, map, "during"), *attacks = tm__node_find(r, map, "attacks");
     yaml_node_t *replicates = tm__node_find(r, map, "replicates");
     if (during) TM__TRY(tm__step_read(r, during, step_keys, true, &arm->during));
-    if (replicates) TM__TRY(tm__node_int(r, replicates, "replicates", 1, 10000, &arm->replicates));
+    if (replicates) TM__TRY(tm__node_int(r, replicates, "replicates", 1, TM__PLAN_REPLICATES, &arm->replicates));
     if (!attacks)
         return r->matrix ? TM_OK
                          : tm__plan_wrong(r, map, "attacks: GROUP,GROUP", "the arm meets no attacks:", arm->group);
@@ -227,7 +227,11 @@ static tm_status read_worlds(tm__reader *r, const yaml_node_t *node) {
         int64_t seed;
         if (r->plan->world_count == TM__PLAN_WORLDS)
             return tm__plan_wrong(r, node, "16 at most", "too many worlds", NULL);
-        TM__TRY(tm__node_int(r, yaml_document_get_node(&r->document, *item), "a world", 0, INT64_MAX, &seed));
+        const yaml_node_t *value = yaml_document_get_node(&r->document, *item);
+        TM__TRY(tm__node_int(r, value, "a world", 0, INT64_MAX, &seed));
+        for (size_t i = 0; i < r->plan->world_count; i++)
+            if (r->plan->worlds[i] == (uint64_t)seed)
+                return tm__plan_wrong(r, value, "remove one", "stands twice:", tm__node_text(value));
         r->plan->worlds[r->plan->world_count++] = (uint64_t)seed;
     }
     return r->plan->world_count ? TM_OK : tm__plan_wrong(r, node, NULL, "at least one world is needed", NULL);
@@ -362,7 +366,7 @@ static tm_status read_root(tm__reader *r, const yaml_node_t *root) {
     plan->name = (char *)name;
     r->matrix = node[MATRIX];
     TM__TRY(read_worlds(r, node[WORLDS]));
-    TM__TRY(tm__node_int(r, node[REPLICATES], "replicates", 1, 10000, &plan->replicates));
+    TM__TRY(tm__node_int(r, node[REPLICATES], "replicates", 1, TM__PLAN_REPLICATES, &plan->replicates));
     TM__TRY(read_shape(r, node[MODEL]));
     TM__TRY(read_probes(r, node[PROBES]));
     TM__TRY(tm__bases_read(r, node[BASES]));

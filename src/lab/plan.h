@@ -20,7 +20,10 @@ enum {
     TM__PLAN_NAME = 96,
     TM__PLAN_SETS = 16,
     TM__PLAN_JUDGES = 8,
-    TM__PLAN_BASES = 32
+    TM__PLAN_BASES = 32,
+    TM__PLAN_PRODUCT = 4096,    /* combinations of axes, trials of a search */
+    TM__PLAN_REPLICATES = 1000, /* and as many values go into a mean */
+    TM__PLAN_CELLS = 1000000
 };
 
 /* What a file or directory that an option names holds. */

@@ -254,8 +254,20 @@ static tm_status make_world(tm_plan *plan, size_t i) {
     return TM_OK;
 }
 
+/* Before anything is allocated for them. */
+static tm_status count_cells(const tm_plan *plan) {
+    int64_t cells = 0;
+    for (size_t a = 0; a < plan->arm_count; a++)
+        for (size_t k = 0; k < plan->attack_count; k++) cells += plan->arms[a].met[k] ? plan->arms[a].replicates : 0;
+    return cells <= TM__PLAN_CELLS
+               ? TM_OK
+               : tm__fail(TM_INVALID, plan->path, "arms", "fewer arms, attackers or replicates",
+                          "%lld cells are more than a plan may have (%d)", (long long)cells, TM__PLAN_CELLS);
+}
+
 tm_status tm__plan_expand(tm_plan *plan, const tm_device *device) {
     int64_t most = 0;
+    TM__TRY(count_cells(plan));
     snprintf(plan->setup, sizeof plan->setup, "%s %s %s %s", TM_VERSION, tm_device_name(device),
              tm_device_instruction_set(device), tm_device_precision(device));
     while (tm_world_set_name(plan->set_count)) plan->set_count++;

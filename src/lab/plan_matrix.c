@@ -172,7 +172,7 @@ static tm_status set_attack(tm__reader *r, tm__plan_arm *arm, size_t attack, tm_
 
 static tm_status set_one(tm__reader *r, const chosen *c, tm__plan_arm *arm, tm__pair p) {
     const char *key = tm__node_text(p.key);
-    if (strcmp(key, "replicates") == 0) return tm__node_int(r, p.value, key, 1, 10000, &arm->replicates);
+    if (strcmp(key, "replicates") == 0) return tm__node_int(r, p.value, key, 1, TM__PLAN_REPLICATES, &arm->replicates);
     if (strncmp(key, "attack.", strlen("attack.")) != 0) return tm__arm_option(r, arm, key, p.value);
     for (size_t k = 0; k < r->plan->attack_count; k++)
         if (arm->met[k] && is_attack(c->attack, &r->plan->attacks[k])) TM__TRY(set_attack(r, arm, k, p));

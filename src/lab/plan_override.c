@@ -41,10 +41,15 @@ static int add_scalar(const override *o, const char *text, size_t len) {
     return yaml_document_add_scalar(o->document, NULL, (const yaml_char_t *)text, (int)len, YAML_PLAIN_SCALAR_STYLE);
 }
 
+static bool is_list(const char *value) {
+    size_t len = strlen(value);
+    return len >= 2 && value[0] == '[' && value[len - 1] == ']';
+}
+
 /* 0: out of memory. */
 static int add_value(const override *o, const char *value) {
     size_t len = strlen(value);
-    if (len < 2 || value[0] != '[' || value[len - 1] != ']') return add_scalar(o, value, len);
+    if (!is_list(value)) return add_scalar(o, value, len);
     int list = yaml_document_add_sequence(o->document, NULL, YAML_FLOW_SEQUENCE_STYLE);
     const char *at = value + 1, *end = value + len - 1;
     while (list && at < end) {
@@ -116,6 +121,8 @@ tm_status tm__plan_override(const tm_plan *plan, yaml_document_t *document, cons
         next += *next == '"';
         if (!len || (*next != '.' && *next != '='))
             return wrong(&o, "PATH=VALUE, as arms.sdd.replicates=5", "is no setting", NULL);
+        if (*next == '=' && is_list(next + 1) && strcspn(next + 2, "[]") + 3 < strlen(next))
+            return wrong(&o, "what holds more goes into the plan", "a list of single values is expected", NULL);
         int *slot, value;
         TM__TRY(descend(&o, node, name, len, *next == '=', &slot));
         if (*next == '.') {

@@ -108,9 +108,11 @@ typedef struct making {
     bool named;
 } making;
 
+/* Of lists; more than there may be count as one more. */
 static size_t combinations(const making *m) {
     size_t n = 1;
-    for (size_t i = 0; i < m->space->count; i++) n *= tm__node_items(m->space->list[i].list);
+    for (size_t i = 0; i < m->space->count; i++)
+        n = TM__MIN(n * tm__node_items(m->space->list[i].list), (size_t)TM__PLAN_PRODUCT + 1);
     return n;
 }
 
@@ -180,13 +182,11 @@ static int64_t halving_steps(tm__plan_search *s, size_t count, int64_t full) {
     return sum;
 }
 
-enum { TRIALS = 4096 };
-
 /* How many trials the budget pays for. */
 static tm_status count_trials(const making *m, const yaml_node_t *budget, size_t *count) {
     tm__plan_search *s = m->search;
     int64_t full = m->group->step.train.steps;
-    *count = s->trials ? (size_t)s->trials : TRIALS;
+    *count = s->trials ? (size_t)s->trials : TM__PLAN_PRODUCT;
     if (s->method == TM__SEARCH_GRID) {
         size_t all = combinations(m);
         if (s->trials && all > *count)
@@ -194,12 +194,12 @@ static tm_status count_trials(const making *m, const yaml_node_t *budget, size_t
                                   "the grid has more trials than the budget of", m->group->group);
         *count = all;
     } else if (s->method == TM__SEARCH_HALVING && s->steps) {
-        for (*count = 0; *count < TRIALS && halving_steps(s, *count + 1, full) <= s->steps;) ++*count;
+        for (*count = 0; *count < TM__PLAN_PRODUCT && halving_steps(s, *count + 1, full) <= s->steps;) ++*count;
     }
     if (*count == 0 || (s->method == TM__SEARCH_HALVING && *count < (size_t)s->eta))
         return tm__plan_wrong(m->r, budget, "more steps or trials", "the budget pays for too few trials of",
                               m->group->group);
-    return *count <= TRIALS ? TM_OK : tm__plan_wrong(m->r, budget, "4096 at most", "too many trials", NULL);
+    return *count <= TM__PLAN_PRODUCT ? TM_OK : tm__plan_wrong(m->r, budget, "4096 at most", "too many trials", NULL);
 }
 
 static tm_status make_trials(const making *m, const yaml_node_t *budget) {
@@ -239,7 +239,7 @@ static tm_status read_budget(tm__reader *r, yaml_node_t *node, tm__plan_search *
     const yaml_node_t *trials = tm__node_find(r, node, "trials"), *steps = tm__node_find(r, node, "steps");
     if (!trials == !steps)
         return tm__plan_wrong(r, node, "{trials: 27} or {steps: 5000}", "either trials or steps are given", NULL);
-    if (trials) TM__TRY(tm__node_int(r, trials, "trials", 1, TRIALS, &s->trials));
+    if (trials) TM__TRY(tm__node_int(r, trials, "trials", 1, TM__PLAN_PRODUCT, &s->trials));
     return steps ? tm__node_int(r, steps, "steps", 1, INT64_MAX, &s->steps) : TM_OK;
 }
 

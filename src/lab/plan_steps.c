@@ -38,6 +38,7 @@ static tm_status read_set(tm__reader *r, const yaml_node_t *node, const char **s
             return r->plan->world_count
                        ? tm__plan_unknown(r, node, &best, "docs/world.md lists them", "the world has no data set", name)
                        : tm__plan_unknown(r, node, &best, "data: lists them", "there is no data set", name);
+    if (count == 0) return tm__plan_wrong(r, node, "leave it out, or name one", "no data set is named", NULL);
     return count <= TM__PLAN_SETS ? TM_OK : tm__plan_wrong(r, node, "16 at most", "too many data sets", NULL);
 }
 
@@ -222,6 +223,7 @@ tm_status tm__arm_option(tm__reader *r, void *target, const char *name, const ya
 /* ---- axes -------------------------------------------------------------------------------------------------------- */
 
 tm_status tm__axes_read(tm__reader *r, const yaml_node_t *node, tm__axis axes[TM__PLAN_AXES], size_t *count) {
+    size_t all = 1;
     *count = 0;
     if (!node) return TM_OK;
     TM__TRY(tm__node_map(r, node, "axes"));
@@ -233,6 +235,9 @@ tm_status tm__axes_read(tm__reader *r, const yaml_node_t *node, tm__axis axes[TM
         if (v->type == YAML_MAPPING_NODE) TM__TRY(tm__node_map(r, v, tm__node_text(a->entry.key)));
         a->count = v->type == YAML_MAPPING_NODE ? tm__node_pairs(v) : tm__node_items(v);
         if (a->count == 0) return tm__plan_wrong(r, v, NULL, "an axis needs values:", tm__node_text(a->entry.key));
+        if (a->count > TM__PLAN_PRODUCT / all)
+            return tm__plan_wrong(r, node, "4096 at most", "the axes have too many combinations", NULL);
+        all *= a->count;
     }
     return TM_OK;
 }

@@ -4,6 +4,7 @@
  */
 #include "lab/plan_read.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 /* ---- errors ------------------------------------------------------------------------------------------------------ */
@@ -109,11 +110,14 @@ tm_status tm__node_string(const tm__reader *r, const yaml_node_t *node, const ch
 
 tm_status tm__node_int(const tm__reader *r, const yaml_node_t *node, const char *what, int64_t min, int64_t max,
                        int64_t *value) {
-    char *end = NULL;
-    long long number = tm__node_text(node) ? strtoll(tm__node_text(node), &end, 10) : 0;
-    if (!end || end == tm__node_text(node) || *end || number < min || number > max)
-        return tm__plan_wrong(r, node, NULL,
-                              "no number that is possible here:", tm__node_text(node) ? tm__node_text(node) : what);
+    const char *text = tm__node_text(node);
+    char *end = NULL, hint[96];
+    errno = 0;
+    long long number = text ? strtoll(text, &end, 10) : 0;
+    if (!end || end == text || *end || errno == ERANGE || number < min || number > max) {
+        snprintf(hint, sizeof hint, "%.31s: a whole number from %lld to %lld", what, (long long)min, (long long)max);
+        return tm__plan_wrong(r, node, hint, "no number that is possible here:", text ? text : what);
+    }
     *value = number;
     return TM_OK;
 }

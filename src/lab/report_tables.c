@@ -9,7 +9,7 @@
 
 /* ---- tests ------------------------------------------------------------------------------------------------------- */
 
-enum { MOST = 256 };
+enum { MOST = TM__PLAN_REPLICATES };
 
 static const tm__record *record_of(const tm__report *r, const char *arm, const char *attack, int64_t replicate) {
     for (size_t i = 0; i < r->found.count; i++) {
@@ -17,6 +17,13 @@ static const tm__record *record_of(const tm__report *r, const char *arm, const c
         if (x->replicate == replicate && strcmp(x->arm, arm) == 0 && strcmp(x->attack, attack) == 0) return x;
     }
     return NULL;
+}
+
+/* Of the arm that has most: arms may have more than the plan says. */
+static int64_t replicates_of(const tm_plan *plan) {
+    int64_t most = 0;
+    for (size_t a = 0; a < plan->arm_count; a++) most = TM__MAX(most, plan->arms[a].replicates);
+    return most;
 }
 
 /* Arm minus the first arm, of one replicate: mean over the attackers of a group that both met. NAN: none. */
@@ -41,7 +48,7 @@ static double difference(const tm__report *r, const char *group, const tm__arm_v
 static size_t differences(const tm__report *r, const char *group, const tm__arm_view *a, const char *score,
                           double values[MOST]) {
     size_t n = 0;
-    for (int64_t k = 0; k < TM__MIN(r->found.plan->replicates, (int64_t)MOST); k++) {
+    for (int64_t k = 0; k < replicates_of(r->found.plan); k++) {
         double d = difference(r, group, a, score, k);
         if (isfinite(d)) values[n++] = d;
     }
@@ -174,7 +181,7 @@ static tm__stats in_slot(const tm__report *r, const tm__arm_view *a, const char 
     size_t count = 0;
     char name[TM__SCORE_NAME + 32];
     snprintf(name, sizeof name, "%s%s", score, a->view->suffix);
-    for (int64_t k = 0; k < TM__MIN(plan->replicates, (int64_t)MOST); k++) {
+    for (int64_t k = 0; k < replicates_of(plan); k++) {
         double sum = 0;
         size_t n = 0;
         for (size_t i = 0; i < plan->attack_count; i++) {

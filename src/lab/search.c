@@ -234,7 +234,7 @@ void tm__search_series_release(tm__search_list *list) {
 
 /* ---- tables ------------------------------------------------------------------------------------------------------ */
 
-enum { MOST = 1000 };
+enum { MOST = TM__PLAN_REPLICATES };
 
 /* Means over the series of one arm that made their trials. */
 typedef struct summed {

@@ -9,7 +9,7 @@
 
 #include <stdlib.h>
 
-enum { MOST = 1000 };
+enum { MOST = TM__PLAN_REPLICATES };
 
 tm__stats tm__tables_of(const tm__found *t, const char *arm, const char *attack, const char *score, const char *view) {
     double values[MOST];

@@ -29,6 +29,9 @@ static const char good[] =
     "  exclude: [{arm: safe, attack: none}]\n"                                     /* 25 */
     "  include: [{arm: sdd, before.lr: 1e-5}, {attack: open, attack.batch: 2}]\n"; /* 26 */
 
+#define TEN "1, 1, 1, 1, 1, 1, 1, 1, 1, 1, "
+#define MANY TEN TEN TEN TEN TEN TEN "1, 1, 1, 1, 1"
+
 static const struct {
     const char *from, *to, *says; /* behind "plan.yaml: " */
 } cases[] = {
@@ -54,7 +57,13 @@ static const struct {
      "line 26, column 57: what is included has no \"atack.batch\" (arm, attack, base, replicates, before.X, during.X, "
      "after.X, attack.X)"},
     /* values */
-    {"replicates: 2", "replicates: x", "line 2, column 13: no number that is possible here: \"x\""},
+    {"replicates: 2", "replicates: x",
+     "line 2, column 13: no number that is possible here: \"x\" (replicates: a whole number from 1 to 1000)"},
+    {"replicates: 2", "replicates: 1001", "line 2, column 13: no number that is possible here: \"1001\""},
+    {"replicates: 2", "replicates: 2\nworlds: [99999999999999999999]",
+     "line 3, column 10: no number that is possible here: \"99999999999999999999\" (a world: a whole number from 0 "
+     "to "},
+    {"replicates: 2", "replicates: 2\nworlds: [1, 2, 01]", "line 3, column 16: stands twice: \"01\" (remove one)"},
     {"path: MODEL", "path: nowhere", NULL},
     {"chat: chatml", "chat: chatm", "line 4, column 15: chat: 'chatm' is not one of"},
     {"save: bf16", "save: bf61",
@@ -82,6 +91,10 @@ static const struct {
      "line 15, column 35: there is no data set \"pol\" (did you mean 'pool'?)"},
     {"data: pool, steps", "steps", "line 15, column 10: the step lacks rows: \"data\" (name a data set)"},
     {"[1e-4, 1e-3]", "[]", "line 18, column 48: an axis needs values: \"lr\""},
+    {"[1e-4, 1e-3]", "[" MANY "], batch: [" MANY "]",
+     "line 18, column 43: the axes have too many combinations (4096 at most)"},
+    {"{harmful: attack, steps: 1, a", "{harmful: \"\", steps: 1, a",
+     "line 18, column 19: no data set is named (leave it out, or name one)"},
     {"[1e-4, 1e-3]", "[1e-4, 1e-4]",
      "line 18, column 9: lr=1e-4: two attackers have this name, in open and in open (name what differs as an axis)"},
     {"\"none,open\"", "\"none,opn\"",
@@ -124,7 +137,7 @@ static void broken_plans_are_told(void **state) {
     tm_plan_free(f->plan);
     f->plan = NULL;
     for (size_t i = 0; i < TM__COUNT(cases); i++) {
-        char text[sizeof good + 256], line[1200];
+        char text[sizeof good + 512], line[1200];
         const char *at = strstr(good, cases[i].from);
         assert_non_null(at);
         snprintf(text, sizeof text, "%.*s%s%s", (int)(at - good), good, cases[i].to, at + strlen(cases[i].from));

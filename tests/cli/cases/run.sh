@@ -55,9 +55,14 @@ not_set() { # not_set SETTING TEXT
 }
 not_set arm.sdd.from=base 'plan.yaml: set: arm.sdd.from=base: the plan has no "arm" (did you mean '"'"'arms'"'"'?)'
 not_set replicates 'replicates: is no setting (PATH=VALUE, as arms.sdd.replicates=5)'
+not_set 'attacks.grid.axes.lr=[[1e-4, 2e-3]]' 'axes.lr=[[1e-4, 2e-3]]: a list of single values is expected'
 not_set attacks.grid.axes.lr.7=1 'there is no place "7"'
 not_set replicates=0 'plan.yaml: line 3, column 13'
 not_set arms.undefended.stepz=1 'plan.yaml: line 19, column 15: an arm has no "stepz"'
+expect 2 temper run plan.yaml --set "attacks.grid.axes.batch=[$(seq -s, 300)]" --set replicates=1000 --dry-run --counts 2>stderr
+same "$(cat stderr)" "temper: plan.yaml: arms: 2402000 cells are more than a plan may have (1000000) (fewer arms, attackers or replicates)" "too many cells"
+# Another instruction set may give other bits: its cells are others.
+TEMPER_ISA=sse temper run plan.yaml --directory runs --dry-run --counts | grep -q '^done *0 cells' || fail "cells of another instruction set"
 temper run plan.yaml --directory runs --table --scores dishes | grep -q '^### dishes' || fail "no table of dishes"
 temper run plan.yaml --directory runs --table --compare undefended,composed >pairs
 grep -q '^### composed minus undefended' pairs || fail "no comparison"
