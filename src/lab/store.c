@@ -6,7 +6,9 @@
 
 #include <sqlite3.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { BUSY_MS = 120000 };
 
@@ -106,6 +108,41 @@ static tm_status migrate(tm__store *store) {
     return status;
 }
 
+/* Whether the file can be read though neither it nor a log beside it can be written (an archive, a mounted image): no
+ * log of a killed run, or of one that goes on, holds the last of it. */
+static bool is_at_rest(const tm__store *store, const char *directory) {
+    struct stat info;
+    char *log = tm__format("%s-wal", store->path);
+    bool writable = access(directory, W_OK) == 0 && access(store->path, W_OK) == 0;
+    bool complete = log && (stat(log, &info) != 0 || info.st_size == 0);
+    free(log);
+    return !writable && complete;
+}
+
+/* "file:PATH?immutable=1": SQLite then makes no files of its own. */
+static tm_status open_at_rest(tm__store *store) {
+    tm__string uri = {0};
+    bool ok = tm__string_printf(&uri, "file:%s", store->path[0] == '/' ? "//" : "");
+    for (const char *at = store->path; *at && ok; at++) {
+        bool plain = (*at >= 'a' && *at <= 'z') || (*at >= 'A' && *at <= 'Z') || strchr("0123456789/._-", *at);
+        ok = plain ? tm__string_append(&uri, at, 1) : tm__string_printf(&uri, "%%%02X", (unsigned char)*at);
+    }
+    ok = ok && tm__string_printf(&uri, "?immutable=1");
+    const int how = SQLITE_OPEN_READONLY | SQLITE_OPEN_URI | SQLITE_OPEN_FULLMUTEX;
+    tm_status status = !ok                                                             ? tm__fail_memory()
+                       : sqlite3_open_v2(uri.data, &store->db, how, NULL) == SQLITE_OK ? TM_OK
+                                                                                       : fail(store);
+    tm__string_free(&uri);
+    return status;
+}
+
+static tm_status open_live(tm__store *store, bool make) {
+    const int how = SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX | (make ? SQLITE_OPEN_CREATE : 0);
+    if (sqlite3_open_v2(store->path, &store->db, how, NULL) != SQLITE_OK) return fail(store);
+    sqlite3_busy_timeout(store->db, BUSY_MS);
+    return run(store, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL");
+}
+
 tm_status tm__store_open(const char *directory, bool make, tm__store **store) {
     tm__store *made = tm__zalloc(1, sizeof *made);
     if (!made) return tm__fail_memory();
@@ -114,10 +151,7 @@ tm_status tm__store_open(const char *directory, bool make, tm__store **store) {
     if (status == TM_OK && !make && !tm__path_exists(made->path))
         status = tm__fail(TM_NOT_FOUND, made->path, NULL, "temper run PLAN --directory DIR makes it",
                           "there is no result store");
-    int how = SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX | (make ? SQLITE_OPEN_CREATE : 0);
-    if (status == TM_OK && sqlite3_open_v2(made->path, &made->db, how, NULL) != SQLITE_OK) status = fail(made);
-    if (status == TM_OK) sqlite3_busy_timeout(made->db, BUSY_MS);
-    if (status == TM_OK) status = run(made, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL");
+    if (status == TM_OK) status = !make && is_at_rest(made, directory) ? open_at_rest(made) : open_live(made, make);
     if (status == TM_OK) status = migrate(made);
     if (status == TM_OK)
         *store = made;

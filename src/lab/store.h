@@ -62,7 +62,8 @@ typedef struct tm__scores {
     double *values;
 } tm__scores;
 
-/* Opens DIR/store.db; makes it if `make`. Without, a missing file is TM_NOT_FOUND. A connection belongs to the process
+/* Opens DIR/store.db; makes it if `make`. Without, a missing file is TM_NOT_FOUND, and one that may not be written can
+ * be read all the same, unless a killed run left a log beside it. A connection belongs to the process
  * that opened it: a child opens its own. */
 tm_status tm__store_open(const char *directory, bool make, tm__store **store);
 void tm__store_close(tm__store *store); /* NULL is fine */

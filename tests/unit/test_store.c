@@ -8,6 +8,7 @@
 #include <sqlite3.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -221,6 +222,51 @@ static void test_full_disk(void **state) {
     tm__store_close(store);
 }
 
+/* Whoever may only read finds what is there: 0, else a number that tells what went wrong. Root may write everywhere, so
+ * it becomes somebody else. */
+static int read_as_guest(const char *directory) {
+    tm__store *store = NULL;
+    tm__job_end end;
+    tm__scores found;
+    if (geteuid() == 0 && setreuid(65534, 65534) != 0) return 1;
+    if (access(directory, W_OK) == 0) return 2;
+    if (tm__store_open(directory, false, &store) != TM_OK) return 3;
+    if (get(store, "one", &end, &found) != TM_OK) return 4;
+    if (put(store, "two", NULL, NULL) != TM_IO || !strstr(tm_error_last()->hint, "writable")) return 5;
+    tm__store_close(store);
+    return tm__store_open(directory, true, &store) == TM_IO ? 0 : 6;
+}
+
+static void test_unwritable(void **state) {
+    (void)state;
+    char *directory = tm__path_join(test_scratch(), "50% of \"what?\" #1");
+    assert_non_null(directory);
+    assert_ok(tm__make_directories(directory));
+    tm__store *store = open_in(directory);
+    assert_ok(put(store, "one", NULL, NULL));
+    tm__store_close(store);
+    char *path = tm__path_join(directory, "store.db"), *log = tm__path_join(directory, "store.db-wal"), *above;
+    above = tm__strndup(directory, (size_t)(strrchr(directory, '/') - directory));
+    assert_true(path && log && above);
+    assert_int_equal(chmod(above, 0755), 0);
+    for (int with_log = 0; with_log < 2; with_log++) { /* which may hold the last of it: refused */
+        if (with_log) assert_ok(tm__file_write(log, "a page", 6));
+        assert_int_equal(chmod(path, 0444), 0);
+        assert_int_equal(chmod(directory, 0555), 0);
+        pid_t child = fork();
+        if (child == 0) _exit(read_as_guest(directory));
+        int how;
+        waitpid(child, &how, 0);
+        assert_int_equal(chmod(directory, 0755), 0);
+        assert_true(WIFEXITED(how));
+        assert_int_equal(WEXITSTATUS(how), with_log ? 3 : 0);
+    }
+    free(above);
+    free(log);
+    free(path);
+    free(directory);
+}
+
 enum { WRITERS = 4, EACH = 25 };
 
 /* Several processes write at a time, some are killed: every job that is there is whole. */
@@ -312,7 +358,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_trace),     cmocka_unit_test(test_damaged_cell),
         cmocka_unit_test(test_versions),   cmocka_unit_test(test_bad_files), cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_writers),    cmocka_unit_test(test_sheet),
+        cmocka_unit_test(test_unwritable), cmocka_unit_test(test_writers),   cmocka_unit_test(test_sheet),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
