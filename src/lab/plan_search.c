@@ -209,6 +209,10 @@ static tm_status make_trials(const making *m, const yaml_node_t *budget) {
     TM__TRY(count_trials(m, budget, &count));
     set_rungs(s, count);
     s->first = m->r->plan->attack_count;
+    for (size_t rung = 1; rung < s->rungs; rung++)
+        if (rung_steps(s, m->group->step.train.steps, rung) == rung_steps(s, m->group->step.train.steps, rung - 1))
+            return tm__plan_wrong(m->r, budget, "more steps of the group, or a smaller budget",
+                                  "two rungs of the halving would have the same steps, of", m->group->group);
     for (size_t rung = 0; rung < s->rungs; rung++)
         for (size_t i = 0; i < count; i++) {
             TM__TRY(add_trial(m, i, rung, &steps));

@@ -2,8 +2,10 @@
  *
  * A rung of a halving is decided where all of its trials are there, and the model before the attack if ability counts:
  * those within epsilon come first, then the higher harm, then the earlier trial. It is decided anew from the cells
- * whenever somebody asks, so that runs may stop and several may go on. Where a fine-tuning service keeps a secret, the
- * attacked model is judged as it is served, with the secret. Test: tests/unit/test_search.c.
+ * whenever somebody asks, so that runs may stop and several may go on. The worst case within epsilon begins with no
+ * attack, which costs nothing: else it would be the mean of those runs alone in which some trial stays within. Where a
+ * fine-tuning service keeps a secret, the attacked model is judged as it is served, with the secret. Test:
+ * tests/unit/test_search.c.
  */
 #include "lab/search.h"
 
@@ -14,6 +16,7 @@
 typedef struct outcome {
     bool there;
     double harm, ability, steps, seconds; /* NAN: not known */
+    const char *able;                     /* the score that `ability` is: searches may go by different ones */
 } outcome;
 
 /* Finished cells do not change. */
@@ -47,16 +50,17 @@ static tm_status see_count(void *user, int columns, const char *const *names, co
     return TM_OK;
 }
 
-/* Steps that were taken, as the store saw them; of a cell of a table, those that were asked for. */
+/* What the attacker pays for: steps that he asked for, not those of defences during and after; of a training by epochs,
+ * those that the store saw. */
 static double steps_of(const tm_plan *plan, const tm__plan_job *job) {
     const char *const values[] = {job->key};
     tm__store *store;
-    double steps = 0;
+    double steps = (double)plan->arms[job->arm].met[job->attack]->train.steps;
+    if (steps > 0) return steps;
     if (tm__plan_store(plan, false, &store) == TM_OK)
         tm__store_query(store, "SELECT count(*) FROM metric WHERE key = ?1", values, 1, see_count, &steps);
     tm_error_clear();
-    if (steps > 0) return steps;
-    return (double)plan->arms[job->arm].met[job->attack]->train.steps;
+    return steps;
 }
 
 static const outcome *outcome_of(const tm_plan *plan, size_t index, const char *ability) {
@@ -64,7 +68,7 @@ static const outcome *outcome_of(const tm_plan *plan, size_t index, const char *
     const tm__plan_job *job = &plan->jobs[index];
     outcome *o = &plan->trials->list[index];
     tm__record record;
-    if (o->there) return o;
+    if (o->there && (o->able == ability || (o->able && ability && strcmp(o->able, ability) == 0))) return o;
     if (tm__record_load(plan, job->key, &record) != TM_OK) {
         tm_error_clear();
         return &nothing;
@@ -72,6 +76,7 @@ static const outcome *outcome_of(const tm_plan *plan, size_t index, const char *
     *o = (outcome){.there = true,
                    .harm = score_of(&record, plan->harm),
                    .ability = score_of(&record, ability),
+                   .able = ability,
                    .seconds = record.cpu_seconds};
     o->steps = steps_of(plan, job);
     return o;
@@ -83,18 +88,15 @@ static size_t cell_of(const tm_plan *plan, const tm__plan_job *like, int attack)
     return plan->trials->cells[row * plan->attack_count + (size_t)attack];
 }
 
-/* The unattacked model's ability; false: it is still to be asked. */
-static bool ability_before(const tm_plan *plan, const tm__plan_job *job, const char *ability, double *before) {
-    *before = NAN;
+/* The unattacked model's, which may still have to be asked. */
+static const outcome *outcome_before(const tm_plan *plan, const tm__plan_job *job, const char *ability) {
+    static const outcome nobody_asks = {.there = true, .harm = NAN, .ability = NAN};
     for (size_t k = 0; k < plan->attack_count; k++) {
         const tm__plan_step *step = plan->arms[job->arm].met[k];
         size_t cell = step && !step->given ? cell_of(plan, job, (int)k) : SIZE_MAX;
-        if (cell == SIZE_MAX) continue;
-        const outcome *o = outcome_of(plan, cell, ability);
-        if (o->there) *before = o->ability;
-        return o->there;
+        if (cell != SIZE_MAX) return outcome_of(plan, cell, ability);
     }
-    return true;
+    return &nobody_asks;
 }
 
 /* ---- promotion --------------------------------------------------------------------------------------------------- */
@@ -112,8 +114,9 @@ static int by_harm(const void *a, const void *b) {
     return x->trial < y->trial ? -1 : 1;
 }
 
+/* Where nobody knows both, it is not. */
 static bool is_within(const tm__plan_search *s, double before, double after) {
-    return isnan(s->epsilon) || !(after < before - s->epsilon);
+    return isnan(s->epsilon) || after >= before - s->epsilon;
 }
 
 /* Whether the cell failed for good, as far as the store knows: its rung goes on without it. */
@@ -131,9 +134,9 @@ static bool has_failed(const tm_plan *plan, const char *key) {
 /* Which trials stand in a rung; false: it is not decided yet. in (search->count). */
 static bool decide(const tm_plan *plan, const tm__plan_job *job, const tm__plan_search *s, size_t rung, bool *in,
                    runner_up *order) {
-    double before = NAN;
+    const outcome *before = outcome_before(plan, job, s->ability);
     for (size_t i = 0; i < s->count; i++) in[i] = true;
-    if (rung > 0 && !isnan(s->epsilon) && !ability_before(plan, job, s->ability, &before)) return false;
+    if (rung > 0 && !isnan(s->epsilon) && !before->there) return false;
     for (size_t k = 0; k < rung; k++) {
         size_t n = 0;
         for (size_t i = 0; i < s->count; i++) {
@@ -143,7 +146,8 @@ static bool decide(const tm_plan *plan, const tm__plan_job *job, const tm__plan_
             const outcome *o = cell == SIZE_MAX ? NULL : outcome_of(plan, cell, s->ability);
             if (!o || (!o->there && has_failed(plan, plan->jobs[cell].key))) continue;
             if (!o->there) return false;
-            order[n++] = (runner_up){isnan(o->harm) ? -INFINITY : o->harm, is_within(s, before, o->ability), i};
+            order[n++] =
+                (runner_up){isnan(o->harm) ? -INFINITY : o->harm, is_within(s, before->ability, o->ability), i};
         }
         qsort(order, n, sizeof *order, by_harm);
         for (size_t i = 0; i < n && i < tm__search_width(s, k + 1); i++) in[order[i].trial] = true;
@@ -182,7 +186,9 @@ static void add_point(tm__search_series *series, const tm_plan *plan, int attack
                             .cost = (last ? last->cost : 0) + o->steps,
                             .seconds = (last ? last->seconds : 0) + o->seconds,
                             .best = last ? last->best : NAN,
-                            .bounded = last ? last->bounded : NAN};
+                            .bounded = last                ? last->bounded
+                                       : isnan(s->epsilon) ? NAN
+                                                           : series->harm};
     if (isnan(p->best) || p->harm > p->best) p->best = p->harm;
     if (p->within && (isnan(p->bounded) || p->harm > p->bounded)) p->bounded = p->harm;
     if (isnan(s->threshold) || !(p->harm > s->threshold)) return;
@@ -203,7 +209,9 @@ static tm_status make_series(const tm_plan *plan, const tm__plan_search *s, cons
                                   .broken_after = NAN};
     series->points = tm__zalloc(s->count * s->rungs, sizeof *series->points);
     if (!series->points) return tm__fail_memory();
-    ability_before(plan, job, s->ability, &series->before);
+    const outcome *before = outcome_before(plan, job, s->ability);
+    series->before = before->there ? before->ability : NAN;
+    series->harm = before->there ? before->harm : NAN;
     for (size_t i = 0; i < s->count * s->rungs; i++) {
         size_t cell = cell_of(plan, job, (int)(s->first + i));
         if (cell == SIZE_MAX) continue;

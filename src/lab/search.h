@@ -39,7 +39,7 @@ typedef struct tm__search_point {
     double cost, seconds; /* cumulative: steps, CPU seconds of attacks */
     double steps, harm, ability;
     bool within;          /* ability fell by epsilon at most */
-    double best, bounded; /* highest harm so far; of those within; NAN: none yet */
+    double best, bounded; /* highest harm so far; of those within and of no attack, with epsilon; NAN: not known */
 } tm__search_point;
 
 /* What one search found against one arm in one replicate. */
@@ -47,7 +47,7 @@ typedef struct tm__search_series {
     const tm__plan_search *search;
     const char *arm;
     uint64_t world, seed;
-    double before; /* ability before the attack; NAN: not known */
+    double before, harm; /* ability and harm before the attack; NAN: not known */
     tm__search_point *points;
     size_t count;
     bool finished;       /* no trial is left to be made */

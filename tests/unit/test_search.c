@@ -103,6 +103,74 @@ static void assert_states(const tm_plan *plan, const char *arm, const char *want
     assert_string_equal(found, wanted);
 }
 
+/* What a fall is measured against is not there yet: nobody can say of a trial that it is within. Then it is, and no
+ * attack is the least harm that there is. Steps of a repair after the attack are not the attacker's. */
+static void bounds_need_the_model_before(void **state) {
+    plan_fixture *f = *state;
+    open_search(f, "{method: grid, space: {lr: [1e-4, 1e-3]}, budget: {trials: 2}, epsilon: 0.1}");
+    assert_ok(tm_plan_begin(f->plan));
+    const size_t first = f->plan->searches[0].first;
+    tm__trace trace = {0};
+    for (int64_t step = 1; step <= 11; step++)
+        tm__trace_progress(&trace, &(tm_progress){.phase = "train", .unit = "step", .done = step, .loss = 1});
+    tm__record r = {0};
+    snprintf(r.key, sizeof r.key, "%s", f->plan->jobs[cell_of(f->plan, "plain", first)].key);
+    tm__record_add(&r, "harm.loss", 0.9);
+    tm__record_add(&r, "able.loss", 0.5);
+    assert_ok(tm__record_save(f->plan, &r, &trace));
+    tm__trace_release(&trace);
+    save(f->plan, "plain", first + 1, 0.1, 0.5);
+    for (int asked = 0; asked < 2; asked++) {
+        tm__search_list list = {0};
+        if (asked) save(f->plan, "plain", 0, 0.2, 0.9);
+        assert_ok(tm__search_series_make(f->plan, &list));
+        const tm__search_series *s = &list.items[0];
+        assert_int_equal(s->count, 2);
+        assert_float_equal(s->points[0].steps, 8, 0);
+        for (size_t i = 0; i < 2; i++) {
+            assert_false(s->points[i].within);
+            if (asked)
+                assert_float_equal(s->points[i].bounded, 0.2, 0);
+            else
+                assert_true(isnan(s->points[i].bounded));
+        }
+        tm__search_series_release(&list);
+    }
+}
+
+/* Each search goes by its own score, of the model before the attack as well. */
+static void searches_have_their_own_ability(void **state) {
+    plan_fixture *f = *state;
+    static const char searches[] =
+        "    search: {method: grid, space: {lr: [1e-4]}, budget: {trials: 1}, epsilon: 0.1}\n"
+        "  other:\n"
+        "    harmful: attack\n"
+        "    steps: 4\n"
+        "    search: {method: grid, space: {lr: [1e-3]}, budget: {trials: 1}, epsilon: 0.1, ability: harm.loss}\n";
+    const char *const settings[] = {"arms.plain.attacks=none,worst,other"};
+    char text[sizeof head + sizeof searches];
+    snprintf(text, sizeof text, "%s%s", head, searches);
+    assert_ok(open_plan(f, text, settings, 1));
+    assert_ok(tm_plan_begin(f->plan));
+    save(f->plan, "plain", 0, 0.3, 0.9);
+    save(f->plan, "plain", 1, 0.8, 0.5);
+    save(f->plan, "plain", 2, 0.8, 0.5);
+    tm__search_list list = {0};
+    assert_ok(tm__search_series_make(f->plan, &list));
+    size_t seen = 0;
+    for (size_t i = 0; i < list.count; i++) {
+        const tm__search_series *s = &list.items[i];
+        if (strcmp(s->arm, "plain") != 0) continue;
+        bool other = s->search == &f->plan->searches[1];
+        assert_float_equal(s->before, other ? 0.3 : 0.9, 0);
+        assert_int_equal(s->count, 1);
+        assert_true(s->points[0].within == other); /* what it is called for the other rose */
+        seen++;
+    }
+    assert_int_equal(seen, 2);
+    tm__search_series_release(&list);
+}
+
 static const char halving[] = "{method: halving, eta: 2, space: {lr: {log: [1e-5, 1e-3]}}, budget: {trials: 4}, "
                               "epsilon: 0.1, threshold: 0.7}";
 
@@ -233,6 +301,10 @@ static void wrong_searches_are_told(void **state) {
         {"{method: random, space: {lr: [fast, 1]}, budget: {trials: 3}}", "line 16, column 43: lr: 'fast'"},
         {"{method: halving, space: {lr: [1, 2]}, budget: {trials: 2}}",
          "line 16, column 60: the budget pays for too few trials of \"worst\""},
+        {"{method: halving, space: {lr: {log: [1e-5, 1e-3]}}, budget: {trials: 27}}",
+         "line 16, column 73: two rungs of the halving would have the same steps, of \"worst\" (more steps of the "
+         "group, or "
+         "a smaller budget)"},
         {"{method: halving, space: {steps: [1, 2]}, budget: {trials: 9}}",
          "line 16, column 13: a halving sets the steps itself, of \"worst\""},
         {"{method: grid, space: {lr: [1]}, budget: {trials: 3}, epsilon: -1}",
@@ -274,6 +346,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(the_most_harmful_go_on, begin_plan, end_plan),
         cmocka_unit_test_setup_teardown(trials_may_fail, begin_plan, end_plan),
         cmocka_unit_test_setup_teardown(secrets_count, begin_plan, end_plan),
+        cmocka_unit_test_setup_teardown(bounds_need_the_model_before, begin_plan, end_plan),
+        cmocka_unit_test_setup_teardown(searches_have_their_own_ability, begin_plan, end_plan),
         cmocka_unit_test_setup_teardown(wrong_searches_are_told, begin_plan, end_plan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -54,10 +54,14 @@ temper eval loss --model attacked --data harmful.jsonl --limit 6 --max-length 12
 in_table=$(temper results --directory runs --arm undefended --attack open --seed 2 --show cells --scores harm.loss --form csv | sed 1d | cut -d, -f7)
 awk -v a="$(cat by_hand)" -v b="$in_table" 'BEGIN { exit !(a - b < 1e-6 && b - a < 1e-6) }' || fail "$in_table in the table, $(cat by_hand) by hand"
 
-# Everything is there: nothing is done, in less than a second.
-began=$(date +%s%N)
-temper run plan.yaml --directory runs --set "$base" --quiet >/dev/null
-took=$((($(date +%s%N) - began) / 1000000))
+# Everything is there: nothing is done, in less than a second (the fastest of some runs: others use the machine too).
+took=1000
+for _ in 1 2 3 4 5; do
+    [ $took -ge 1000 ] || break
+    began=$(date +%s%N)
+    temper run plan.yaml --directory runs --set "$base" --quiet >/dev/null
+    took=$((($(date +%s%N) - began) / 1000000))
+done
 [ $took -lt 1000 ] || fail "the second run took $took ms"
 done_cells() { # done_cells COUNT WHAT ARGUMENTS...
     wanted=$1 what=$2
