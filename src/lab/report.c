@@ -43,6 +43,18 @@ static size_t count_cells(const tm_plan *plan) {
     return n;
 }
 
+/* How many of what; attackers are those that do harm. */
+static void put_what(tm__report *r) {
+    const tm_plan *plan = r->found.plan;
+    size_t kinds[3] = {0};
+    char text[256];
+    for (size_t i = 0; i < plan->attack_count; i++) kinds[tm__tables_kind(&plan->attacks[i])]++;
+    snprintf(text, sizeof text, "%zu defences and controls, %zu attackers%s%s, %lld replicates: %zu cells",
+             plan->arm_count, kinds[TM__ATTACK_HARMFUL], kinds[TM__ATTACK_BENIGN] ? ", harmless fine-tuning" : "",
+             kinds[TM__ATTACK_NONE] ? ", no attack" : "", (long long)plan->replicates, r->found.count);
+    tm__page_fact(&r->page, "what", text);
+}
+
 /* The one paragraph that says what the figures are of. */
 static void put_head(tm__report *r) {
     const tm_plan *plan = r->found.plan;
@@ -56,20 +68,17 @@ static void put_head(tm__report *r) {
         tm__page_paragraph(p, text);
     }
     tm__page_put(p, "<dl>\n");
-    snprintf(text, sizeof text, "%zu defences and controls, %zu attackers, %lld replicates: %zu cells", plan->arm_count,
-             plan->attack_count, (long long)plan->replicates, r->found.count);
-    tm__page_fact(p, "what", text);
+    put_what(r);
     for (size_t i = 0; i < plan->world_count; i++)
         at += (size_t)snprintf(text + at, sizeof text - at, "%s%llu",
                                i                       ? ", "
                                : plan->world_count > 1 ? "worlds "
                                                        : "world ",
                                (unsigned long long)plan->worlds[i]);
-    snprintf(
-        text + at, sizeof text - at,
-        "%sa replicate has a seed of its own, for its defence and its attack; all replicates of a world start from "
-        "the same base model, which is trained once",
-        at ? "; " : "");
+    snprintf(text + at, sizeof text - at, "%sa replicate has a seed of its own, for its defence and its attack; %s",
+             at ? "; " : "",
+             plan->base_count ? "all start from the same checkpoint"
+                              : "all replicates of a world start from the same base model, which is trained once");
     tm__page_fact(p, "seeds", text);
     tm__page_fact(
         p, "intervals",

@@ -109,16 +109,18 @@ static int cheaper(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The most that any attacker up to each cost gets, from 0 at the cheapest; x, y: one more than the group has attackers.
- */
+/* The most that any attacker up to each cost gets, from what the model gives before an attack (nobody has to attack);
+ * x, y: one more than the group has attackers. */
 static size_t cost_curve(const tm__report *r, const char *group, const tm__arm_view *a, price *prices, double *x,
                          double *y) {
     size_t n = 0;
-    double most = 0;
+    const char *none = tm__tables_attack_of(r->found.plan, TM__ATTACK_NONE), *harm = tm__tables_harm(r->found.plan);
+    const tm__stats before = tm__tables_of(&r->found, a->arm, none, harm, a->view->suffix);
+    double most = before.n ? before.mean : -INFINITY;
     for (size_t i = 0; i < r->found.plan->attack_count; i++) {
         const tm__plan_attack *k = &r->found.plan->attacks[i];
         if (strcmp(k->group, group) != 0) continue;
-        tm__stats leak = tm__tables_of(&r->found, a->arm, k->name, tm__tables_harm(r->found.plan), a->view->suffix);
+        tm__stats leak = tm__tables_of(&r->found, a->arm, k->name, harm, a->view->suffix);
         if (leak.n) prices[n++] = (price){tm__tables_of(&r->found, a->arm, k->name, "cpu_seconds", "").mean, leak.mean};
     }
     qsort(prices, n, sizeof *prices, cheaper);
@@ -128,7 +130,7 @@ static size_t cost_curve(const tm__report *r, const char *group, const tm__arm_v
         y[i + 1] = most;
     }
     x[0] = x[1];
-    y[0] = 0;
+    y[0] = before.n ? before.mean : y[1];
     return n;
 }
 
@@ -155,11 +157,12 @@ tm_status tm__report_costs(tm__report *r, const char *group) {
                                .share_y = are_shares(series, count, false),
                                .series = series,
                                .count = count};
-        status =
-            tm__page_plot(&r->page, title,
-                          "What the best attacker of this group gets who spends at most so much. Where a curve begins "
-                          "to rise is the smallest budget that breaks the defence.",
-                          &plot, name);
+        status = tm__page_plot(
+            &r->page, title,
+            "What the best attacker of this group gets who spends at most so much; a curve begins with "
+            "the model before an attack, where that is measured. Where it rises is the smallest budget that "
+            "breaks the defence. Seconds hold what a defence does during and after the fine-tuning too.",
+            &plot, name);
     }
     free(series);
     free(x);

@@ -21,7 +21,7 @@ same "$(cat stderr)" "temper: runs: no cell of plan.yaml is done (temper run doe
 temper run plan.yaml --directory runs --csv scores.csv --quiet >/dev/null
 same "$(temper report plan.yaml --directory runs --out page --quiet)" "page/report.html" "where it is"
 grep -q '<h1>small &lt;one&gt;</h1>' page/report.html || fail "the name is not escaped"
-for part in 'Before an attack' 'Against grid (2 attackers)' 'leak after the attack' 'Harm by harmful rows and learning rate' 'Without and with the secret' 'General ability (skills)' 'What it costs' 'a replicate has a seed of its own' 'difference from undefended' 'To repeat it' 'temper run plan.yaml --directory runs'; do
+for part in 'Before an attack' 'Against grid (2 attackers)' 'leak after the attack' 'Harm by harmful rows and learning rate' 'Without and with the secret' 'General ability (skills)' 'What it costs' 'a replicate has a seed of its own' '2 attackers, no attack, 2 replicates: 10 cells' 'difference from undefended' 'To repeat it' 'temper run plan.yaml --directory runs'; do
     grep -qF "$part" page/report.html || fail "no $part"
 done
 # Nothing is fetched: no address but the name of SVG's language.
@@ -62,3 +62,8 @@ if gnuplot --version >/dev/null 2>&1; then
     temper report kept.yaml --directory kept --out gone --quiet >/dev/null
     [ ! -e gone/states.svg ] || fail "states of models that are gone"
 fi
+# Harm against cost begins with the model before an attack, from which the attackers that get less take nothing away.
+awk -F, -v OFS=, 'NR > 1 && $2 == "\"undefended\"" { $7 = $4 == "\"none\"" ? .5 : $4 == "\"lr=1e-3\"" ? .75 : .25; $(NF - 1) = NR } 1' \
+    scores.csv >harm.csv
+temper report plan.yaml --directory harm --known harm.csv --out harms --quiet >/dev/null
+same "$(sed -n '/^\$d0 <</,/^EOD/p' harms/harm-cost-grid.gp | sed '1d;$d' | cut -d' ' -f2 | tr '\n' ' ')" "0.5 0.5 0.75 " "a curve of harm and cost"
