@@ -208,6 +208,19 @@ static int work(const represent_options *in, const tm_represent_options *how, co
     return code;
 }
 
+/* Before the first model is read, which may take hours. */
+static int check_names(const represent_options *in, const cli_list *compare) {
+    for (size_t i = 0; i < compare->count; i++) {
+        named which = read_named(compare->items[i]);
+        for (size_t k = 0; k <= i; k++) {
+            named other = read_named(k ? compare->items[k - 1] : in->model);
+            if (strcmp(which.name, other.name) == 0)
+                return cli_error(TM_INVALID, which.name, "give it another: NAME=DIR", "two models have this name");
+        }
+    }
+    return 0;
+}
+
 static int check(const represent_options *in, bool world) {
     int code = cli_check_required("--model", in->model);
     if (code) return code;
@@ -241,6 +254,7 @@ static int run(int argc, char **argv) {
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
     train.chat = how.chat;
     code = check(&in, cli_args_given(&args, "world"));
+    if (code == 0) code = check_names(&in, &compare);
     if (code == 0) code = cli_check_template(&chosen, &train);
     if (code == 0) code = cli_adapters_read(&given, &adapters);
     if (code == 0) code = work(&in, &how, &compare, &where, &adapters, &chosen, &output);

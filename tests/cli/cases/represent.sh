@@ -49,6 +49,7 @@ wrong 2 'give both files of prompts' temper represent --model before --harmful b
 wrong 2 'give both files of prompts' temper represent --model before $ask --world
 wrong 2 '--model' temper represent $ask
 wrong 2 'two models have this name' temper represent --model before --compare before $ask
+wrong 2 'two models have this name' temper represent --model before --compare x=y --compare x=z $ask # before any is read
 wrong 10 'already exists' temper represent --model before $ask --out states
 mkdir mine
 echo kept >mine/file
