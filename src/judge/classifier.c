@@ -10,7 +10,7 @@
  * asked ("temper_judge" in config.json).
  *
  * Deviation: transformers finds special tokens in the answer, too; here the eos is put by its id, and what an answer
- * spells like a special token is broken up. Answers that spell none give the same tokens.
+ * spells like a special token is broken up, of encoders read as letters. Answers that spell none give the same tokens.
  * Not verified on real weights: that beaver-dam-7b's files load (layout and rule are as published), and which text
  * RepNoise's DeBERTa was trained on. Pinned by tests/golden/test_judge_classifier.c: logits and verdicts of random
  * checkpoints against transformers.
