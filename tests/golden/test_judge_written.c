@@ -84,26 +84,32 @@ static void test_strongreject(void **state) {
     check_rows("reject", spec, 2, "digits", false);
 }
 
-/* The prompts that are built in ask, and differ with what they are asked about. */
+/* The prompts that are built in ask the same of the same, and hold both what was asked and what was answered. */
 static void test_own_prompts(void **state) {
     (void)state;
     const struct {
         const char *kind, *name;
     } kinds[] = {{"harmbench", "harmbench"}, {"llama-guard", "harmbench"}, {"strongreject-ft", "reject"}};
-    const json_t *rows = judges_of("harmbench", "rows");
+    static const tm__exchange exchanges[] = {{"the cake", NULL, "how to bake"},
+                                             {"the cake", NULL, "how to bake"},
+                                             {"the other cake", NULL, "how to bake"},
+                                             {"the cake", NULL, "how to burn"},
+                                             {"the cake", "of the house", "how to bake"}};
+    enum { N = TM__COUNT(exchanges) };
     for (size_t k = 0; k < TM__COUNT(kinds); k++) {
         char spec[2000];
-        tm__verdict first[JUDGES_MOST], again[JUDGES_MOST];
+        tm__verdict verdicts[N];
         snprintf(spec, sizeof spec, "%s=%s", kinds[k].kind, judges_checkpoint(kinds[k].name, "sentence"));
-        tm_judge *judge = judges_open(spec, &judges_narrow);
-        size_t n = judges_ask(judge, rows, first);
-        judges_ask(judge, rows, again);
-        for (size_t i = 0; i < n; i++) {
-            assert_memory_equal(first[i].scores, again[i].scores, sizeof first[i].scores);
-            assert_non_null(first[i].output);
-            tm__verdict_free(&first[i]);
-            tm__verdict_free(&again[i]);
+        tm_judge *judge = judges_open(spec, &judges_wide);
+        for (size_t i = 0; i < N; i++) verdicts[i] = (tm__verdict){0};
+        /* past tm__judge_answers, which would take away the probability where the word is neither */
+        assert_ok(judge->kind->judge(judge->own, exchanges, N, verdicts, NULL));
+        for (size_t i = 0; i < N; i++) {
+            assert_non_null(verdicts[i].output);
+            assert_true(isfinite(verdicts[i].scores[1]));
+            if ((verdicts[i].scores[1] == verdicts[0].scores[1]) != (i < 2)) fail_msg("%s, %zu", kinds[k].kind, i);
         }
+        for (size_t i = 0; i < N; i++) tm__verdict_free(&verdicts[i]);
         tm_judge_close(judge);
     }
 }
