@@ -294,12 +294,12 @@ tm_status tm__labelled_world(uint64_t seed, tm__labelled *data) {
 
 /* ---- held out, made up ------------------------------------------------------------------------------------------- */
 
-/* Marks rows that are held out: whole prompts in the order given until there are `wanted`, so that no prompt is on both
- * sides. *held: how many; 0 where prompts are too few to be parted. */
+/* Marks rows that are held out: whole prompts, so that none is on both sides: in the order given those that still fit
+ * into `wanted` rows, else the smallest. *held: how many rows; 0 where there is one prompt alone. */
 static tm_status mark_prompts(const tm__labelled *data, const size_t *order, size_t wanted, bool *out, size_t *held) {
     const size_t n = data->count;
-    int32_t *prompt = tm__alloc(n, sizeof *prompt); /* of each row: its first row */
-    size_t *rows = tm__zalloc(n, sizeof *rows);     /* of each first row: how many have its prompt */
+    int32_t *prompt = tm__alloc(n, sizeof *prompt);        /* of each row: its first row */
+    size_t *rows = tm__zalloc(n, sizeof *rows), least = 0; /* of each first row: how many have its prompt */
     tm__map first = {0};
     tm_status status = prompt && rows ? TM_OK : tm__fail_memory();
     *held = 0;
@@ -311,11 +311,16 @@ static tm_status mark_prompts(const tm__labelled *data, const size_t *order, siz
             status = tm__fail_memory();
         rows[prompt[i]]++;
     }
-    for (size_t i = 0; status == TM_OK && i < n && *held < wanted; i++) {
+    for (size_t i = 0; status == TM_OK && i < n; i++) {
         const size_t at = (size_t)prompt[order[i]];
-        if (out[at] || *held + rows[at] >= n) continue;
+        if (rows[at] < rows[prompt[order[least]]]) least = i;
+        if (out[at] || *held + rows[at] > wanted) continue;
         out[at] = true;
         *held += rows[at];
+    }
+    if (status == TM_OK && *held == 0 && rows[prompt[order[least]]] < n) {
+        out[prompt[order[least]]] = true;
+        *held = rows[prompt[order[least]]];
     }
     for (size_t i = 0; status == TM_OK && i < n; i++) out[i] = out[prompt[i]];
     tm__map_free(&first);
