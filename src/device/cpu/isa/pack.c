@@ -1,88 +1,96 @@
-/* pack.c: panels for tile.h, by 4 x 4 blocks that are transposed in registers where k is contiguous in memory. Weights
- * of 16 bits are widened here, so a wide copy never exists beyond a panel. */
+/* pack.c: panels for tile.h. Where k is contiguous in memory, squares of VL x VL elements are transposed in registers.
+ * Weights of 16 bits are widened here, so a wide copy never exists beyond a panel. Rows lie far apart, where no
+ * processor guesses what comes next: what is needed soon is asked for. */
 #include "device/cpu/isa/tile.h"
 
-typedef uint32_t u4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef uint16_t h4 __attribute__((vector_size(8), aligned(2), may_alias));
+enum {
+    AHEAD_ROWS = 16, /* that are asked for in advance, where k is not contiguous */
+    AHEAD_LINES = 4, /* likewise along a row, where it is */
+    LINE = 64,
+};
 
-TM__INLINE f4 f4_round(f4 x) {
-    u4 bits = (u4)x;
-    u4 rounded = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
-    u4 nan = (u4)((bits & 0x7fffffff) > 0x7f800000);
-    return (f4)((nan & (bits | 0x400000) & 0xffff0000u) | (~nan & rounded));
-}
+/* The halves of two vectors, element by element in turns. */
+#if TM__LANES == 16
+#define LOW_TURNS 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH_TURNS 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+enum { STAGES = 4 };
+#elif TM__LANES == 8
+#define LOW_TURNS 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH_TURNS 4, 12, 5, 13, 6, 14, 7, 15
+enum { STAGES = 3 };
+#else
+#define LOW_TURNS 0, 4, 1, 5
+#define HIGH_TURNS 2, 6, 3, 7
+enum { STAGES = 2 };
+#endif
 
-TM__INLINE f4 f4_from_f16(h4 bits) {
-    u4 wide = __builtin_convertvector(bits, u4);
-    u4 magnitude = (wide & 0x7fff) << 13;
-    u4 scaled = (u4)((f4)magnitude * 0x1p112f);
-    u4 special = (u4)(magnitude >= 0x0f800000) & 0x7f800000;
-    return (f4)(scaled | special | (wide & 0x8000) << 16);
-}
-
-/* n <= 4 elements from `at` on, the others 0. type and round are constants where this is inlined. */
-TM__INLINE f4 f4_load(const void *from, int64_t at, int64_t n, tm_dtype type, bool round) {
-    f4 x = {0};
-    if (n <= 0) return x;
-    if (type == TM_F32) {
-        if (n >= 4)
-            x = *(const f4 *)((const float *)from + at);
-        else
-            memcpy(&x, (const float *)from + at, (size_t)n * 4);
-        return round ? f4_round(x) : x;
+TM__INLINE void transpose(vf square[VL]) {
+#pragma GCC unroll 4
+    for (int stage = 0; stage < STAGES; stage++) {
+        vf next[VL];
+#pragma GCC unroll 8
+        for (int i = 0; i < VL / 2; i++) {
+            next[2 * i] = __builtin_shufflevector(square[i], square[i + VL / 2], LOW_TURNS);
+            next[2 * i + 1] = __builtin_shufflevector(square[i], square[i + VL / 2], HIGH_TURNS);
+        }
+        memcpy(square, next, sizeof next);
     }
-    h4 bits = {0};
-    if (n >= 4)
-        bits = *(const h4 *)((const uint16_t *)from + at);
-    else
-        memcpy(&bits, (const uint16_t *)from + at, (size_t)n * 2);
-    if (type == TM_BF16) return (f4)(__builtin_convertvector(bits, u4) << 16);
-    x = f4_from_f16(bits);
-    return round ? f4_round(x) : x;
 }
 
-TM__INLINE void f4_store(float *to, f4 x, int lanes) {
-    if (lanes == 4)
-        *(f4 *)to = x;
-    else
-        memcpy(to, &x, (size_t)lanes * 4);
+/* Element `at` and on of a row, n of them, the others 0. type and round are constants where this is inlined. */
+TM__INLINE vf load_rounded(const void *row, tm_dtype type, int64_t at, int64_t n, bool round) {
+    if (n <= 0) return splat(0);
+    vf x = load_as(row, type, at, n);
+    return round ? round_to_bf16(x) : x;
 }
 
-/* Four rows from i on, along k: to (k, width) gets `lanes` columns of them. */
-TM__INLINE void pack_transposed(float *to, int width, int lanes, int64_t rows, int64_t k, const void *from,
-                                tm_dtype type, int64_t i, int64_t ld, bool round) {
-    for (int64_t p = 0; p < k; p += 4) {
-        f4 r[4], t[4];
+/* Columns [i, i + VL) of one of `left` rows of a panel that are still to be written. A panel's width is VL or more, or
+ * less: then a whole vector reaches into the next row, which is written later, and the last row is cut. */
+TM__INLINE void store_columns(float *to, vf x, int width, int64_t left) {
+    if (width % VL == 0 || left > 1)
+        store(to, x);
+    else
+        memcpy(to, &x, (size_t)(width % VL) * sizeof *to);
+}
+
+TM__INLINE void ask_for(const void *from, tm_dtype type, int64_t at, int64_t n) {
+    uintptr_t size = type == TM_F32 ? 4 : 2, first = (uintptr_t)from + (uintptr_t)at * size;
+    for (uintptr_t byte = 0; byte < (uintptr_t)n * size; byte += LINE) __builtin_prefetch((void *)(first + byte), 0, 3);
+}
+
+/* Rows [i, i + VL) of those there are, along k, into columns i and on of the panel. */
+TM__INLINE void pack_squares(float *to, int width, int64_t i, int64_t rows, int64_t k, const void *from, tm_dtype type,
+                             int64_t ld, bool round) {
+    for (int64_t p = 0; p < k; p += VL) {
+        vf square[VL];
         int64_t left = k - p;
-        for (int64_t x = 0; x < 4; x++) r[x] = f4_load(from, (i + x) * ld + p, i + x < rows ? left : 0, type, round);
-        t[0] = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5);
-        t[1] = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5);
-        t[2] = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
-        t[3] = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
-        float *at = to + p * width;
-        f4_store(at, __builtin_shufflevector(t[0], t[1], 0, 1, 4, 5), lanes);
-        if (left > 1) f4_store(at + width, __builtin_shufflevector(t[0], t[1], 2, 3, 6, 7), lanes);
-        if (left > 2) f4_store(at + 2 * width, __builtin_shufflevector(t[2], t[3], 0, 1, 4, 5), lanes);
-        if (left > 3) f4_store(at + 3 * width, __builtin_shufflevector(t[2], t[3], 2, 3, 6, 7), lanes);
+#pragma GCC unroll 16
+        for (int x = 0; x < VL; x++) {
+            square[x] = i + x < rows ? load_rounded(from, type, (i + x) * ld + p, left, round) : splat(0);
+            if (i + x < rows) ask_for(from, type, (i + x) * ld + p + AHEAD_LINES * LINE / 4, 1);
+        }
+        transpose(square);
+#pragma GCC unroll 16
+        for (int x = 0; x < VL; x++)
+            if (x < left) store_columns(to + (p + x) * width + i, square[x], width, left - x);
     }
 }
 
 TM__INLINE void pack_as(float *to, int width, int64_t rows, int64_t k, const void *from, tm_dtype type, int64_t ld,
                         bool k_contiguous, bool round) {
-    int whole = width / 4 * 4;
     if (k_contiguous) {
-        for (int i = 0; i < whole; i += 4) pack_transposed(to + i, width, 4, rows, k, from, type, i, ld, round);
-        if (whole < width) pack_transposed(to + whole, width, 2, rows, k, from, type, whole, ld, round);
+        for (int64_t i = 0; i < width; i += VL) pack_squares(to, width, i, rows, k, from, type, ld, round);
         return;
     }
-    for (int64_t p = 0; p < k; p++, to += width) {
-        for (int i = 0; i < whole; i += 4) *(f4 *)(to + i) = f4_load(from, p * ld + i, rows - i, type, round);
-        if (whole < width) f4_store(to + whole, f4_load(from, p * ld + whole, rows - whole, type, round), 2);
+    for (int64_t p = 0; p < k; p++) {
+        ask_for(from, type, (p + AHEAD_ROWS) * ld, width);
+        for (int64_t i = 0; i < width; i += VL)
+            store_columns(to + p * width + i, load_rounded(from, type, p * ld + i, rows - i, round), width, k - p);
     }
 }
 
-void TM__ISA(pack)(float *to, int width, int64_t rows, int64_t k, const void *from, tm_dtype type, int64_t ld,
-                   bool k_contiguous, bool round) {
+TM__INLINE void pack_width(float *to, int width, int64_t rows, int64_t k, const void *from, tm_dtype type, int64_t ld,
+                           bool k_contiguous, bool round) {
     if (type == TM_BF16)
         pack_as(to, width, rows, k, from, TM_BF16, ld, k_contiguous, false);
     else if (type == TM_F16)
@@ -91,4 +99,14 @@ void TM__ISA(pack)(float *to, int width, int64_t rows, int64_t k, const void *fr
         pack_as(to, width, rows, k, from, TM_F32, ld, k_contiguous, true);
     else
         pack_as(to, width, rows, k, from, TM_F32, ld, k_contiguous, false);
+}
+
+void TM__ISA(pack)(float *to, int width, int64_t rows, int64_t k, const void *from, tm_dtype type, int64_t ld,
+                   bool k_contiguous, bool round) {
+    if (width == NR)
+        pack_width(to, NR, rows, k, from, type, ld, k_contiguous, round);
+    else if (width == VL)
+        pack_width(to, VL, rows, k, from, type, ld, k_contiguous, round);
+    else
+        pack_width(to, MR, rows, k, from, type, ld, k_contiguous, round);
 }

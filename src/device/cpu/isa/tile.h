@@ -17,7 +17,7 @@ void TM__ISA(tile)(int vectors, int64_t k, const float *a, int64_t a_step, const
                    int64_t ldc, float alpha, bool add);
 
 /* Packs `rows` <= width rows of length k into a panel (k, width), zero-padded. Element (row, p) stands at row * ld + p
- * if k_contiguous, else at p * ld + row. round: to bf16's precision. width: a multiple of 2. */
+ * if k_contiguous, else at p * ld + row. round: to bf16's precision. width: MR, NR or VL. */
 void TM__ISA(pack)(float *to, int width, int64_t rows, int64_t k, const void *from, tm_dtype type, int64_t ld,
                    bool k_contiguous, bool round);
 
