@@ -12,10 +12,10 @@
 #include <omp.h>
 
 enum {
-    DEPTH = 384,             /* most of k in one block: a panel of B fills the first-level cache */
-    SHARED_FLOATS = 2 << 20, /* of the smaller operand packed at a time */
-    STRIP_PANELS = 8,        /* most panels in a strip */
-    STRIPS = 24,             /* wanted at least, so that threads share the work evenly */
+    DEPTH = 384,               /* most of k in one block: a panel of B fills the first-level cache */
+    SHARED_FLOATS = 256 << 10, /* of the smaller operand packed at a time: half of a second-level cache */
+    STRIP_PANELS = 8,          /* most panels in a strip */
+    STRIPS = 24,               /* wanted at least, so that threads share the work evenly */
 };
 
 /* An operand as rows of length k. */
