@@ -124,6 +124,7 @@ static void print_json(const tm_device *device, const tm_bench_options *o, const
     cli_json_int(&json, "answer", o->answer ? o->answer : o->length / 2);
     cli_json_int(&json, "lora_rank", o->lora_rank);
     cli_json_bool(&json, "recompute", o->recompute);
+    cli_json_int(&json, "memory", o->memory);
     cli_json_int(&json, "repeats", o->repeats);
     cli_json_int(&json, "steps", o->steps);
     cli_json_int(&json, "rows_per_set", report->rows);

@@ -239,6 +239,13 @@ void cli_print_result(const char *directory, const char *saved, const cli_save *
                       bool as_json);
 /* What to tell when tm_train or a method failed; with how to go on after an interruption. Returns the exit code. */
 int cli_train_failed(tm_status status, const tm_train_options *train);
+/* After a rehearsal: what the run would hold at its peak, the adapter merged where it is asked for. An exit code. */
+int cli_model_measure(cli_model *model, bool adapter, const cli_save *save, tm_memory *memory);
+/* Rehearses the job with these options (nothing is resumed or saved) and tells its memory. An exit code. */
+typedef int cli_measure(void *user, const tm_train_options *train, tm_memory *memory);
+/* Where options->memory bounds the run: finds with rehearsals which bound to give the run so that it stays below, tells
+ * what that costs, and refuses what cannot be met. 0, or an exit code. */
+int cli_fit_memory(tm_train_options *options, cli_measure *measure, void *user);
 /* Takes out of the options what would read or write a resumable checkpoint. */
 void cli_train_rehearsed(tm_train_options *train);
 /* --adapter, --continue-adapter, --merge and --lora-rank must fit each other. 0, or an exit code. */

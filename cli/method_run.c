@@ -66,6 +66,7 @@ typedef struct job {
     tm_device_options where;
     cli_output output;
     cli_template chosen;
+    tm_memory *measured;                       /* rehearse and tell this alone; NULL: no */
     char hidden[96], about[512], example[512]; /* for help */
 } job;
 
@@ -150,6 +151,7 @@ static int finish(const job *work, const method_sets *sets, cli_model *model, co
                   const tm_train_result *result) {
     bool adapter =
         work->method->edits_adapter ? work->in.adapters.count > 0 : work->train.lora.rank > 0 || work->in.continued;
+    if (work->measured) return cli_model_measure(model, adapter, &work->save, work->measured);
     if (work->save.dry) {
         cli_rows rows[ROLES];
         list_rows(work, sets, rows);
@@ -175,6 +177,7 @@ static int finish(const job *work, const method_sets *sets, cli_model *model, co
 static int run_method(const job *work, const method_sets *sets, const tm_provenance *provenance) {
     tm_monitor monitor = *cli_monitor(&work->output);
     if (work->save.dry) monitor.progress = NULL; /* of steps that compute nothing */
+    if (work->measured) monitor.note = NULL;
     const tm_method_data data = {
         .harmful = sets->harmful, .refusals = sets->refusals, .benign = sets->benign, .user = sets->user};
     cli_model model = {0};
@@ -281,6 +284,21 @@ static int rehearse(job *work) {
     return code;
 }
 
+static int measure(void *user, const tm_train_options *train, tm_memory *memory) {
+    const job *work = user;
+    size_t size = work->method->options_size;
+    job rehearsed = *work;
+    rehearsed.own = malloc(size ? size : 1); /* names of files are taken out of it */
+    if (!rehearsed.own) return cli_no_memory();
+    if (size) memcpy(rehearsed.own, work->own, size);
+    rehearsed.train = *train;
+    rehearsed.save.dry = true;
+    rehearsed.measured = memory;
+    int code = rehearse(&rehearsed);
+    free(rehearsed.own);
+    return code;
+}
+
 static int check_and_run(job *work) {
     int code = cli_check_required("--model", work->in.model);
     if (code == 0) code = check_roles(work);
@@ -288,6 +306,7 @@ static int check_and_run(job *work) {
     if (code == 0) code = check_adapter(work);
     if (code == 0) code = check_written(work);
     if (code == 0) code = cli_check_template(&work->chosen, &work->train);
+    if (code == 0) code = cli_fit_memory(&work->train, measure, work);
     if (code) return code;
     return work->save.dry ? rehearse(work) : run_job(work);
 }

@@ -80,6 +80,7 @@ static tm_status print_json(const cli_model *model, const cli_rehearsal *run, co
     cli_json_int(&json, "anonymous", memory->total - memory->mapped);
     cli_json_int(&json, "total", memory->total);
     cli_json_close(&json, '}');
+    cli_json_real(&json, "computed_again", memory->again);
     cli_json_open(&json, "first_rows", '[');
     tm_status status = show_rows(model, run, &json);
     cli_json_close(&json, ']');
@@ -107,23 +108,68 @@ static tm_status print_text(const cli_model *model, const cli_rehearsal *run, co
     printf("  %-46s %8.1f\n", "sum", (double)memory->total / mib);
     printf("  %-46s %8.1f\n", "sum without what is mapped, which can be dropped",
            (double)(memory->total - memory->mapped) / mib);
+    if (memory->again > 0)
+        printf("  computed again to keep that low: %.1f%% of all multiply-adds\n", 100 * memory->again);
     tm_status status = show_rows(model, run, NULL);
     printf("\nNothing was written.\n");
     return status;
 }
 
+int cli_model_measure(cli_model *model, bool adapter, const cli_save *save, tm_memory *memory) {
+    tm_status status = adapter && save->merge ? tm_model_merge(model->model) : TM_OK;
+    if (status == TM_OK) status = tm_model_memory(model->model, memory);
+    return status == TM_OK ? 0 : cli_fail(status);
+}
+
 int cli_model_rehearsed(cli_model *model, const cli_rehearsal *run, const cli_output *output) {
     tm_memory memory;
     tm_model_info info;
-    tm_status status = run->adapter && run->save->merge ? tm_model_merge(model->model) : TM_OK;
-    if (status == TM_OK) status = tm_model_memory(model->model, &memory);
-    if (status != TM_OK) return cli_fail(status);
+    int code = cli_model_measure(model, run->adapter, run->save, &memory);
+    if (code) return code;
     tm_model_describe(model->model, &info);
     cli_monitor_end();
     const char *saved = !run->save->out                     ? NULL
                         : run->adapter && !run->save->merge ? "LoRA adapter"
                         : run->save->merge                  ? "model, adapter merged"
                                                             : "model";
-    status = (output->json ? print_json : print_text)(model, run, saved, &info, &memory);
+    tm_status status = (output->json ? print_json : print_text)(model, run, saved, &info, &memory);
     return status == TM_OK ? 0 : cli_fail(status);
+}
+
+/* ---- a bound of memory ------------------------------------------------------------------------------------------- */
+
+static const double MIB = 1 << 20;
+
+static int too_little(const tm_train_options *options, int64_t bound, const tm_memory *least) {
+    char hint[128];
+    snprintf(hint, sizeof hint, "a smaller --%s%s, a shorter --max-length",
+             options->micro ? "micro-batch" : "batch or --micro-batch", options->lora.rank ? "" : ", --lora-rank");
+    return cli_error(TM_NO_MEMORY, "--memory", hint, "%.0f MiB are too few: this takes %.0f MiB at least",
+                     (double)bound / MIB, (double)least->total / MIB);
+}
+
+/* The trainer knows what there is beside activations only about; a rehearsal counts it. So what it exceeds the bound by
+ * is taken off, and the next one looks whether that was enough. */
+int cli_fit_memory(tm_train_options *options, cli_measure *measure, void *user) {
+    enum { ATTEMPTS = 4 };
+    const int64_t bound = options->memory;
+    tm_train_options tried = *options;
+    tm_memory memory = {0};
+    if (!bound) return 0;
+    cli_train_rehearsed(&tried);
+    for (int i = 0; i < ATTEMPTS && tried.memory > 0; i++) {
+        int code = measure(user, &tried, &memory);
+        if (code) return code;
+        if (memory.total <= bound) {
+            options->memory = tried.memory;
+            if (memory.again > 0)
+                cli_note("memory: at most %.0f MiB, by computing %.1f%% of all multiply-adds again",
+                         (double)memory.total / MIB, 100 * memory.again);
+            return 0;
+        }
+        if (tried.memory == 1) break;
+        tried.memory -= memory.total - bound + (1 << 20);
+        if (tried.memory < 1 || i == ATTEMPTS - 2) tried.memory = 1; /* as little as can be */
+    }
+    return too_little(options, bound, &memory);
 }

@@ -57,6 +57,7 @@ TM_API void tm_error_clear(void);
 
 /* ------------------------------------------------------------------------------------------------ options */
 /* Units of texts that name what a run writes beside its result. */
+#define TM_UNIT_BYTES "BYTES" /* INT: a number of bytes, as in 8G, 6500M, 4096 */
 #define TM_UNIT_OUT_FILE "OUT-FILE"
 #define TM_UNIT_OUT_DIR "OUT-DIR"
 

@@ -166,6 +166,7 @@ typedef struct tm_bench_options {
     int64_t steps;                 /* measured steps of a run, after one that is not */
     int64_t lora_rank;             /* 0: all weights are trained */
     bool recompute;
+    int64_t memory; /* most bytes of a run; 0: no bound */
 } tm_bench_options;
 
 extern TM_API const tm_option tm_bench_option_table[];

@@ -57,6 +57,7 @@ typedef struct tm_memory {
     int64_t activations, logits, cache; /* of the largest batch and what is kept for reuse; of a chunk; of generation */
     int64_t kernels, program;           /* working memory, about; program, tokenizer and rows as measured now */
     int64_t total, trained, tokens;     /* the sum; numbers that are trained; most tokens in one forward pass */
+    double again;                       /* share of all multiply-adds that compute values again which were not kept */
 } tm_memory;
 TM_API tm_status tm_model_memory(const tm_model *model, tm_memory *memory);
 
@@ -110,7 +111,8 @@ typedef struct tm_train_options {
     bool packed;           /* rows laid end to end; else padded to the longest. The loss is the same. */
     bool full_sequence;    /* train on the prompt too */
     int64_t freeze_blocks; /* the embedding and so many of the first blocks stay as they are */
-    bool recompute;        /* activation checkpointing: keep only block inputs */
+    bool recompute;        /* keep only block inputs */
+    int64_t memory;        /* most bytes that the process may take; 0: no bound */
     int64_t seed;
     int64_t save_every;     /* steps between resumable checkpoints; 0: none */
     const char *resume_dir; /* where resumable checkpoints live; continued from if one is there */

@@ -165,6 +165,8 @@ typedef struct tm__mapping {
 } tm__mapping;
 tm_status tm__file_map(const char *path, tm__mapping *mapping);
 void tm__file_unmap(tm__mapping *mapping);
+/* These bytes of the mapping will hardly be read again: they stop counting as the process's memory. */
+void tm__file_unneeded(const tm__mapping *mapping, const void *data, size_t len);
 
 /* Writes aside, fsyncs, renames: the file appears whole or not at all. */
 tm_status tm__file_write(const char *path, const void *data, size_t len);

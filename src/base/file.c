@@ -121,6 +121,13 @@ void tm__file_unmap(tm__mapping *mapping) {
     *mapping = (tm__mapping){0};
 }
 
+void tm__file_unneeded(const tm__mapping *mapping, const void *data, size_t len) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)mapping->data, at = (uintptr_t)data;
+    if (at < begin || len > mapping->len || at - begin > mapping->len - len) return; /* a copy of somebody's */
+    uintptr_t from = (at + page - 1) / page * page, end = (at + len) / page * page;
+    if (from < end) (void)madvise((void *)from, end - from, MADV_DONTNEED); /* a hint: failing, the pages stay */
+}
+
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 enum { WRITER_BUFFER = 1 << 18 };

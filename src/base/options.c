@@ -5,6 +5,7 @@
  */
 #include "base/base.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <locale.h>
 #include <stdlib.h>
@@ -123,6 +124,23 @@ static tm_status set_int(const tm_option *option, int64_t *number, const char *v
     return TM_OK;
 }
 
+/* Bytes: a number, and a letter for so many times 1,024. */
+static tm_status set_bytes(const tm_option *option, int64_t *number, const char *value) {
+    static const char letters[] = "KMGT";
+    size_t len = strspn(value, "0123456789.");
+    const char *letter = value[len] ? strchr(letters, toupper((unsigned char)value[len])) : NULL;
+    const char *rest = value + len + (letter != NULL);
+    bool named = letter && (strcasecmp(rest, "iB") == 0 || strcasecmp(rest, "B") == 0);
+    char *end = NULL;
+    double parsed = len ? strtod_l(value, &end, c_locale()) : 0;
+    if (!len || end != value + len || (*rest && !named))
+        return fail_value(option, value, "as in 8G or 6500M", "a number of bytes");
+    if (letter) parsed *= (double)(1ULL << (10 * (letter - letters + 1)));
+    TM__TRY(check_range(option, parsed, value));
+    *number = (int64_t)parsed;
+    return TM_OK;
+}
+
 static tm_status set_real(const tm_option *option, double *number, const char *value) {
     char *end = NULL;
     bool plain = value[0] && strspn(value, "0123456789+-.eE") == strlen(value); /* no inf, nan, hexadecimal, blanks */
@@ -159,7 +177,8 @@ static tm_status set_option(const tm_option *option, void *options, const char *
     case TM_OPTION_FLAG:
         return set_flag(option, field, value);
     case TM_OPTION_INT:
-        return set_int(option, field, value);
+        return option->unit && strcmp(option->unit, TM_UNIT_BYTES) == 0 ? set_bytes(option, field, value)
+                                                                        : set_int(option, field, value);
     case TM_OPTION_REAL:
         return set_real(option, field, value);
     case TM_OPTION_CHOICE:

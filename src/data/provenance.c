@@ -208,9 +208,9 @@ tm_status tm_provenance_note(tm_provenance *provenance, const char *option, cons
     return json_object_set_new(options, option, json_string(value)) == 0 ? TM_OK : tm__fail_memory();
 }
 
-/* About saving alone, or about BackdoorAlign's secret, or noted beside the options. */
+/* About saving or memory alone, or about BackdoorAlign's secret, or noted beside the options. */
 static bool left_out(const char *name) {
-    static const char *const names[] = {"resume", "save-every", "force", "seed"};
+    static const char *const names[] = {"resume", "save-every", "force", "memory", "seed"};
     for (size_t i = 0; i < TM__COUNT(names); i++)
         if (strcmp(name, names[i]) == 0) return true;
     return strncmp(name, "secret", 6) == 0;

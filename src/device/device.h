@@ -189,7 +189,14 @@ typedef struct tm__pool {
     size_t bytes_free;            /* in these lists */
     size_t held;                  /* in these lists and handed out */
     size_t needed, needed_peak;   /* handed out, in bytes of classes */
+    bool tight;                   /* hardly more is held than was ever needed: training, whose steps are long */
 } tm__pool;
+
+/* Somebody who holds buffers that can be done without. Frees one of them; false: has none. */
+typedef struct tm__reclaimer {
+    bool (*reclaim)(struct tm__reclaimer *self);
+    struct tm__reclaimer *next;
+} tm__reclaimer;
 
 /* What stands in front of every buffer, aligned to 64 bytes. */
 typedef struct tm__pooled {
@@ -232,9 +239,12 @@ struct tm_device {
     void (*close)(tm_device *dev);
     size_t bytes_in_use, bytes_peak; /* handed out by alloc */
     tm__pool pool;                   /* starts zeroed; pool.c only */
-    void *state;                     /* the device's own */
-    int purpose;                     /* tm__purpose of the next buffers */
-    bool rehearses;                  /* computes nothing, counts memory (rehearsal.c): weights are not read */
+    size_t limit;                    /* of what the pool holds, as far as reclaimers can help; 0: none */
+    tm__reclaimer *reclaimers;
+    double worked, worked_again; /* multiply-adds: in all (a rehearsal counts them); to make values again */
+    void *state;                 /* the device's own */
+    int purpose;                 /* tm__purpose of the next buffers */
+    bool rehearses;              /* computes nothing, counts memory (rehearsal.c): weights are not read */
 };
 
 /* alloc for a purpose. */

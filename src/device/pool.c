@@ -40,11 +40,11 @@ static int class_of(size_t bytes, size_t *rounded) {
 
 _Static_assert(sizeof(tm__pooled) == 64, "buffers are aligned to 64 bytes");
 
-enum { SLACK_SHARE = 32, SLACK_BYTES = 64 << 20 };
+enum { SLACK_SHARE = 32, SLACK_BYTES = 64 << 20, SLACK_BYTES_TIGHT = 4 << 20 };
 
 /* The most to hold where so much is needed at once. */
-static size_t bound(size_t needed) {
-    return needed + TM__MAX(needed / SLACK_SHARE, (size_t)SLACK_BYTES);
+static size_t bound(const tm__pool *pool, size_t needed) {
+    return needed + TM__MAX(needed / SLACK_SHARE, (size_t)(pool->tight ? SLACK_BYTES_TIGHT : SLACK_BYTES));
 }
 
 static void *pop(tm__pool *pool, int index) {
@@ -74,14 +74,30 @@ static void *make(tm__pool *pool, int index, size_t size) {
     return block + 1;
 }
 
+/* Asks for buffers back until `size` more fit below the limit, or nobody has any. */
+static void make_room(tm_device *dev, size_t size) {
+    while (dev->limit && dev->pool.needed + size > dev->limit) {
+        tm__reclaimer *r = dev->reclaimers;
+        while (r && !r->reclaim(r)) r = r->next;
+        if (!r) return;
+    }
+}
+
+/* What may be held where `size` more are needed. */
+static size_t may_hold(const tm_device *dev, size_t size) {
+    size_t needed = dev->pool.needed + size, most = bound(&dev->pool, TM__MAX(dev->pool.needed_peak, needed));
+    return dev->limit ? TM__MAX(TM__MIN(most, dev->limit), needed) : most;
+}
+
 tm_status tm__pool_alloc(tm_device *dev, size_t bytes, void **buffer) {
     tm__pool *pool = &dev->pool;
     size_t size;
     int index = class_of(bytes, &size);
     if (index < 0) return tm__fail_memory();
+    make_room(dev, size);
     void *taken = pool->free[index] ? pop(pool, index) : NULL;
     if (!taken) {
-        give_back(pool, bound(TM__MAX(pool->needed_peak, pool->needed + size)) - size);
+        give_back(pool, may_hold(dev, size) - size);
         taken = make(pool, index, size);
     }
     if (!taken && pool->bytes_free > 0) {

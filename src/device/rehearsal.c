@@ -77,6 +77,7 @@ static tm_status gemm(tm_device *dev, const tm__gemm *g) {
     double small = (double)TM__MIN(g->m, g->n) + 48, depth = (double)TM__MIN(g->k, (int64_t)DEPTH);
     double shared = fmin(small * (double)g->k, fmax(SHARED, small * depth));
     works_with(dev, shared + (double)dev->threads * PANELS * depth);
+    dev->worked += (double)g->m * (double)g->n * (double)g->k;
     return TM_OK;
 }
 
@@ -134,16 +135,24 @@ static tm_status rope(tm_device *dev, void *y, bool accumulate, const void *x, c
     return TM_OK;
 }
 
+static double pairs(const tm__attention *a) {
+    double sum = 0;
+    for (int64_t i = 0; i < a->segments; i++) sum += (double)a->length[i] * (double)a->length[i] / 2;
+    return sum * (double)(a->heads * a->head_dim);
+}
+
 /* Keys and values are packed for all threads. */
 static tm_status attention(tm_device *dev, void *out, void *lse, const void *q, const void *k, const void *v,
                            const tm__attention *a) {
     works_with(dev, 2.0 * (double)(a->tokens * a->kv_heads * a->head_dim));
+    dev->worked += 2 * pairs(a);
     return TM_OK;
 }
 
 static tm_status attention_grad(tm_device *dev, void *dq, void *dk, void *dv, const void *dout, const void *out,
                                 const void *lse, const void *q, const void *k, const void *v, const tm__attention *a) {
     works_with(dev, 3.0 * (double)(a->tokens * a->kv_heads * a->head_dim));
+    dev->worked += 5 * pairs(a);
     return TM_OK;
 }
 
@@ -348,5 +357,6 @@ void tm__rehearsal_memory(const tm_device *dev, tm_memory *memory) {
     memory->activations = TM__MAX((int64_t)r->held_peak - told, (int64_t)0);
     memory->kernels = (int64_t)r->kernels;
     memory->tokens = r->tokens;
+    memory->again = dev->worked > 0 ? dev->worked_again / dev->worked : 0;
     memory->trained = memory->gradients / (int64_t)tm__dtype_size(dev->act);
 }

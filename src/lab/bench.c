@@ -30,6 +30,8 @@ const tm_option tm_bench_option_table[] = {
      "train a LoRA adapter of this rank; 0: train all weights"},
     {"recompute", TM_OPTION_FLAG, FIELD(recompute), NULL, 1, 0, NULL, NULL,
      "keep only the inputs of blocks and compute the rest again"},
+    {"memory", TM_OPTION_INT, FIELD(memory), "0", 0, 1e15, NULL, TM_UNIT_BYTES,
+     "most memory that a run may take, as in 8G; 0: no bound"},
     {0},
 };
 
@@ -93,6 +95,7 @@ static tm_train_options train_options(const bench *b) {
     train.lr = 1e-12;
     train.chat = TM_CHAT_PLAIN;
     train.recompute = b->options.recompute;
+    train.memory = b->options.memory;
     train.lora.rank = b->options.lora_rank;
     return train;
 }

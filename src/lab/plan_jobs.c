@@ -15,8 +15,8 @@
 
 static const char stage_mark[] = "stage:";
 
-/* Options that stand at their default are left out, so that a new option leaves old results valid. A file or directory
- * counts by what it holds. */
+/* Options that stand at their default are left out, so that a new option leaves old results valid, and so is the bound
+ * of memory, which changes none. A file or directory counts by what it holds. */
 static void key_changed(const tm_plan *plan, tm__sha256 *hash, const tm_option *table, const void *options,
                         void *scratch) {
     tm_options_default(table, scratch);
@@ -24,6 +24,7 @@ static void key_changed(const tm_plan *plan, tm__sha256 *hash, const tm_option *
         char room[256], other[256];
         const char *text = tm__key_value(o, options, room);
         if (strcmp(text, tm__key_value(o, scratch, other)) == 0) continue;
+        if (table == tm_train_option_table && strcmp(o->name, "memory") == 0) continue;
         const char *held = tm__option_is_path(o) ? tm__plan_place_hash(plan, text) : NULL;
         tm__key_text(hash, o->name, held ? held : text);
     }

@@ -9,7 +9,9 @@ tm_status tm__apply_taps(tm__tape *tape, const tm__forward_options *options, int
     for (size_t i = 0; options && i < options->tap_count; i++) {
         const tm__tap *tap = &options->taps[i];
         if (tap->site != site || (site != TM__TAP_EMBEDDING && tap->layer != layer)) continue;
-        TM__TRY(tm__op_tap(tape, *x, tap, x));
+        tm__var *before = *x;
+        TM__TRY(tm__op_tap(tape, before, tap, x));
+        tm__tape_drop(tape, before);
     }
     return TM_OK;
 }
@@ -97,7 +99,10 @@ static tm_status add(tm__tape *tape, tm__var *a, tm__var *b, tm__var **sum) {
 }
 
 static tm_status drop_out(tm__tape *tape, const tm__block_run *run, tm__var **x) {
-    return tm__op_dropout(tape, *x, run->model->config.residual_dropout, x);
+    tm__var *before = *x;
+    TM__TRY(tm__op_dropout(tape, before, run->model->config.residual_dropout, x));
+    if (*x != before) tm__tape_drop(tape, before);
+    return TM_OK;
 }
 
 static tm_status parallel(tm__tape *tape, const tm__block_run *run, tm__var *x, tm__var **y) {
@@ -130,8 +135,7 @@ static tm_status sequential(tm__tape *tape, const tm__block_run *run, tm__var *x
     return TM_OK;
 }
 
-tm_status tm__block_forward(tm__tape *tape, void *ctx, tm__var *x, tm__var **y) {
-    const tm__block_run *run = ctx;
+tm_status tm__block_forward(tm__tape *tape, const tm__block_run *run, tm__var *x, tm__var **y) {
     TM__TRY(run->model->config.family->parallel ? parallel(tape, run, x, y) : sequential(tape, run, x, y));
     return tm__apply_taps(tape, run->options, TM__TAP_HIDDEN, run->layer, y);
 }

@@ -4,8 +4,7 @@
 
 #include "model/model.h"
 
-/* What a block needs beside x. While recording it lives in the tape's arena, because a checkpointed block runs again in
- * backward. */
+/* What a block needs beside x. */
 typedef struct tm__block_run {
     tm_model *model;
     int64_t layer;
@@ -17,8 +16,8 @@ typedef struct tm__block_run {
     tm__attention_cached cached;
 } tm__block_run;
 
-/* ctx: a tm__block_run. x, y (tokens, hidden). */
-tm_status tm__block_forward(tm__tape *tape, void *ctx, tm__var *x, tm__var **y);
+/* x, y (tokens, hidden). */
+tm_status tm__block_forward(tm__tape *tape, const tm__block_run *run, tm__var *x, tm__var **y);
 /* Replaces *x by its value with the taps of a place applied. */
 tm_status tm__apply_taps(tm__tape *tape, const tm__forward_options *options, int site, int64_t layer, tm__var **x);
 /* out (tokens, heads * head_dim): attention of queries over the cache, keys and values of these tokens stored first.

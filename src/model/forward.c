@@ -80,28 +80,23 @@ tm_status tm__model_forward(tm_model *model, tm__tape *tape, const tm__batch *ba
                             tm__var **hidden) {
     int64_t positions;
     tm__var *x, *y;
-    tm__block_run common = {.model = model, .options = options};
+    tm__block_run run = {.model = model, .options = options};
+    tape->lean = options && options->recompute;
     TM__TRY(check_ids(model, batch->ids, batch->position, batch->tokens, &positions));
-    TM__TRY(find_rope(model, tape, batch, positions, &common.rope, &common.position));
+    TM__TRY(find_rope(model, tape, batch, positions, &run.rope, &run.position));
     TM__TRY(tm__model_embed(model, tape, batch->ids, batch->tokens, &x));
     TM__TRY(tm__apply_taps(tape, options, TM__TAP_EMBEDDING, 0, &x));
     if (options && options->states) keep_state(options, 0, x);
     for (int64_t i = 0; i < model->config.layers; i++) {
-        tm__block_run *run = tm__arena_alloc(&tape->host, 1, sizeof *run);
-        if (!run) return tm__fail_memory();
-        *run = common;
-        run->layer = i;
-        run->documents = attention_shape(model, batch, i);
-        if (options && options->recompute && tape->recording)
-            TM__TRY(tm__tape_checkpoint(tape, tm__block_forward, run, x, &y));
-        else
-            TM__TRY(tm__block_forward(tape, run, x, &y));
-        tm__tape_drop(tape, x);
+        run.layer = i;
+        run.documents = attention_shape(model, batch, i);
+        TM__TRY(tm__block_forward(tape, &run, x, &y));
+        tm__tape_anchor(tape, x);
         x = y;
         if (options && options->states) keep_state(options, i + 1, x);
     }
     TM__TRY(tm__model_norm(model, tape, x, &model->final_norm, hidden));
-    tm__tape_drop(tape, x);
+    tm__tape_anchor(tape, x);
     return TM_OK;
 }
 

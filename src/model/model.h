@@ -174,8 +174,7 @@ tm_status tm__model_freeze_blocks(tm_model *model, int64_t count);
  * `dtype` (rounding gives what the unchanged entry would have given). 0 where nothing has changed. */
 tm_status tm__model_rounding_loss(const tm_model *model, tm_dtype dtype, double *share);
 
-/* A batch of documents, packed end to end or padded. Arrays belong to the caller; with recomputation they, the options
- * and the taps must live until the tape is reset. */
+/* A batch of documents, packed end to end or padded. Arrays belong to the caller. */
 typedef struct tm__batch {
     int64_t tokens;
     const int32_t *ids, *position; /* (tokens) */
@@ -188,7 +187,7 @@ typedef struct tm__batch {
 typedef struct tm__forward_options {
     const tm__tap *taps;
     size_t tap_count;
-    bool recompute; /* activation checkpointing per block */
+    bool recompute; /* keep the inputs of blocks only (tm__tape.lean) */
     /* (layers + 1) or NULL; receives the residual stream after the embedding and after every block. Only while
      * recording: otherwise these values are dropped. */
     tm__var **states;

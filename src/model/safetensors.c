@@ -208,6 +208,10 @@ done:
     return status;
 }
 
+void tm__safetensors_unneeded(const tm__safetensors *file, const tm_tensor *tensor) {
+    tm__file_unneeded(&file->mapping, tensor->data, tm__tensor_bytes(tensor));
+}
+
 void tm__safetensors_close(tm__safetensors *file) {
     if (!file) return;
     for (size_t i = 0; i < file->count; i++) free(file->entries[i].copy);

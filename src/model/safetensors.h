@@ -26,7 +26,9 @@ int64_t tm__safetensors_index(const tm__safetensors *file, const char *name);
  * until close. TM_UNSUPPORTED: an element type or a number of dimensions that tm_tensor does not have. */
 tm_status tm__safetensors_at(tm__safetensors *file, size_t index, tm_tensor *tensor);
 tm_status tm__safetensors_find(tm__safetensors *file, const char *name, tm_tensor *tensor); /* or TM_NOT_FOUND */
-const char *tm__safetensors_metadata(const tm__safetensors *file, const char *key);         /* NULL: none */
+/* See tm__file_unneeded; nothing for what is no view into the mapping. */
+void tm__safetensors_unneeded(const tm__safetensors *file, const tm_tensor *tensor);
+const char *tm__safetensors_metadata(const tm__safetensors *file, const char *key); /* NULL: none */
 
 /* A tensor to write. Its elements come from `source.data`, or, where that is NULL, from `produce`, which stores
  * elements first..first+n-1 at `out` in source.dtype. They are converted to `dtype` chunk by chunk: no second copy is
@@ -58,6 +60,7 @@ const char *tm__checkpoint_file(const tm__checkpoint *checkpoint, size_t index);
 int64_t tm__checkpoint_index(const tm__checkpoint *checkpoint, const char *name); /* -1: no such tensor */
 tm_status tm__checkpoint_at(tm__checkpoint *checkpoint, size_t index, tm_tensor *tensor);
 tm_status tm__checkpoint_find(tm__checkpoint *checkpoint, const char *name, tm_tensor *tensor); /* or TM_NOT_FOUND */
+void tm__checkpoint_unneeded(const tm__checkpoint *checkpoint, const tm_tensor *tensor);
 
 /* Writes <stem>.safetensors, or, above `shard_bytes` (of tensor data; 0: no limit), <stem>-00001-of-00003.safetensors
  * and so on with their index. Shards follow the order of the entries. */

@@ -147,6 +147,10 @@ void tm__checkpoint_close(tm__checkpoint *checkpoint) {
     free(checkpoint);
 }
 
+void tm__checkpoint_unneeded(const tm__checkpoint *checkpoint, const tm_tensor *tensor) {
+    for (size_t i = 0; i < checkpoint->file_count; i++) tm__safetensors_unneeded(checkpoint->files[i], tensor);
+}
+
 /* ---- access ------------------------------------------------------------------------------------------------------ */
 
 size_t tm__checkpoint_count(const tm__checkpoint *checkpoint) {

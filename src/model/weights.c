@@ -255,8 +255,10 @@ tm_status tm__param_own(tm_model *model, tm__param *param) {
         dev->release(dev, param->value.data, act_bytes(dev, param));
         param->value = mapped;
         param->owned = param->changed = false;
+        return status;
     }
-    return status;
+    if (model->files) tm__checkpoint_unneeded(model->files, &mapped); /* from now on the copy is read */
+    return TM_OK;
 }
 
 tm_status tm__param_train(tm_model *model, tm__param *param, bool trainable) {

@@ -59,6 +59,9 @@ tm__adapter *tm__adapter_find(const tm__linear *linear, size_t number);
 /* "model.layers.3.self_attn.q_proj"; NULL: out of memory. */
 char *tm__linear_path(const tm_model *model, int64_t layer, int index);
 /* The parameter that a save of the model writes for `param`: the model's own where an adapter replaces it. */
+/* Bytes of memory that the process takes beside what the device holds and its kernels work with: weights that are read
+ * from mapped files, the program. */
+tm_status tm__model_memory_beside(const tm_model *model, int64_t *bytes);
 const tm__param *tm__param_base(const tm_model *model, const tm__param *param);
 
 /* ---- JSON text (json_write.c) ---- */

@@ -13,6 +13,12 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
     return TM_OK;
 }
 
+static tm_status remake(tm__tape *tape, tm__node *base) {
+    const add_node *node = (const add_node *)base;
+    const tm_tensor *y = &base->out->value;
+    return tape->dev->k->add(tape->dev, y->data, node->a->value.data, node->b->value.data, tm__tensor_count(y));
+}
+
 tm_status tm__op_add(tm__tape *tape, tm__var *a, tm__var *b, tm__var **y) {
     TM__NEEDS(tape, add);
     int64_t count = tm__tensor_count(&a->value);
@@ -25,5 +31,6 @@ tm_status tm__op_add(tm__tape *tape, tm__var *a, tm__var *b, tm__var **y) {
     TM__TRY(tm__tape_node(tape, sizeof *node, "add", *y, backward, NULL, &node));
     node->a = a;
     node->b = b;
+    tm__node_remakes(&node->base, remake, (double)count, (tm__var *[TM__NODE_INPUTS]){a, b});
     return TM_OK;
 }

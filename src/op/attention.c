@@ -28,18 +28,34 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
     attention_node *node = (attention_node *)base;
     tm__var *vars[3] = {node->q, node->k, node->v};
     tm__grad_slot slots[3] = {{0}};
-    const void *values[3];
+    const void *values[3], *out;
     tm_status status;
     for (int i = 0; i < 3; i++) TM__TRY(tm__tape_value(tape, vars[i], &values[i]));
+    TM__TRY(tm__tape_value(tape, base->out, &out));
     for (int i = 0; i < 3; i++) TM__TRY_GOTO(status, open_grad(tape, vars[i], &slots[i]), done);
-    status = tape->dev->k->attention_grad(tape->dev, slots[0].data, slots[1].data, slots[2].data, base->out->grad,
-                                          base->out->value.data, node->lse.data, values[0], values[1], values[2],
-                                          &node->shape);
+    status = tape->dev->k->attention_grad(tape->dev, slots[0].data, slots[1].data, slots[2].data, base->out->grad, out,
+                                          node->lse.data, values[0], values[1], values[2], &node->shape);
     for (int i = 0; i < 3 && status == TM_OK; i++)
         if (vars[i]->needs_grad) status = tm__grad_close(tape, &slots[i]);
 done:
     for (int i = 0; i < 3; i++) tm__grad_discard(tape, &slots[i]);
     return status;
+}
+
+static tm_status remake(tm__tape *tape, tm__node *base) {
+    attention_node *node = (attention_node *)base;
+    return tape->dev->k->attention(tape->dev, base->out->value.data, node->lse.data, node->q->value.data,
+                                   node->k->value.data, node->v->value.data, &node->shape);
+}
+
+/* Multiply-adds of scores and of what they weigh. */
+static double work(const tm__attention *a) {
+    double pairs = 0;
+    for (int64_t i = 0; i < a->segments; i++) {
+        double length = (double)a->length[i], seen = a->window ? fmin((double)a->window, length) : length;
+        pairs += seen * (length - seen / 2);
+    }
+    return 2 * pairs * (double)(a->heads * a->head_dim);
 }
 
 static void release(tm__tape *tape, tm__node *base) {
@@ -91,6 +107,7 @@ static tm_status record(tm__tape *tape, tm__var *q, tm__var *k, tm__var *v, cons
     node->v = v;
     node->shape = copy;
     node->lse = lse;
+    tm__node_remakes(&node->base, remake, work(shape), (tm__var *[TM__NODE_INPUTS]){q, k, v});
     return TM_OK;
 }
 

@@ -15,6 +15,15 @@
         if ((tape)->recording) TM__NEEDS(tape, kernel); \
     } while (0)
 
+/* Says how the node's value is made again, from what and with how many multiply-adds (tm__node.work). */
+typedef tm_status tm__remake(tm__tape *tape, tm__node *node);
+static inline void tm__node_remakes(tm__node *node, tm__remake *remake, double work,
+                                    tm__var *const in[TM__NODE_INPUTS]) {
+    node->remake = remake;
+    node->work = work;
+    for (int i = 0; i < TM__NODE_INPUTS; i++) node->in[i] = in[i];
+}
+
 /* Our own mistake, but named: TM_INVALID with the op as field. */
 #define TM__SHAPE_ERROR(op, ...) tm__fail(TM_INVALID, NULL, op, NULL, __VA_ARGS__)
 

@@ -20,6 +20,13 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
                                  node->seed, node->stream);
 }
 
+static tm_status remake(tm__tape *tape, tm__node *base) {
+    const dropout_node *node = (const dropout_node *)base;
+    const tm_tensor *y = &base->out->value;
+    return tape->dev->k->dropout(tape->dev, y->data, false, node->x->value.data, tm__tensor_count(y), node->p,
+                                 node->seed, node->stream);
+}
+
 tm_status tm__op_dropout(tm__tape *tape, tm__var *x, double p, tm__var **y) {
     if (!tape->training || p == 0) {
         *y = x;
@@ -38,5 +45,6 @@ tm_status tm__op_dropout(tm__tape *tape, tm__var *x, double p, tm__var **y) {
     node->p = p;
     node->seed = seed;
     node->stream = stream;
+    tm__node_remakes(&node->base, remake, (double)tm__tensor_count(&x->value), (tm__var *[TM__NODE_INPUTS]){x});
     return TM_OK;
 }

@@ -33,10 +33,8 @@ done:
 
 static tm_status remake(tm__tape *tape, tm__node *base) {
     const gated_node *node = (const gated_node *)base;
-    const void *gate, *up = NULL;
-    TM__TRY(tm__tape_value(tape, node->gate, &gate));
-    if (node->up) TM__TRY(tm__tape_value(tape, node->up, &up));
-    return tape->dev->k->gated(tape->dev, base->out->value.data, node->act, gate, up,
+    const void *up = node->up ? node->up->value.data : NULL;
+    return tape->dev->k->gated(tape->dev, base->out->value.data, node->act, node->gate->value.data, up,
                                tm__tensor_count(&node->gate->value));
 }
 
@@ -53,7 +51,7 @@ tm_status tm__op_gated(tm__tape *tape, tm__activation act, tm__var *gate, tm__va
     gated_node *node;
     TM__TRY(tm__tape_node(tape, sizeof *node, "gated", *y, backward, NULL, &node));
     node->act = act;
-    node->base.remake = remake;
+    tm__node_remakes(&node->base, remake, 0, (tm__var *[TM__NODE_INPUTS]){gate, up});
     node->gate = gate;
     node->up = up;
     gate->saved = true;

@@ -35,10 +35,8 @@ static void release(tm__tape *tape, tm__node *base) {
 
 static tm_status norm(tm__tape *tape, const layernorm_node *node, tm__var *y) {
     const tm_tensor *w = &node->weight->value, *b = &node->bias->value;
-    const void *x;
-    TM__TRY(tm__tape_value(tape, node->x, &x));
-    return tape->dev->k->layernorm(tape->dev, y->value.data, node->mean.data, node->rstd.data, x, w->data, w->dtype,
-                                   b->data, b->dtype, node->n, node->d, node->eps);
+    return tape->dev->k->layernorm(tape->dev, y->value.data, node->mean.data, node->rstd.data, node->x->value.data,
+                                   w->data, w->dtype, b->data, b->dtype, node->n, node->d, node->eps);
 }
 
 static tm_status remake(tm__tape *tape, tm__node *base) {
@@ -65,7 +63,7 @@ tm_status tm__op_layernorm(tm__tape *tape, tm__var *x, tm__param *weight, tm__pa
     if (tape->recording && needs_grad)
         TM__TRY(tm__tape_node(tape, sizeof *node, "layernorm", *y, backward, release, &node));
     x->saved |= node != &unrecorded;
-    node->base.remake = remake;
+    tm__node_remakes(&node->base, remake, 0, (tm__var *[TM__NODE_INPUTS]){x});
     node->x = x;
     node->weight = weight;
     node->bias = bias;

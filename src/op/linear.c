@@ -3,9 +3,9 @@
  *   dx = dy W;   dW += dy^T x;   db += column sums of dy
  *   adapter, with x' = dropout(x), u = x' A^T:   dB += s dy^T u;   du = s dy B;   dA += du^T x';   dx += mask(du A)
  *
- * A frozen weight computes no dW. u (n,rank) is kept for dB; x' is computed again from the dropout stream's position,
- * since it is as large as x. Adapter products are always exact (fp32): an update of theirs is smaller than bf16's
- * spacing.
+ * A frozen weight computes no dW. u (n,rank) is kept for dB, unless the tape is lean; x' is computed again from the
+ * dropout stream's position, since it is as large as x. Adapter products are always exact (fp32): an update of theirs
+ * is smaller than bf16's spacing.
  */
 #include "op/common.h"
 
@@ -13,7 +13,7 @@ typedef struct adapter_use {
     size_t index; /* into linear->adapters: the array may have moved since */
     bool drops;
     uint64_t stream; /* of its dropout */
-    tm__scratch u;   /* (n,rank); only if B is trained */
+    tm__scratch u;   /* (n,rank); kept only if B is trained and the tape not lean */
 } adapter_use;
 
 typedef struct linear_node {
@@ -41,24 +41,29 @@ static tm_status masked_input(tm__tape *tape, const tm__var *x, const tm__adapte
     return dev->k->dropout(dev, scratch->data, false, x->value.data, count, adapter->dropout, seed, use->stream);
 }
 
-/* y += s x' A^T B^T; leaves u in `use`. */
-static tm_status adapter_forward(tm__tape *tape, const tm__var *x, const tm__adapter *adapter, adapter_use *use,
-                                 int64_t n, int64_t in, int64_t out, void *y) {
-    tm_device *dev = tape->dev;
+/* u = x' A^T, unless `use` has it. */
+static tm_status narrow(tm__tape *tape, const tm__var *x, const tm__adapter *adapter, adapter_use *use, int64_t n,
+                        uint64_t seed) {
     tm__scratch dropped = {0};
     const void *masked;
     tm_status status;
-    TM__TRY_GOTO(status, masked_input(tape, x, adapter, use, tape->dropout_seed, &dropped, &masked), done);
-    TM__TRY_GOTO(status, tm__scratch_alloc(dev, n * adapter->rank, &use->u), done);
-    TM__TRY_GOTO(status,
-                 tm__product(tape, n, adapter->rank, in, tm__plain(tape, masked), tm__weight_transposed(&adapter->a),
-                             use->u.data, 1, TM__PRODUCT_EXACT | TM__PRODUCT_FORWARD),
-                 done);
-    status = tm__product(tape, n, out, adapter->rank, tm__plain(tape, use->u.data), tm__weight_transposed(&adapter->b),
-                         y, adapter->scale, TM__PRODUCT_ADD | TM__PRODUCT_EXACT | TM__PRODUCT_FORWARD);
+    if (use->u.data) return TM_OK;
+    TM__TRY_GOTO(status, masked_input(tape, x, adapter, use, seed, &dropped, &masked), done);
+    TM__TRY_GOTO(status, tm__scratch_alloc(tape->dev, n * adapter->rank, &use->u), done);
+    status = tm__product(tape, n, adapter->rank, adapter->a.value.shape[1], tm__plain(tape, masked),
+                         tm__weight_transposed(&adapter->a), use->u.data, 1, TM__PRODUCT_EXACT | TM__PRODUCT_FORWARD);
 done:
-    tm__scratch_free(dev, &dropped);
+    tm__scratch_free(tape->dev, &dropped);
     return status;
+}
+
+/* y += s x' A^T B^T; leaves u in `use`. */
+static tm_status adapter_forward(tm__tape *tape, const tm__var *x, const tm__adapter *adapter, adapter_use *use,
+                                 int64_t n, uint64_t seed, void *y) {
+    TM__TRY(narrow(tape, x, adapter, use, n, seed));
+    return tm__product(tape, n, adapter->b.value.shape[0], adapter->rank, tm__plain(tape, use->u.data),
+                       tm__weight_transposed(&adapter->b), y, adapter->scale,
+                       TM__PRODUCT_ADD | TM__PRODUCT_EXACT | TM__PRODUCT_FORWARD);
 }
 
 /* dA (rank,in) += du^T x' */
@@ -91,10 +96,11 @@ static tm_status adapter_grad_x(tm__tape *tape, const linear_node *node, const t
     return status;
 }
 
-static tm_status adapter_backward(tm__tape *tape, const linear_node *node, const adapter_use *use, const void *dy,
-                                  int64_t in, int64_t out) {
+static tm_status adapter_backward(tm__tape *tape, const linear_node *node, adapter_use *use, const void *dy, int64_t in,
+                                  int64_t out) {
     tm_device *dev = tape->dev;
     tm__adapter *adapter = &node->linear->adapters[use->index];
+    if (adapter->b.trainable) TM__TRY(narrow(tape, node->x, adapter, use, node->n, node->seed));
     if (adapter->b.trainable)
         TM__TRY(tm__product(tape, out, adapter->rank, node->n, tm__transposed(tape, dy), tm__plain(tape, use->u.data),
                             adapter->b.grad, adapter->scale, TM__PRODUCT_ADD | TM__PRODUCT_EXACT));
@@ -132,6 +138,36 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
         TM__TRY(dev->k->bias_grad(dev, linear->bias.grad, dy, node->n, out));
     }
     for (size_t i = 0; i < node->use_count; i++) TM__TRY(adapter_backward(tape, node, &node->uses[i], dy, in, out));
+    return TM_OK;
+}
+
+static tm_status product(tm__tape *tape, const tm__var *x, tm__linear *linear, void *y, tm__gemm *g) {
+    const tm_tensor *w = &linear->weight.value;
+    *g = tm__product_of(tape, x->value.shape[0], w->shape[0], w->shape[1], tm__plain(tape, x->value.data),
+                        tm__weight_transposed(&linear->weight), y, 1, TM__PRODUCT_FORWARD);
+    return tm__param_int8(tape, &linear->weight, &g->b_int8);
+}
+
+static tm_status add_bias(tm__tape *tape, const tm__linear *linear, int64_t n, void *y) {
+    const tm_tensor *bias = &linear->bias.value;
+    if (!bias->data) return TM_OK;
+    return tape->dev->k->add_bias(tape->dev, y, bias->data, bias->dtype, n, linear->weight.value.shape[0]);
+}
+
+static tm_status remake(tm__tape *tape, tm__node *base) {
+    linear_node *node = (linear_node *)base;
+    void *y = base->out->value.data;
+    tm__gemm g;
+    TM__TRY(product(tape, node->x, node->linear, y, &g));
+    TM__TRY(tape->dev->k->gemm(tape->dev, &g));
+    TM__TRY(add_bias(tape, node->linear, node->n, y));
+    for (size_t i = 0; i < node->use_count; i++) {
+        adapter_use *use = &node->uses[i], passing = *use;
+        const tm__adapter *adapter = &node->linear->adapters[use->index];
+        tm_status status = adapter_forward(tape, node->x, adapter, &passing, node->n, node->seed, y);
+        if (!use->u.data) tm__scratch_free(tape->dev, &passing.u);
+        TM__TRY(status);
+    }
     return TM_OK;
 }
 
@@ -179,14 +215,13 @@ static tm_status check(const tm__tape *tape, const tm__var *x, const tm__linear 
 
 /* `node` NULL: nothing is kept. */
 static tm_status run_adapters(tm__tape *tape, tm__var *x, tm__linear *linear, linear_node *node, int64_t n, void *y) {
-    int64_t out = linear->weight.value.shape[0], in = linear->weight.value.shape[1];
     for (size_t i = 0; i < linear->adapter_count; i++) {
         const tm__adapter *adapter = &linear->adapters[i];
         if (!adapter->active) continue;
         adapter_use use = {.index = i, .drops = tape->training && adapter->dropout > 0};
         if (use.drops) use.stream = tape->dropout_stream++;
-        tm_status status = adapter_forward(tape, x, adapter, &use, n, in, out, y);
-        if (status != TM_OK || !node || !adapter->b.trainable) tm__scratch_free(tape->dev, &use.u);
+        tm_status status = adapter_forward(tape, x, adapter, &use, n, tape->dropout_seed, y);
+        if (status != TM_OK || !node || !adapter->b.trainable || tape->lean) tm__scratch_free(tape->dev, &use.u);
         TM__TRY(status);
         if (node) node->uses[node->use_count++] = use;
     }
@@ -195,27 +230,23 @@ static tm_status run_adapters(tm__tape *tape, tm__var *x, tm__linear *linear, li
 
 /* Checks one of several linears; y (n, out) and the product that fills it. */
 static tm_status begin(tm__tape *tape, tm__var *x, tm__linear *linear, size_t *active, bool *needs_grad, tm__var **y,
-                       tm__gemm *product) {
+                       tm__gemm *g) {
     TM__TRY(check(tape, x, linear, active, needs_grad));
     const tm_tensor *w = &linear->weight.value;
     int64_t n = x->value.shape[0];
     if (linear->watch) TM__TRY(linear->watch(linear->watch_user, x->value.data, n));
     TM__TRY(tm__tape_output(tape, 2, (int64_t[]){n, w->shape[0]}, *needs_grad, y));
-    *product = tm__product_of(tape, n, w->shape[0], w->shape[1], tm__plain(tape, x->value.data),
-                              tm__weight_transposed(&linear->weight), (*y)->value.data, 1, TM__PRODUCT_FORWARD);
-    return tm__param_int8(tape, &linear->weight, &product->b_int8);
+    return product(tape, x, linear, (*y)->value.data, g);
 }
 
 /* What follows the product: bias, node, adapters. */
 static tm_status complete(tm__tape *tape, tm__var *x, tm__linear *linear, size_t active, bool needs_grad, tm__var *y) {
-    tm_device *dev = tape->dev;
     int64_t n = x->value.shape[0];
     if (linear->bias.value.data) {
         TM__NEEDS(tape, add_bias);
         TM__NEEDS_BACKWARD(tape, bias_grad);
-        TM__TRY(dev->k->add_bias(dev, y->value.data, linear->bias.value.data, linear->bias.value.dtype, n,
-                                 linear->weight.value.shape[0]));
     }
+    TM__TRY(add_bias(tape, linear, n, y->value.data));
     linear_node *node = NULL;
     if (tape->recording && needs_grad) {
         TM__TRY(tm__tape_node(tape, sizeof *node, "linear", y, backward, release, &node));
@@ -224,6 +255,8 @@ static tm_status complete(tm__tape *tape, tm__var *x, tm__linear *linear, size_t
         node->linear = linear;
         node->n = n;
         node->seed = tape->dropout_seed;
+        tm__node_remakes(&node->base, remake, (double)n * (double)tm__tensor_count(&linear->weight.value),
+                         (tm__var *[TM__NODE_INPUTS]){x});
         if (active > 0 && !(node->uses = tm__arena_alloc(&tape->host, active, sizeof *node->uses)))
             return tm__fail_memory();
     }

@@ -61,8 +61,8 @@ tm_status tm__op_weighted_sum(tm__tape *tape, tm__var *x, const void *weight, tm
 
 /* A named activation: read, perturbed and given extra gradient. Every pointer is a device buffer of x's size and act
  * type, or NULL. The struct is copied; the buffers are read and written when their turn comes, so extra_grad may be
- * filled between forward and backward. `grad` receives zeros where no gradient arrives, and is served even if nothing
- * before the tap needs a gradient. */
+ * filled between forward and backward, and perturb must stay as it is until the tape is reset. `grad` receives zeros
+ * where no gradient arrives, and is served even if nothing before the tap needs a gradient. */
 typedef struct tm__tap {
     int layer;              /* block index; for site EMBEDDING ignored */
     int site;               /* tm__tap_site */

@@ -28,10 +28,8 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
 static tm_status remake(tm__tape *tape, tm__node *base) {
     rmsnorm_node *node = (rmsnorm_node *)base;
     const tm_tensor *w = &node->weight->value;
-    const void *x;
-    TM__TRY(tm__tape_value(tape, node->x, &x));
-    return tape->dev->k->rmsnorm(tape->dev, base->out->value.data, node->rstd.data, x, w->data, w->dtype, node->shift,
-                                 node->n, node->d, node->eps);
+    return tape->dev->k->rmsnorm(tape->dev, base->out->value.data, node->rstd.data, node->x->value.data, w->data,
+                                 w->dtype, node->shift, node->n, node->d, node->eps);
 }
 
 static void release(tm__tape *tape, tm__node *base) {
@@ -56,7 +54,7 @@ tm_status tm__op_rmsnorm(tm__tape *tape, tm__var *x, tm__param *weight, double s
         rmsnorm_node *node;
         status = tm__tape_node(tape, sizeof *node, "rmsnorm", *y, backward, release, &node);
         if (status == TM_OK) {
-            node->base.remake = remake;
+            tm__node_remakes(&node->base, remake, 0, (tm__var *[TM__NODE_INPUTS]){x});
             node->x = x;
             x->saved = true;
             node->weight = weight;

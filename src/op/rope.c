@@ -22,6 +22,15 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
                               node->position.data, node->n, node->heads, node->head_dim, node->table->rotary, -1);
 }
 
+static tm_status turn(tm__tape *tape, const rope_node *node, void *y) {
+    return tape->dev->k->rope(tape->dev, y, false, node->x->value.data, node->table->cos, node->table->sin,
+                              node->position.data, node->n, node->heads, node->head_dim, node->table->rotary, 1);
+}
+
+static tm_status remake(tm__tape *tape, tm__node *base) {
+    return turn(tape, (const rope_node *)base, base->out->value.data);
+}
+
 static void release(tm__tape *tape, tm__node *base) {
     tm__scratch_free(tape->dev, &((rope_node *)base)->position);
 }
@@ -43,23 +52,18 @@ tm_status tm__op_rope(tm__tape *tape, tm__var *x, const tm__rope_table *table, c
     TM__TRY(check(x, table, position));
     int64_t n = x->value.shape[0], heads = x->value.shape[1], head_dim = x->value.shape[2];
     TM__TRY(tm__tape_output(tape, 3, x->value.shape, x->needs_grad, y));
-    tm__scratch copy = {0};
-    TM__TRY(tm__scratch_upload(dev, position, (size_t)n * sizeof *position, &copy));
-    tm_status status = dev->k->rope(dev, (*y)->value.data, false, x->value.data, table->cos, table->sin, copy.data, n,
-                                    heads, head_dim, table->rotary, 1);
-    if (status == TM_OK && tape->recording && x->needs_grad) {
-        rope_node *node;
-        status = tm__tape_node(tape, sizeof *node, "rope", *y, backward, release, &node);
-        if (status == TM_OK) {
-            node->x = x;
-            node->table = table;
-            node->position = copy;
-            node->n = n;
-            node->heads = heads;
-            node->head_dim = head_dim;
-            return TM_OK;
-        }
+    rope_node unrecorded = {0}, *node = &unrecorded;
+    if (tape->recording && x->needs_grad) {
+        TM__TRY(tm__tape_node(tape, sizeof *node, "rope", *y, backward, release, &node));
+        tm__node_remakes(&node->base, remake, (double)tm__tensor_count(&x->value), (tm__var *[TM__NODE_INPUTS]){x});
     }
-    tm__scratch_free(dev, &copy);
+    node->x = x;
+    node->table = table;
+    node->n = n;
+    node->heads = heads;
+    node->head_dim = head_dim;
+    tm_status status = tm__scratch_upload(dev, position, (size_t)n * sizeof *position, &node->position);
+    if (status == TM_OK) status = turn(tape, node, (*y)->value.data);
+    release(tape, &unrecorded.base);
     return status;
 }

@@ -18,6 +18,12 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
                  : dev->k->axpy(dev, dx, node->alpha, base->out->grad, count);
 }
 
+static tm_status remake(tm__tape *tape, tm__node *base) {
+    const scale_node *node = (const scale_node *)base;
+    const tm_tensor *y = &base->out->value;
+    return tape->dev->k->scale(tape->dev, y->data, node->alpha, node->x->value.data, tm__tensor_count(y));
+}
+
 tm_status tm__op_scale(tm__tape *tape, tm__var *x, double alpha, tm__var **y) {
     TM__NEEDS(tape, scale);
     TM__NEEDS_BACKWARD(tape, axpy);
@@ -28,5 +34,6 @@ tm_status tm__op_scale(tm__tape *tape, tm__var *x, double alpha, tm__var **y) {
     TM__TRY(tm__tape_node(tape, sizeof *node, "scale", *y, backward, NULL, &node));
     node->x = x;
     node->alpha = alpha;
+    tm__node_remakes(&node->base, remake, (double)tm__tensor_count(&x->value), (tm__var *[TM__NODE_INPUTS]){x});
     return TM_OK;
 }

@@ -4,16 +4,29 @@
  * Nodes stand in the order in which they ran, which is a topological order, so backward is one loop from the last to
  * the first. A value is read by nodes behind its own only: once its node has run backward nothing can ask for it any
  * more, and value, gradient and saved buffers go back to the pool at once.
+ *
+ * Values made again (Chen et al. 2016; the choice at the moment when memory is short: Kirisame et al., "Dynamic tensor
+ * rematerialization", 2021): a value that has been dropped is spare if its node can compute it again and each of the
+ * node's inputs stays or can be computed again too. When a buffer would exceed the device's limit, the cheapest spare
+ * value goes. Its price is static: the work of its node, and of those before it whose values nobody keeps. A saved
+ * value that is gone as well is not part of the price: it is made again once, for all who read it, and stays until its
+ * own node has run. Values that backward has made again go only when there are no others, because it is about to read
+ * them. (tests/grad/test_grad_remake.c, tests/unit/test_memory_limit.c)
  */
 #include "tape/tape.h"
 
 #include <stdlib.h>
+
+static bool reclaim(tm__reclaimer *self);
 
 tm_status tm__tape_create(tm_device *dev, tm__tape **tape) {
     tm__tape *made = tm__zalloc(1, sizeof *made);
     if (!made) return tm__fail_memory();
     made->dev = dev;
     made->recording = true;
+    made->turn = 1; /* 0 is that of vars which nobody asked for */
+    made->reclaimer = (tm__reclaimer){reclaim, dev->reclaimers};
+    dev->reclaimers = &made->reclaimer;
     *tape = made;
     return TM_OK;
 }
@@ -42,7 +55,7 @@ void tm__tape_reset(tm__tape *tape) {
         release_grad(tape, tape->vars[i]);
     }
     tape->count = tape->var_count = 0;
-    tape->spent = tape->sources = false;
+    tape->spent = false;
     tm__arena_reset(&tape->host);
 }
 
@@ -50,23 +63,85 @@ void tm__tape_free(tm__tape *tape) {
     if (!tape) return;
     tm__tape_reset(tape);
     tm__arena_release(&tape->host);
+    tm__reclaimer **link = &tape->dev->reclaimers;
+    while (*link != &tape->reclaimer) link = &(*link)->next;
+    *link = tape->reclaimer.next;
     free(tape->nodes);
     free(tape->vars);
     free(tape);
 }
 
+/* ---- values made again ------------------------------------------------------------------------------------------- */
+
+/* Whether the value is there until its node has run backward, or can be had until then. */
+static bool stays(const tm__var *var) {
+    return var->borrowed || var->keep || var->saved;
+}
+
+static bool can_remake(const tm__tape *tape, const tm__var *var) {
+    const tm__node *node = var->node >= 0 ? tape->nodes[var->node] : NULL;
+    if (!node || !node->remake) return false;
+    for (int i = 0; i < TM__NODE_INPUTS && node->in[i]; i++)
+        if (!stays(node->in[i]) && !can_remake(tape, node->in[i])) return false;
+    return true;
+}
+
+static double work_of(const tm__tape *tape, const tm__var *var) {
+    const tm__node *node = tape->nodes[var->node];
+    double work = node->work;
+    for (int i = 0; i < TM__NODE_INPUTS && node->in[i]; i++)
+        if (!stays(node->in[i])) work += work_of(tape, node->in[i]);
+    return work;
+}
+
 void tm__tape_drop(tm__tape *tape, tm__var *var) {
     if (var->borrowed || var->keep || !var->value.data) return;
-    if (var->saved && !(var->node >= 0 && tape->nodes[var->node]->remake)) return;
-    release_value(tape, var);
+    if (!var->saved) {
+        release_value(tape, var);
+    } else if (can_remake(tape, var)) {
+        var->spare = true;
+        var->price = work_of(tape, var) / (double)TM__MAX(tm__tensor_bytes(&var->value), (size_t)1);
+        if (tape->lean || tape->nodes[var->node]->work == 0) release_value(tape, var);
+    }
+}
+
+void tm__tape_anchor(tm__tape *tape, tm__var *var) {
+    if (!var->saved) tm__tape_drop(tape, var);
+}
+
+static bool cheaper(const tm__var *a, const tm__var *b) {
+    if (a->again != b->again) return b->again;
+    return a->price != b->price ? a->price < b->price : a->node < b->node;
+}
+
+static bool reclaim(tm__reclaimer *self) {
+    tm__tape *tape = (tm__tape *)self;
+    tm__var *cheapest = NULL;
+    for (size_t i = 0; i < tape->var_count; i++) {
+        tm__var *var = tape->vars[i];
+        bool free_to_go = var->spare && var->value.data && var->turn != tape->turn;
+        if (free_to_go && (!cheapest || cheaper(var, cheapest))) cheapest = var;
+    }
+    if (cheapest) release_value(tape, cheapest);
+    return cheapest != NULL;
+}
+
+static tm_status make_again(tm__tape *tape, tm__var *var) {
+    tm__node *node = tape->nodes[var->node];
+    const void *value;
+    for (int i = 0; i < TM__NODE_INPUTS && node->in[i]; i++) TM__TRY(tm__tape_value(tape, node->in[i], &value));
+    TM__TRY(tape->dev->alloc(tape->dev, tm__tensor_bytes(&var->value), &var->value.data));
+    TM__TRY(node->remake(tape, node));
+    for (int i = 0; i < TM__NODE_INPUTS && node->in[i]; i++)
+        if (!stays(node->in[i])) release_value(tape, node->in[i]);
+    var->again = true;
+    tape->dev->worked_again += node->work;
+    return TM_OK;
 }
 
 tm_status tm__tape_value(tm__tape *tape, tm__var *var, const void **value) {
-    if (!var->value.data) {
-        tm__node *node = tape->nodes[var->node];
-        TM__TRY(tape->dev->alloc(tape->dev, tm__tensor_bytes(&var->value), &var->value.data));
-        TM__TRY(node->remake(tape, node));
-    }
+    var->turn = tape->turn; /* at once: making it may ask for buffers */
+    if (!var->value.data) TM__TRY(make_again(tape, var));
     *value = var->value.data;
     return TM_OK;
 }
@@ -200,6 +275,7 @@ static tm_status check_seeds(size_t n, tm__var *const *vars) {
 /* Runs one node backward if a gradient reached it, and lets go of what nobody needs any more. */
 static tm_status step_back(tm__tape *tape, tm__node *node) {
     tm__var *out = node->out;
+    tape->turn++;
     if (!out->grad && node->source) TM__TRY(grad_constant(tape, out, 0));
     if (out->grad) TM__TRY(node->backward(tape, node));
     release_saved(tape, node);

@@ -10,8 +10,11 @@
  * - A var is owned by its tape and dies at the next reset. Its gradient is allocated when something is first added.
  * - Backward releases each node's value, saved buffers and gradient as soon as they are no longer needed, unless the
  *   var is kept.
- * - A value that was dropped after its last use is gone at once where no backward reads it, and made again for backward
- *   where its node can do so at little cost (norms, the middle of a feed-forward layer).
+ * - A value that was dropped after its last use is gone at once where no backward reads it, or where making it again
+ *   costs next to nothing (norms, the middle of a feed-forward layer). Any other is kept for backward while memory
+ *   lasts: where the device has a limit, those go that cost the fewest multiply-adds per byte to make again, and of
+ *   equals those that backward comes to last. With `lean` all go that can be made again. What is made again is the same
+ *   to the byte, so neither changes a result.
  * - Backward may start from several vars with given seeds. It runs once per recording.
  * - With recording off (tm__tape.recording = false) ops only compute; `row_invariant` asks products for results that do
  *   not depend on the number of rows (generation).
@@ -44,8 +47,14 @@ typedef struct tm__var {
     bool keep;       /* backward must not release value and grad */
     bool saved;      /* somebody reads the value later: an op's backward, or the caller */
     bool borrowed;   /* value belongs to the caller */
+    bool spare;      /* dropped, and can be made again: goes where memory is short */
+    bool again;      /* was made again for this backward */
     int64_t node;    /* index of the node that made it; -1: input */
+    uint64_t turn;   /* tm__tape.turn in which an op asked for the value: it stays so long */
+    double price;    /* of a spare value: multiply-adds per byte */
 } tm__var;
+
+enum { TM__NODE_INPUTS = 3 };
 
 /* An op derives its node from this: struct { tm__node base; ... saved pointers ... }. */
 struct tm__node {
@@ -54,20 +63,24 @@ struct tm__node {
     tm_status (*backward)(tm__tape *tape, tm__node *node);
     /* Frees saved buffers; NULL: none. Called once, also on reset. */
     void (*release)(tm__tape *tape, tm__node *node);
-    /* Computes out->value once more, to the byte, from values that are still there; NULL: cannot. */
+    /* Computes out->value once more, to the byte, from the values of `in`, which are there; NULL: cannot. */
     tm_status (*remake)(tm__tape *tape, tm__node *node);
+    tm__var *in[TM__NODE_INPUTS]; /* what it was computed from; NULL where fewer. For nodes with `remake` only */
+    double work;                  /* multiply-adds of that; 0: so few that the value is never kept */
     tm__var *out;
     bool source; /* backward runs even when no gradient reached `out` (it is then zero): taps */
 };
 
 struct tm__tape {
+    tm__reclaimer reclaimer; /* the device's way to spare values */
     tm_device *dev;
     bool recording;
     bool row_invariant;
-    uint64_t dropout_seed, dropout_stream; /* stream counts up per dropout op; replayed by checkpointed segments */
+    bool lean;                             /* keeps no value that can be made again, however long that takes */
+    uint64_t dropout_seed, dropout_stream; /* stream counts up per dropout op */
     bool training;                         /* dropout is active */
-    bool sources;                          /* a node with `source` was met, also with recording off */
     size_t head_chunk_bytes;               /* 0: TM__HEAD_CHUNK_BYTES */
+    uint64_t turn;                         /* counts the nodes that ran backward */
     tm__arena host;                        /* nodes and vars */
     tm__node **nodes;
     size_t count, cap;
@@ -97,9 +110,11 @@ tm_status tm__tape_node(tm__tape *tape, size_t size, const char *op, tm__var *ou
 tm_status tm__tape_grad(tm__tape *tape, tm__var *var, void **grad, bool *fresh);
 /* Adds `from` (act, same size) into var's gradient. */
 tm_status tm__tape_grad_add(tm__tape *tape, tm__var *var, const void *from);
-/* No op will read the value any more. It is freed, unless it was saved and cannot be made again. */
+/* No op will read the value any more: it is freed at once, or made again later, or kept, as described above. */
 void tm__tape_drop(tm__tape *tape, tm__var *var);
-/* For ops in backward: the value of a saved var, made again where it was dropped. */
+/* The same, but a value that backward needs is kept: what is made again begins here. */
+void tm__tape_anchor(tm__tape *tape, tm__var *var);
+/* For ops in backward: the value of a saved var, made again where it is gone. */
 tm_status tm__tape_value(tm__tape *tape, tm__var *var, const void **value);
 
 /* seeds[i]: device buffer of var i's shape and act type; NULL (or seeds == NULL): one. Backward of tapped or kept vars
@@ -107,11 +122,5 @@ tm_status tm__tape_value(tm__tape *tape, tm__var *var, const void **value);
  * gradient. Values of vars that are not kept are gone afterwards, the loss included. n == 0: gradient comes from taps
  * alone. */
 tm_status tm__tape_backward(tm__tape *tape, size_t n, tm__var *const *vars, const void *const *seeds);
-
-/* Activation checkpointing: runs `body` without keeping what it records; backward records it again from `x` and
- * differentiates that. `body` must depend on ctx and x only, and ctx must live until reset. Taps and dropout inside
- * replay exactly. */
-typedef tm_status (*tm__segment)(tm__tape *tape, void *ctx, tm__var *x, tm__var **y);
-tm_status tm__tape_checkpoint(tm__tape *tape, tm__segment body, void *ctx, tm__var *x, tm__var **y);
 
 #endif

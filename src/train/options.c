@@ -39,6 +39,10 @@ const tm_option tm_train_option_table[] = {
     INT("freeze-blocks", freeze_blocks, "0", 0, 1e6, "blocks",
         "leave the embedding and so many of the first blocks as they are"),
     FLAG("recompute", recompute, "keep only the inputs of blocks and compute the rest again: less memory, more time"),
+    INT("memory", memory, "0", 0, 1e15, TM_UNIT_BYTES,
+        "most memory that the run may take, as in 8G: values that backward needs are computed again, the cheapest "
+        "first, "
+        "as far as that is exceeded. Results are the same. 0: no bound"),
     INT("seed", seed, "42", 0, 9e15, NULL, "seed of row order, dropout and new adapters"),
     INT("save-every", save_every, "0", 0, 1e9, "steps",
         "steps between resumable checkpoints; 0: only when interrupted"),

@@ -12,14 +12,15 @@ static void hash_text(tm__sha256 *hash, const char *text) {
 }
 
 /* Options that do not touch the result. */
-static bool only_about_saving(const char *name) {
-    return strcmp(name, "save-every") == 0 || strcmp(name, "resume") == 0 || strcmp(name, "force") == 0;
+static bool changes_nothing(const char *name) {
+    return strcmp(name, "save-every") == 0 || strcmp(name, "resume") == 0 || strcmp(name, "force") == 0 ||
+           strcmp(name, "memory") == 0;
 }
 
 static void hash_options(tm__sha256 *hash, const tm_train_options *options) {
     for (const tm_option *option = tm_train_option_table; option->name; option++) {
         char text[1024];
-        if (only_about_saving(option->name)) continue;
+        if (changes_nothing(option->name)) continue;
         tm_options_text(option, options, text, sizeof text);
         hash_text(hash, option->name);
         hash_text(hash, text);

@@ -7,6 +7,8 @@
  */
 #include "train/train.h"
 
+#include "model/weights.h"
+
 #include <stdlib.h>
 
 /* ---- gradient of plain SFT --------------------------------------------------------------------------------------- */
@@ -165,6 +167,27 @@ int64_t tm__trainer_steps(const tm_train_options *options, const tm__examples *e
     return (int64_t)fmin(fmax(steps, 1), 1e12);
 }
 
+/* What kernels work with: panels of products; keys, values and their gradients as attention packs them. */
+static int64_t working_memory(const tm__trainer *trainer) {
+    enum { PANELS = 16 << 20, PANELS_OF_THREAD = 1 << 20, PACKED = 3 };
+    const tm__config *c = &trainer->model->config;
+    const tm_train_options *o = trainer->options;
+    int64_t longest = 0, rows = o->micro ? TM__MIN(o->micro, o->batch) : o->batch;
+    for (size_t i = 0; i < trainer->examples->count; i++)
+        longest = TM__MAX(longest, (int64_t)trainer->examples->ids[i].len);
+    return PANELS + (int64_t)trainer->model->dev->threads * PANELS_OF_THREAD +
+           rows * longest * PACKED * c->kv_heads * c->head_dim * (int64_t)tm__dtype_size(trainer->model->dev->act);
+}
+
+/* The device may hold what the bound leaves beside all else. Where that is nothing, it holds as little as it can. */
+static tm_status limit_memory(const tm__trainer *trainer) {
+    int64_t bound = trainer->options->memory, beside;
+    if (!bound) return TM_OK;
+    TM__TRY(tm__model_memory_beside(trainer->model, &beside));
+    trainer->model->dev->limit = (size_t)TM__MAX(bound - beside - working_memory(trainer), (int64_t)1);
+    return TM_OK;
+}
+
 static void trainer_release(tm__trainer *trainer) {
     for (size_t i = 0; i < TM__ORDERS; i++) tm__order_release(&trainer->orders[i]);
     tm__tape_free(trainer->tape);
@@ -266,6 +289,7 @@ static tm_status run_all(tm__trainer *trainer, const tm__run *run, bool *resumed
     const char *directory = trainer->options->resume_dir;
     TM__TRY(trainer_init(trainer));
     if (run->begin) TM__TRY(run->begin(trainer, run->user));
+    TM__TRY(limit_memory(trainer));
     if (directory) TM__TRY(tm__trainer_resume(trainer, directory, resumed));
     if (*resumed)
         tm__note(trainer->monitor, "%s: continuing after step %lld of %lld", directory, (long long)trainer->step,
@@ -287,7 +311,12 @@ tm_status tm__trainer_run(tm_model *model, const tm__examples *examples, const t
     };
     bool resumed = false;
     double began = tm__now();
+    const size_t limit_before = model->dev->limit;
+    const bool tight_before = model->dev->pool.tight;
+    model->dev->pool.tight = true;
     tm_status status = run_all(&trainer, run, &resumed, began);
+    model->dev->limit = limit_before;
+    model->dev->pool.tight = tight_before;
     if (status == TM_OK && result) {
         int64_t total = trainer.total_steps, tenth = TM__MAX(total / 10, (int64_t)1);
         *result = (tm_train_result){

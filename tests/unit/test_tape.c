@@ -374,7 +374,7 @@ typedef struct graph {
     tm__adapter lora;
 } graph;
 
-static tm_status segment(tm__tape *tape, void *ctx, tm__var *x, tm__var **y) {
+static tm_status block(tm__tape *tape, graph *g, tm__var *x, tm__var **y) {
     static const int64_t start[] = {0}, length[] = {N};
     const tm__attention shape = {.tokens = N,
                                  .heads = 2,
@@ -388,7 +388,6 @@ static tm_status segment(tm__tape *tape, void *ctx, tm__var *x, tm__var **y) {
     const int32_t position[] = {0, 1, 2};
     static double angles[N] = {0.1, 0.2, 0.3};
     static const tm__rope_table table = {.cos = angles, .sin = angles, .positions = N, .rotary = 2};
-    graph *g = ctx;
     tm__var *normed, *p, *turned, *mixed, *tapped;
     TM__TRY(tm__op_rmsnorm(tape, x, &g->norm, 0, 1e-5, &normed));
     TM__TRY(tm__op_linear(tape, normed, &g->proj, &p));
@@ -396,7 +395,10 @@ static tm_status segment(tm__tape *tape, void *ctx, tm__var *x, tm__var **y) {
     TM__TRY(tm__op_rope(tape, p, &table, position, &turned));
     TM__TRY(tm__op_attention(tape, turned, p, p, &shape, &mixed));
     TM__TRY(tm__op_tap(tape, mixed, &tap, &tapped));
-    return tm__op_add(tape, tapped, x, y);
+    TM__TRY(tm__op_add(tape, tapped, x, y));
+    tm__var *const done[] = {normed, p, turned, mixed, tapped};
+    for (size_t i = 0; i < TM__COUNT(done); i++) tm__tape_drop(tape, done[i]);
+    return TM_OK;
 }
 
 static tm_status whole_step(graph *g, int *backward_failures) {
@@ -407,10 +409,10 @@ static tm_status whole_step(graph *g, int *backward_failures) {
     tm__var *x, *y, *gated, *loss;
     tm_status status;
     TM__TRY(tm__tape_create(dev, &tape));
-    tape->training = true;
+    tape->training = tape->lean = true;
     tape->head_chunk_bytes = D * sizeof(double);
     TM__TRY_GOTO(status, tm__op_embedding(tape, &g->embed, ids, N, &x), done);
-    TM__TRY_GOTO(status, tm__tape_checkpoint(tape, segment, g, x, &y), done);
+    TM__TRY_GOTO(status, block(tape, g, x, &y), done);
     TM__TRY_GOTO(status, tm__op_gated(tape, TM__SILU, y, x, &gated), done);
     TM__TRY_GOTO(status, tm__op_head_loss(tape, gated, &(const tm__head){.weight = &g->embed}, &labels, NULL, &loss),
                  done);

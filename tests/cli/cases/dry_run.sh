@@ -9,9 +9,11 @@ same "$(json_check saved <json)" model saved
 temper finetune --model "$model" $train --out tuned --dry-run >text 2>err
 [ ! -s err ] || fail "a rehearsal reports the progress of steps that compute nothing: $(cat err)"
 grep -q '^Nothing was written' text || fail "no last word"
-for item in "weights, mapped" "gradients" "optimiser's moments" "activations" "logits" "program" "sum"; do
+for item in "weights in memory" "gradients" "optimiser's moments" "activations" "logits" "program" "sum"; do
     grep -q "^  $item" text || fail "no $item in: $(cat text)"
 done
+temper finetune --model "$model" $train --lora-rank 2 --out tuned --dry-run | grep -q "^  weights, mapped" ||
+    fail "no mapped weights beside an adapter"
 temper finetune --model "$model" $train --lora-rank 2 --out tuned --dry-run --json | json_check trained >trained
 [ "$(cat trained)" -lt 20000 ] || fail "LoRA trains $(cat trained) numbers"
 temper finetune --model "$model" $train --lora-rank 2 --merge --resume state --save-every 2 --out tuned --dry-run >/dev/null

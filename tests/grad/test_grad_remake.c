@@ -1,4 +1,5 @@
-/* Checkpointed segments: values and gradients equal those of the plain recording bit by bit, whatever is inside. */
+/* Values made again for backward, all that can be (a lean tape) or those for which there is no room (a device's limit):
+ * values and gradients equal those of the plain recording bit by bit, whatever is inside. */
 #include "gradcheck.h"
 
 enum { N = 5, WIDTH = 4, RANK = 2, BLOCKS = 3, SIZE = N * WIDTH };
@@ -12,48 +13,50 @@ typedef struct block {
     double value[SIZE], grad[SIZE];
 } block;
 
+typedef enum policy { KEEPING, LEAN, LIMITED, POLICIES } policy;
+
 typedef struct network {
     block blocks[BLOCKS];
-    bool checkpointed, nested, outside_reader;
+    policy way;
+    bool chained; /* inputs of blocks are dropped too: a block is made again by way of those before it */
+    bool outside_reader;
 } network;
 
 static gradcheck check;
 static network net;
 
-static tm_status run_block(tm__tape *tape, void *ctx, tm__var *x, tm__var **y) {
-    block *b = ctx;
+static tm_status run_block(tm__tape *tape, block *b, tm__var *x, tm__var **y) {
     tm__var *normed, *gate, *gated, *out, *tapped;
     TM__TRY(tm__op_rmsnorm(tape, x, &b->norm, 0, 1e-5, &normed));
     TM__TRY(tm__op_linear(tape, x, &b->gate, &gate));
     TM__TRY(tm__op_gated(tape, TM__SILU, gate, normed, &gated));
+    tm__tape_drop(tape, normed);
+    tm__tape_drop(tape, gate);
     TM__TRY(tm__op_linear(tape, gated, &b->down, &out));
     tm__tape_drop(tape, gated);
     TM__TRY(tm__op_tap(tape, out, &b->tap, &tapped));
-    return tm__op_add(tape, x, tapped, y);
+    tm__tape_drop(tape, out);
+    TM__TRY(tm__op_add(tape, x, tapped, y));
+    tm__tape_drop(tape, tapped);
+    if (net.chained)
+        tm__tape_drop(tape, x);
+    else
+        tm__tape_anchor(tape, x);
+    return TM_OK;
 }
 
-/* The last two blocks as one segment that holds another. */
-static tm_status run_pair(tm__tape *tape, void *ctx, tm__var *x, tm__var **y) {
-    block *pair = ctx;
-    tm__var *middle;
-    TM__TRY(tm__tape_checkpoint(tape, run_block, &pair[0], x, &middle));
-    return run_block(tape, &pair[1], middle, y);
-}
-
-static tm_status run_one(tm__tape *tape, block *b, tm__var *x, tm__var **y) {
-    return net.checkpointed ? tm__tape_checkpoint(tape, run_block, b, x, y) : run_block(tape, b, x, y);
+static void go(tm__tape *tape, policy way) {
+    tape->lean = way == LEAN;
+    check.dev->limit = way == LIMITED; /* a byte: whatever can go goes */
 }
 
 static tm_status build(tm__tape *tape, gradcheck *c, tm__var **y) {
     tm__var *x, *first, *second;
+    go(tape, net.way);
     TM__TRY(grad_var(tape, c, 0, &x));
-    TM__TRY(run_one(tape, &net.blocks[0], x, &first));
-    if (net.nested) {
-        TM__TRY(tm__tape_checkpoint(tape, run_pair, &net.blocks[1], first, y));
-    } else {
-        TM__TRY(run_one(tape, &net.blocks[1], first, &second));
-        TM__TRY(run_one(tape, &net.blocks[2], second, y));
-    }
+    TM__TRY(run_block(tape, &net.blocks[0], x, &first));
+    TM__TRY(run_block(tape, &net.blocks[1], first, &second));
+    TM__TRY(run_block(tape, &net.blocks[2], second, y));
     return net.outside_reader ? tm__op_gated(tape, TM__SILU, *y, first, y) : TM_OK;
 }
 
@@ -86,6 +89,7 @@ static int begin(void **state) {
 
 static int end(void **state) {
     (void)state;
+    check.dev->limit = 0;
     grad_end(&check);
     return 0;
 }
@@ -117,22 +121,23 @@ static void observe(outcome *o) {
     tm__tape_free(tape);
 }
 
-static void expect_same(bool nested) {
-    static outcome plain, segmented;
-    net.checkpointed = net.nested = false;
+static void expect_same(bool chained) {
+    static outcome plain, again;
+    net.way = KEEPING;
+    net.chained = chained;
     observe(&plain);
-    net.checkpointed = true;
-    net.nested = nested;
-    observe(&segmented);
-    assert_true(plain.value == segmented.value);
     assert_int_equal(plain.dropout_stream, BLOCKS);
-    assert_int_equal(segmented.dropout_stream, BLOCKS);
-    assert_memory_equal(plain.taps, segmented.taps, sizeof plain.taps);
-    for (size_t i = 0; i < check.count; i++) {
-        assert_memory_equal(plain.grads[i], segmented.grads[i], check.slots[i].n * sizeof(double));
-        free(plain.grads[i]);
-        free(segmented.grads[i]);
+    for (net.way = LEAN; net.way < POLICIES; net.way++) {
+        observe(&again);
+        assert_true(plain.value == again.value);
+        assert_int_equal(again.dropout_stream, BLOCKS);
+        assert_memory_equal(plain.taps, again.taps, sizeof plain.taps);
+        for (size_t i = 0; i < check.count; i++) {
+            assert_memory_equal(plain.grads[i], again.grads[i], check.slots[i].n * sizeof(double));
+            free(again.grads[i]);
+        }
     }
+    for (size_t i = 0; i < check.count; i++) free(plain.grads[i]);
 }
 
 static void test_equal_bitwise(void **state) {
@@ -140,17 +145,16 @@ static void test_equal_bitwise(void **state) {
     expect_same(false);
 }
 
-static void test_nested_equal_bitwise(void **state) {
+static void test_chains_equal_bitwise(void **state) {
     (void)state;
     expect_same(true);
 }
 
-/* The segment's input has another reader: additions to its gradient must keep their order. */
+/* A block's input has another reader: additions to its gradient must keep their order. */
 static void test_input_read_outside(void **state) {
     (void)state;
     net.outside_reader = true;
     expect_same(false);
-    expect_same(true);
 }
 
 static void test_perturbed_taps(void **state) {
@@ -165,16 +169,18 @@ static void test_perturbed_taps(void **state) {
 
 static void test_central_differences(void **state) {
     (void)state;
-    net.checkpointed = true;
+    net.way = LEAN;
+    net.chained = true;
     assert_true(grad_agrees(&check));
 }
 
-/* A frozen input: gradients of parameters inside the segment only. */
+/* A frozen input: gradients of the block's parameters only. */
 static tm_status build_frozen_input(tm__tape *tape, gradcheck *c, tm__var **y) {
     tm__var *x, *fixed;
+    go(tape, LIMITED);
     TM__TRY(grad_var(tape, c, 0, &x)); /* not used: its gradient is zero */
     TM__TRY(tm__tape_input(tape, (tm_tensor){TM_F64, 2, {N, WIDTH}, c->weight + 600}, false, &fixed));
-    return tm__tape_checkpoint(tape, run_block, &net.blocks[0], fixed, y);
+    return run_block(tape, &net.blocks[0], fixed, y);
 }
 
 static void test_frozen_input(void **state) {
@@ -183,38 +189,15 @@ static void test_frozen_input(void **state) {
     assert_true(grad_agrees(&check));
 }
 
-static tm_status return_input(tm__tape *tape, void *ctx, tm__var *x, tm__var **y) {
-    (void)tape;
-    (void)ctx;
-    *y = x;
-    return TM_OK;
-}
-
-static tm_status build_identity(tm__tape *tape, gradcheck *c, tm__var **y) {
-    tm__var *x, *same;
-    TM__TRY(grad_var(tape, c, 0, &x));
-    TM__TRY(tm__tape_checkpoint(tape, return_input, NULL, x, &same));
-    return tm__op_gated(tape, TM__SILU, same, x, y);
-}
-
-static void test_segment_that_returns_its_input(void **state) {
-    (void)state;
-    size_t all = check.count;
-    check.build = build_identity;
-    check.count = 1; /* no parameter is in it */
-    bool close = grad_agrees(&check);
-    check.count = all;
-    assert_true(close);
-}
-
-/* Extra gradient inside a segment whose output nobody uses still arrives. */
-static void test_source_inside_an_unused_segment(void **state) {
+/* Extra gradient inside a block whose output nobody uses still arrives. */
+static void test_source_inside_an_unused_block(void **state) {
     (void)state;
     net.blocks[0].tap.extra_grad = check.weight;
     tm__tape *tape = grad_tape(&check);
     tm__var *x, *y;
+    go(tape, LEAN);
     assert_ok(grad_var(tape, &check, 0, &x));
-    assert_ok(tm__tape_checkpoint(tape, run_block, &net.blocks[0], x, &y));
+    assert_ok(run_block(tape, &net.blocks[0], x, &y));
     assert_ok(tm__tape_backward(tape, 0, NULL, NULL));
     assert_non_null(x->grad);
     double sum = 0;
@@ -226,34 +209,84 @@ static void test_source_inside_an_unused_segment(void **state) {
     tm__tape_free(tape);
 }
 
-/* Between forward and backward only the segment's result is held. */
-static void test_only_the_result_is_held(void **state) {
-    (void)state;
+static size_t held_after_forward(policy way, bool recording, double *worked_again) {
     tm__tape *tape = grad_tape(&check);
     tm__var *x, *y;
+    check.dev->worked_again = 0;
+    go(tape, way);
+    tape->recording = recording;
     assert_ok(grad_var(tape, &check, 0, &x));
-    assert_ok(tm__tape_checkpoint(tape, run_block, &net.blocks[0], x, &y));
-    assert_int_equal(check.dev->bytes_in_use, SIZE * sizeof(double));
+    assert_ok(run_block(tape, &net.blocks[0], x, &y));
+    size_t held = check.dev->bytes_in_use;
+    assert_true(tape->dev->worked_again == 0);
+    if (recording) assert_ok(tm__tape_backward(tape, 1, &y, NULL));
+    *worked_again = tape->dev->worked_again;
     tm__tape_reset(tape);
     assert_int_equal(check.dev->bytes_in_use, 0);
-    tape->recording = false;
+    tm__tape_free(tape);
+    check.dev->limit = 0;
+    return held;
+}
+
+/* Between forward and backward: the result, what the norm keeps, and the gate or not, whose product is made again (and
+ * its adapter's). u of the adapters is kept unless the tape is lean. */
+static void test_what_is_held_and_what_that_costs(void **state) {
+    (void)state;
+    const size_t one = sizeof(double), u = 2 * N * RANK * one, least = (SIZE + N) * one;
+    double work;
+    assert_int_equal(held_after_forward(KEEPING, true, &work), least + u + SIZE * one);
+    assert_true(work == 0);
+    assert_int_equal(held_after_forward(LIMITED, true, &work), least + u);
+    assert_true(work == SIZE * WIDTH);
+    assert_int_equal(held_after_forward(LEAN, true, &work), least);
+    assert_true(work == SIZE * WIDTH);
+    assert_int_equal(held_after_forward(LEAN, false, &work), SIZE * one);
+}
+
+/* Where one value has to go it is the cheapest per byte, and of equals the one that backward comes to last. */
+static void test_the_cheapest_goes_first(void **state) {
+    (void)state;
+    tm__tape *tape = grad_tape(&check);
+    tm__var *x, *narrow, *wide, *first, *second, *third, *y;
+    tm__linear slim = {.weight = net.blocks[0].down_lora.a}; /* (RANK, WIDTH), then (WIDTH, RANK) */
+    tm__linear back = {.weight = net.blocks[0].down_lora.b};
+    net.blocks[0].down.adapter_count = net.blocks[0].gate.adapter_count = 0;
     assert_ok(grad_var(tape, &check, 0, &x));
-    assert_ok(tm__tape_checkpoint(tape, run_block, &net.blocks[0], x, &y));
-    assert_int_equal(check.dev->bytes_in_use, SIZE * sizeof(double));
+    assert_ok(tm__op_linear(tape, x, &net.blocks[0].gate, &first)); /* WIDTH multiply-adds per element */
+    assert_ok(tm__op_linear(tape, x, &net.blocks[0].down, &second));
+    assert_ok(tm__op_linear(tape, x, &slim, &narrow));
+    assert_ok(tm__op_linear(tape, narrow, &back, &wide)); /* RANK of them */
+    assert_ok(tm__op_gated(tape, TM__SILU, first, second, &third));
+    assert_ok(tm__op_gated(tape, TM__SILU, third, wide, &y));
+    tm__var *const all[] = {first, second, wide};
+    for (int i = 0; i < 3; i++) tm__tape_drop(tape, all[i]);
+    static const int order[] = {2, 0, 1};
+    void *taken[3];
+    check.dev->limit = check.dev->pool.needed;
+    for (int i = 0; i < 3; i++) {
+        assert_ok(check.dev->alloc(check.dev, SIZE * sizeof(double), &taken[i]));
+        for (int k = 0; k < 3; k++) {
+            bool gone = false;
+            for (int n = 0; n <= i; n++) gone |= order[n] == k;
+            assert_true((all[k]->value.data == NULL) == gone);
+        }
+    }
+    for (int i = 0; i < 3; i++) check.dev->release(check.dev, taken[i], SIZE * sizeof(double));
+    check.dev->limit = 0;
     tm__tape_free(tape);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_equal_bitwise, begin, end),
-        cmocka_unit_test_setup_teardown(test_nested_equal_bitwise, begin, end),
+        cmocka_unit_test_setup_teardown(test_chains_equal_bitwise, begin, end),
         cmocka_unit_test_setup_teardown(test_input_read_outside, begin, end),
         cmocka_unit_test_setup_teardown(test_perturbed_taps, begin, end),
         cmocka_unit_test_setup_teardown(test_central_differences, begin, end),
         cmocka_unit_test_setup_teardown(test_frozen_input, begin, end),
-        cmocka_unit_test_setup_teardown(test_segment_that_returns_its_input, begin, end),
-        cmocka_unit_test_setup_teardown(test_source_inside_an_unused_segment, begin, end),
-        cmocka_unit_test_setup_teardown(test_only_the_result_is_held, begin, end),
+        cmocka_unit_test_setup_teardown(test_source_inside_an_unused_block, begin, end),
+        cmocka_unit_test_setup_teardown(test_what_is_held_and_what_that_costs, begin, end),
+        cmocka_unit_test_setup_teardown(test_the_cheapest_goes_first, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
