@@ -208,8 +208,8 @@ static tm_status find_evaluation(const char *path, json_t **source) {
     *source = NULL;
     TM__TRY(tm__file_read(path, 0, &text, &len));
     json_t *value = NULL;
-    size_t first = strspn(text, " \t\r\n");
-    tm_status status = text[first] == '{' ? tm__json_parse(text, len, path, &value) : TM_OK;
+    size_t first = strspn(text, "\xef\xbb\xbf \t\r\n"); /* a byte order mark too */
+    tm_status status = text[first] == '{' ? tm__json_parse(text + first, len - first, path, &value) : TM_OK;
     free(text);
     if (status == TM_NO_MEMORY) return status;
     if (status == TM_OK && json_is_array(json_object_get(value, "items")) &&

@@ -1,8 +1,8 @@
 /* rows.c: data of suites as rows of named columns, whatever their file is.
  *
- * .jsonl: an object a line; .json: an array of objects (or lines of them); .csv: RFC 4180 with quotes, line breaks in
- * them and an optional byte order mark; .tsv: columns between tabs as they stand, as GLUE's files are. A column that is
- * missing is an error that names the file, the row, the column and those that are there.
+ * .jsonl: an object a line; .json: an array of objects (or lines of them); .csv: RFC 4180 with quotes and line breaks
+ * in them; .tsv: columns between tabs as they stand, as GLUE's files are. A byte order mark before any of them is
+ * passed over. A column that is missing is an error that names the file, the row, the column and those that are there.
  * Test: tests/unit/test_eval_data.c.
  */
 #include "eval/suite.h"
@@ -169,7 +169,6 @@ static tm_status read_table(const char *path, const char *text, size_t len, cons
     table t = {.path = path, .text = text, .len = len, .line = 1, .quotes = !tabs, .separator = tabs ? '\t' : ','};
     json_t *names = NULL;
     tm_status status = TM_OK;
-    if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) t.at = 3;
     while (status == TM_OK && t.at < len) {
         if (at_end_of_row(&t)) { /* an empty line */
             t.at += t.text[t.at] == '\r';
@@ -193,7 +192,7 @@ static tm_status read_table(const char *path, const char *text, size_t len, cons
 
 tm_status tm__rows_read(const char *path, const char *const *const *columns, tm__rows *rows) {
     char *text;
-    size_t len, first = 0;
+    size_t len, first = 0, mark = 0;
     if (ends_with(path, ".parquet"))
         return tm__fail(TM_UNSUPPORTED, path, NULL,
                         "python -c \"import pandas as p; p.read_parquet('X.parquet')"
@@ -202,14 +201,15 @@ tm_status tm__rows_read(const char *path, const char *const *const *columns, tm_
     TM__TRY(tm__file_read(path, 0, &text, &len));
     json_t *array = json_array();
     tm_status status = array ? TM_OK : tm__fail_memory();
+    if (len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) mark = first = 3; /* a byte order mark */
     while (first < len && strchr(" \t\r\n", text[first])) first++;
     if (status == TM_OK) {
         if (ends_with(path, ".csv") || ends_with(path, ".tsv"))
-            status = read_table(path, text, len, columns, array);
+            status = read_table(path, text + mark, len - mark, columns, array);
         else if (first < len && text[first] == '[')
-            status = read_array(path, text, len, array);
+            status = read_array(path, text + mark, len - mark, array);
         else
-            status = read_lines(path, text, len, array);
+            status = read_lines(path, text + mark, len - mark, array);
     }
     free(text);
     if (status == TM_OK && json_array_size(array) == 0) status = tm__fail(TM_FORMAT, path, NULL, NULL, "holds no rows");

@@ -46,8 +46,9 @@ static void test_tsv(void **state) {
 }
 
 static void test_json(void **state) {
-    char *lines = write_file(test_scratch(), "a.jsonl", "{\"n\": 3, \"b\": true}\n\n{\"n\": \"4\", \"b\": 0}");
-    char *array = write_file(test_scratch(), "a.json", " [ {\"n\": 3}, {\"n\": 4} ] ");
+    char *lines =
+        write_file(test_scratch(), "a.jsonl", "\xef\xbb\xbf{\"n\": 3, \"b\": true}\n\n{\"n\": \"4\", \"b\": 0}");
+    char *array = write_file(test_scratch(), "a.json", "\xef\xbb\xbf [ {\"n\": 3}, {\"n\": 4} ] ");
     tm__rows rows;
     int64_t value;
     (void)state;

@@ -446,6 +446,7 @@ static void test_wrong_files(void **state) {
             "column 'benign': is no text");
     refuses("a.jsonl", "[1]", NULL, "row 1 is not a JSON object");
     refuses("a.json", "{\"suite\": \"x\", \"items\": []}", NULL, "holds no answers");
+    refuses("a.json", "\xef\xbb\xbf{\"suite\": \"x\", \"items\": []}", NULL, "holds no answers");
     refuses("a.json", "{\"suite\": \"x\", \"items\": [{\"prompt\": \"p\"}]}", NULL, "items[0].answer");
     refuses("a.json", "{\"suite\": \"x\", \"items\": [{\"prompt\": \"p\", \"answer\": \"r\"}]}", NULL,
             "items[0].prompt");
