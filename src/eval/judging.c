@@ -106,7 +106,10 @@ bool tm__verdict_take(const tm__judge_kind *kind, const json_t *value, tm__verdi
     if (!json_is_number(json_object_get(value, kind->scores[needed]))) return false;
     for (size_t i = 0; kind->scores[i]; i++) {
         const json_t *score = json_object_get(value, kind->scores[i]);
-        verdict->scores[i] = json_is_number(score) ? json_number_value(score) : NAN;
+        double number = json_is_number(score) ? json_number_value(score) : NAN;
+        bool yes_or_no = (int)i == kind->flagged || (int)i == kind->refused;
+        if (yes_or_no && number != 0 && number != 1 && !isnan(number)) return false;
+        verdict->scores[i] = number;
     }
     return !output || tm__verdict_say(&verdict->output, "%s", output);
 }

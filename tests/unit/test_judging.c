@@ -356,12 +356,15 @@ static void test_edited(void **state) {
     json_object_set_new(item, "answer", json_string("S1"));
     item = json_array_get(json_object_get(root, "items"), 4); /* as older versions wrote it */
     json_object_del(json_object_get(json_object_get(item, "verdicts"), "l"), "of");
+    item = json_array_get(json_object_get(root, "items"), 5); /* no such verdict */
+    json_object_set_new(json_object_get(json_object_get(item, "verdicts"), "l"), "flagged", json_integer(3));
     assert_int_equal(json_dump_file(root, result, 0), 0);
     json_decref(root);
     e = open_answers(result);
     judge = make_judge(&letters, "l");
     assert_ok(tm_evaluation_judge(e, &judge, NULL, NULL));
-    assert_int_equal(did.answers, 3); /* and the two that were missing */
+    assert_int_equal(did.answers, 4); /* and the two that were missing */
+    assert_true(e->judged[0].verdicts[5].scores[0] == 1);
     assert_true(e->judged[0].verdicts[0].scores[0] == 0);
     assert_string_equal(e->judged[0].verdicts[0].output, "read \"S1\"");
     tm_evaluation_free(e);
