@@ -1,8 +1,8 @@
 /* gc.c: removes from a directory of `temper run` what no plan needs: models, worlds, locks, leftovers, results, names.
  *
  * Only what looks like a run's own is touched: models/KEY, locks/KEY, worlds/SEED-HASH, tmp/KEY-..., by-name/PLAN and
- * leftovers of killed processes beside models. While somebody holds a lock there nothing is removed. A model is first
- * moved out of sight, so that a process killed here leaves no half of one.
+ * leftovers of killed processes beside models. While a run is at work there nothing is removed, and none begins until
+ * that is done. A model is first moved out of sight, so that a process killed here leaves no half of one.
  * Pinned by tests/cli/cases/gc.sh.
  */
 #include "lab/plan.h"
@@ -190,7 +190,7 @@ static tm_status drop_links(sweep *s, size_t *count) {
 
 /* ---- all of it --------------------------------------------------------------------------------------------------- */
 
-/* Locks end with their holders. */
+/* Jobs that are done without a run: tm_plan_run() alone. Locks end with their holders. */
 static tm_status nobody_works(const char *directory) {
     char *path = tm__path_join(directory, "locks");
     if (!path) return tm__fail_memory();
@@ -232,6 +232,18 @@ static tm_status sweep_results(sweep *s) {
     return status;
 }
 
+static tm_status sweep_all(sweep *s) {
+    tm_gc_report *report = s->report;
+    for (size_t p = 0; p < s->plan_count; p++) TM__TRY(need_models(s, s->plans[p]));
+    if (s->key_count) qsort(s->keys, s->key_count, sizeof *s->keys, by_key);
+    TM__TRY(each(s, "models", model_goes, &report->models));
+    TM__TRY(each(s, "worlds", world_goes, &report->worlds));
+    TM__TRY(each(s, "locks", lock_goes, &report->others));
+    TM__TRY(each(s, "tmp", leftover_goes, &report->others));
+    TM__TRY(drop_links(s, &report->others));
+    return s->o->keep_results ? TM_OK : sweep_results(s);
+}
+
 tm_status tm_gc(const char *directory, tm_plan *const *plans, size_t count, const tm_gc_options *options,
                 tm_gc_report *report) {
     static const tm_gc_options plain = {0};
@@ -243,16 +255,11 @@ tm_status tm_gc(const char *directory, tm_plan *const *plans, size_t count, cons
         return tm__fail(TM_INVALID, NULL, "plans", "name those whose models and results stay", "there is none");
     TM__TRY(tm__store_open(directory, false, &store)); /* a directory of temper run, and nobody's other one */
     tm__store_close(store);
-    TM__TRY(nobody_works(directory));
-    tm_status status = TM_OK;
-    for (size_t p = 0; p < count && status == TM_OK; p++) status = need_models(&s, plans[p]);
-    if (status == TM_OK && s.key_count) qsort(s.keys, s.key_count, sizeof *s.keys, by_key);
-    if (status == TM_OK) status = each(&s, "models", model_goes, &report->models);
-    if (status == TM_OK) status = each(&s, "worlds", world_goes, &report->worlds);
-    if (status == TM_OK) status = each(&s, "locks", lock_goes, &report->others);
-    if (status == TM_OK) status = each(&s, "tmp", leftover_goes, &report->others);
-    if (status == TM_OK) status = drop_links(&s, &report->others);
-    if (status == TM_OK && !s.o->keep_results) status = sweep_results(&s);
+    int lock;
+    TM__TRY(tm__directory_lock(directory, LOCK_EX | LOCK_NB, &lock));
+    tm_status status = nobody_works(directory);
+    if (status == TM_OK) status = sweep_all(&s);
+    close(lock);
     free((void *)s.keys);
     return status;
 }

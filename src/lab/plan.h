@@ -312,6 +312,11 @@ tm_status tm__plan_link_worlds(const tm_plan *plan);
 typedef struct tm__results tm__results;
 tm_status tm__results_create(tm__results **results);
 void tm__results_free(tm__results *results);
+/* flock() on DIR/lock: runs share it until the last process of theirs has ended, and whoever removes things
+ * has it alone. TM_EXISTS with LOCK_NB: somebody else has it. */
+tm_status tm__directory_lock(const char *directory, int how, int *lock);
+/* Shares it until the plan is freed; waits for somebody who removes things. */
+tm_status tm__plan_use_directory(const tm_plan *plan);
 /* The plan's result store as this process has it open. */
 tm_status tm__plan_store(const tm_plan *plan, bool make, tm__store **store);
 /* Writes down which cells the plan has, so that they can be looked up without it. */

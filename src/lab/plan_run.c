@@ -33,6 +33,7 @@ tm_status tm_plan_begin(const tm_plan *plan) {
         free(path);
         TM__TRY(status);
     }
+    TM__TRY(tm__plan_use_directory(plan));
     for (size_t i = 0; i < plan->world_count; i++)
         if (!tm__path_exists(plan->world_dirs[i])) TM__TRY(tm_world_write(plan->made[i], plan->world_dirs[i]));
     TM__TRY(tm__plan_sources_note(plan));

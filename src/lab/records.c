@@ -1,8 +1,11 @@
 /* records.c: what cells found, in the plan's result store. */
 #include "lab/plan.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 /* ---- the store --------------------------------------------------------------------------------------------------- */
@@ -11,16 +14,41 @@
 struct tm__results {
     tm__store *store;
     pid_t owner;
+    int in_use; /* DIR/lock, shared; -1: not begun */
 };
 
 tm_status tm__results_create(tm__results **results) {
     *results = tm__zalloc(1, sizeof **results);
+    if (*results) (*results)->in_use = -1;
     return *results ? TM_OK : tm__fail_memory();
 }
 
 void tm__results_free(tm__results *results) {
-    if (results && results->owner == getpid()) tm__store_close(results->store);
+    if (!results) return;
+    if (results->owner == getpid()) tm__store_close(results->store);
+    if (results->in_use >= 0) close(results->in_use);
     free(results);
+}
+
+tm_status tm__directory_lock(const char *directory, int how, int *lock) {
+    char *path = tm__format("%s/lock", directory);
+    if (!path) return tm__fail_memory();
+    *lock = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+    tm_status status = *lock < 0 ? tm__fail_errno(path, "cannot be made") : TM_OK;
+    if (status == TM_OK && flock(*lock, how) != 0) {
+        status = errno == EWOULDBLOCK ? tm__fail(TM_EXISTS, directory, NULL, "wait for its end, or stop it",
+                                                 "temper run is at work there")
+                                      : tm__fail_errno(path, "cannot be locked");
+        close(*lock);
+        *lock = -1;
+    }
+    free(path);
+    return status;
+}
+
+tm_status tm__plan_use_directory(const tm_plan *plan) {
+    tm__results *r = plan->results;
+    return r->in_use >= 0 ? TM_OK : tm__directory_lock(plan->directory, LOCK_SH, &r->in_use);
 }
 
 tm_status tm__plan_store(const tm_plan *plan, bool make, tm__store **store) {

@@ -63,6 +63,20 @@ expect 10 temper gc first.yaml --directory runs 2>stderr
 same "$(cat stderr)" "temper: runs: temper run is at work there (wait for its end, or stop it)" "at work"
 kill $holder 2>/dev/null || true
 wait $holder || true
+# A run has the directory from its beginning to its end, between its jobs too, and waits while something is removed.
+flock --shared runs/lock sleep 5 &
+holder=$!
+sleep 0.3
+expect 10 temper gc first.yaml --directory runs 2>stderr
+same "$(cat stderr)" "temper: runs: temper run is at work there (wait for its end, or stop it)" "between jobs"
+temper run first.yaml --directory runs --quiet >/dev/null || fail "two runs do not share the directory"
+kill $holder 2>/dev/null || true
+wait $holder || true
+flock runs/lock sh -c 'sleep 1; touch removed' &
+sleep 0.3
+temper run first.yaml --directory runs --quiet >/dev/null
+[ -e removed ] || fail "a run began while something was removed"
+wait
 expect 2 temper gc --directory runs 2>/dev/null
 mkdir -p foreign/models/$key
 expect 5 temper gc first.yaml --directory foreign 2>/dev/null
