@@ -351,20 +351,36 @@ tm_status tm__plan_evaluation_open(const tm_plan *plan, size_t index, int world,
     return tm_evaluation_open(e->suite, e->data, &options, evaluation);
 }
 
+/* "KIND=PATH,OPTION=PATH,...": what all files look like that the spec names. mark[0] is 0 where the first is none: what
+ * such a judge is, is not known from outside. */
+static tm_status stamp_judge(const char *spec, char mark[65]) {
+    tm__sha256 hash;
+    bool first = true;
+    mark[0] = 0;
+    tm__sha256_init(&hash);
+    tm__key_text(&hash, "judge", spec);
+    for (const char *at = spec; *at; at += strcspn(at, ","), at += *at == ',') {
+        size_t key = strcspn(at, "=,");
+        char place[65], *path = at[key] == '=' ? tm__strndup(at + key + 1, strcspn(at + key + 1, ",")) : tm__strdup("");
+        if (!path) return tm__fail_memory();
+        bool there = *path && tm__path_exists(path);
+        tm_status status = there ? stamp(path, "judge", place) : TM_OK;
+        free(path);
+        TM__TRY(status);
+        if (first && !there) return TM_OK;
+        if (there) tm__key_text(&hash, "file", place);
+        first = false;
+    }
+    tm__sha256_hex(&hash, mark);
+    return TM_OK;
+}
+
 /* What decides a judge's verdicts; a heavy judge is opened only where nobody remembers. */
 static tm_status hash_judge(tm_plan *plan, const char *spec, char hex[65]) {
     const tm_device_options where = {.name = "cpu", .threads = 1, .precision = TM_PRECISION_F32};
-    const char *path = strchr(spec, '=');
     tm_judge *judge;
-    char mark[65] = "", place[65];
-    char *file = path ? tm__strndup(path + 1, strcspn(path + 1, ",")) : NULL;
-    if (file && tm__path_exists(file) && stamp(file, "judge", place) == TM_OK) {
-        tm__sha256 hash;
-        tm__sha256_init(&hash);
-        tm__key_text(&hash, spec, place);
-        tm__sha256_hex(&hash, mark);
-    }
-    free(file);
+    char mark[65];
+    TM__TRY(stamp_judge(spec, mark));
     if (mark[0] && remembered(plan, mark, hex)) return TM_OK;
     TM__TRY(tm_judge_open(spec, &where, NULL, &judge));
     snprintf(hex, 65, "%s", tm_judge_hash(judge));
