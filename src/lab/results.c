@@ -145,10 +145,25 @@ static tm_status choose_scores(search *s) {
     return TM_OK;
 }
 
+static tm_status count_cell(void *user, int columns, const char *const *names, const char *const *v) {
+    search *s = user;
+    (void)columns;
+    (void)names;
+    s->asked += tm__results_wanted(s->o, v);
+    return TM_OK;
+}
+
+/* All that match are seen, whether they are done or not. */
+static tm_status each_cell(search *s, tm__store_row *see) {
+    s->asked = 0;
+    TM__TRY(tm__store_query(s->store, cells_sql, NULL, 0, see, s));
+    return s->asked
+               ? TM_OK
+               : tm__fail(TM_NOT_FOUND, NULL, "cells", "--show cells without a filter lists all", "none is called so");
+}
+
 static tm_status find_cells(search *s) {
-    TM__TRY(tm__store_query(s->store, cells_sql, NULL, 0, add_cell, s));
-    if (s->asked == 0)
-        return tm__fail(TM_NOT_FOUND, NULL, "cells", "--show cells without a filter lists all", "none is called so");
+    TM__TRY(each_cell(s, add_cell));
     return choose_scores(s);
 }
 
@@ -259,6 +274,7 @@ static tm_status show_list(search *s, tm__sheet *sheet) {
     listing l = {s->o, sheet};
     tm__string sql = {0};
     int show = s->o->show;
+    TM__TRY(each_cell(s, count_cell));
     for (size_t i = 0; i < TM__COUNT(first); i++) tm__sheet_column(sheet, first[i], TM__CELL_TEXT, 0);
     for (int i = 0; i < 6 && lists[show].columns[i]; i++)
         tm__sheet_column(sheet, lists[show].columns[i], i < lists[show].numbers ? TM__CELL_TEXT : TM__CELL_NUMBER, 6);

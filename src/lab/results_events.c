@@ -1,5 +1,6 @@
 /* results_events.c: training curves of a result store as TensorBoard event files: OUT/ARM/ATTACK/WORLD-SEED/events...,
- * a directory per cell, which TensorBoard shows as a run each.
+ * a directory per cell, which TensorBoard shows as a run each; below OUT/PLAN where cells of several plans are asked
+ * for. Pinned by tests/cli/cases/results.sh.
  */
 #include "lab/events.h"
 #include "lab/plan.h"
@@ -13,6 +14,8 @@ typedef struct export {
     char *run; /* the cell's directory; NULL: none yet */
     tm__string file;
     size_t runs;
+    char *plan; /* of the cells so far; NULL: none yet */
+    bool several;
 }
 export;
 
@@ -30,17 +33,32 @@ static tm_status flush(export *e) {
 
 /* A name as one folder. */
 static void clean(char *name) {
+    if (*name == '.') *name = '-';
     for (; *name; name++)
         if (*name == '/' || (unsigned char)*name < ' ') *name = '-';
 }
 
 static char *run_path(const export *e, const char *const *v) {
-    char arm[TM__PLAN_NAME], attack[TM__PLAN_NAME];
+    char plan[TM__PLAN_NAME], arm[TM__PLAN_NAME], attack[TM__PLAN_NAME];
+    snprintf(plan, sizeof plan, "%s", v[0]);
     snprintf(arm, sizeof arm, "%s", v[1]);
     snprintf(attack, sizeof attack, "%s", v[3]);
+    clean(plan);
     clean(arm);
     clean(attack);
-    return tm__format("%s/%s/%s/world-%s-seed-%s", e->directory, arm, attack, v[4], v[5]);
+    return tm__format("%s%s%s/%s/%s/world-%s-seed-%s", e->directory, e->several ? "/" : "", e->several ? plan : "", arm,
+                      attack, v[4], v[5]);
+}
+
+static tm_status see_plan(void *user, int columns, const char *const *names, const char *const *v) {
+    export *e = user;
+    (void)columns;
+    (void)names;
+    if (!tm__results_wanted(e->o, v)) return TM_OK;
+    if (!e->plan) e->plan = tm__strdup(v[0]);
+    if (!e->plan) return tm__fail_memory();
+    e->several |= strcmp(e->plan, v[0]) != 0;
+    return TM_OK;
 }
 
 enum { PHASE = 6, PART, STEP, LOSS, LR };
@@ -84,6 +102,8 @@ tm_status tm_results_events(const char *directory, const tm_results_options *opt
     TM__TRY(tm__store_open(directory, false, &store));
     tm_status status = tm__outdir_begin(&made, out, false);
     export e = {.o = options ? options : &plain, .directory = made.aside};
+    if (status == TM_OK)
+        status = tm__store_query(store, "SELECT plan, arm, grp, attack, world, seed FROM cell", NULL, 0, see_plan, &e);
     if (status == TM_OK) status = tm__store_query(store, sql, NULL, 0, add_step, &e);
     if (status == TM_OK) status = flush(&e);
     if (status == TM_OK && e.runs == 0)
@@ -92,6 +112,7 @@ tm_status tm_results_events(const char *directory, const tm_results_options *opt
         status = tm__outdir_commit(&made);
     else
         tm__outdir_abandon(&made);
+    free(e.plan);
     free(e.run);
     tm__string_free(&e.file);
     tm__store_close(store);

@@ -46,6 +46,10 @@ grep -qF 'tiny & undefended & none & $' latex || fail "latex: $(cat latex)"
 temper results --directory runs | head -n 1 | grep -q '^plan  arm' || fail text
 same "$(temper results --directory runs --show failed --form csv)" "plan,arm,group,attack,world,seed,error,ended" "no failures"
 expect 5 temper results --directory runs --arm nobody 2>/dev/null
+for show in means cells failed answers steps; do
+    expect 5 temper results --directory runs --show $show --arm nobody 2>stderr
+    same "$(cat stderr)" "temper: cells: none is called so (--show cells without a filter lists all)" "$show of nobody"
+done
 expect 5 temper results --directory runs --scores nothing 2>/dev/null
 expect 2 temper results --directory runs --json --form csv 2>/dev/null
 expect 2 temper results --directory runs --show everything 2>/dev/null
@@ -55,3 +59,8 @@ same "$(find curves -name 'events.out.tfevents.*' | wc -l)" 8 "event files"
 [ -s "curves/backdoor-align/lr=1e-4/world-1-seed-2/events.out.tfevents.0.temper" ] || fail "$(find curves)"
 expect 10 temper results --directory runs --tensorboard curves 2>/dev/null
 expect 5 temper results --directory runs --attack none --tensorboard none 2>/dev/null
+# Two plans in one store have curves apart, and no name leads out of the directory.
+sed -e 's/^name: .*/name: ../' -e 's/^  undefended:/  ..:/' plan.yaml >dots.yaml
+temper run dots.yaml --directory runs --quiet >/dev/null
+same "$(temper results --directory runs --group grid --tensorboard both)" "16 runs" "runs of two plans"
+same "$(cd both && echo */*)" "-./-. -./backdoor-align tiny/backdoor-align tiny/undefended" "plans and arms"
