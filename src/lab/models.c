@@ -61,6 +61,14 @@ static tm_status open_adapter(const tm_plan *plan, const tm__plan_job *job, cons
     return status;
 }
 
+/* A damaged file of ours is not to be fetched again, as one of somebody else's is. */
+static tm_status say_what_helps(const char *path, tm_status status) {
+    const tm_error told = *tm_error_last();
+    if (status != TM_FORMAT || strncmp(told.file, path, strlen(path)) != 0) return status;
+    return tm__fail(status, told.file, told.field, "remove the model's directory: temper run makes it again", "%s",
+                    told.message);
+}
+
 tm_status tm__plan_model_open(const tm_plan *plan, const tm__plan_job *job, tm_device *device, tm_model **model) {
     char *path = tm__plan_model_path(plan, job->key);
     if (!path) return tm__fail_memory();
@@ -72,6 +80,7 @@ tm_status tm__plan_model_open(const tm_plan *plan, const tm__plan_job *job, tm_d
         tm_error_clear();
         status = tm_model_load(device, path, NULL, model);
     }
+    if (status != TM_OK) status = say_what_helps(path, status);
     free(path);
     return status;
 }

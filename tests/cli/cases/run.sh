@@ -201,3 +201,12 @@ expect 6 temper run empty.yaml --directory none
 expect 5 temper run nowhere.yaml --directory none
 expect 2 temper run
 [ ! -e none ] || fail "a plan with errors made its directory"
+# A damaged model is named, with what to do about it.
+cp -r runs worn
+model=$(readlink -f worn/by-name/small/aligned)/model.safetensors
+head -c 2000 runs/by-name/small/aligned/model.safetensors >"$model"
+expect 6 temper run changed.yaml --directory worn --quiet 2>stderr
+grep -q "$(basename "$(dirname "$model")")/model.safetensors: .* (remove the model's directory: temper run makes it again)" stderr ||
+    fail "a damaged model: $(cat stderr)"
+rm -r "$(dirname "$model")"
+temper run changed.yaml --directory worn --quiet >/dev/null || fail "a model that was removed is not made again"
