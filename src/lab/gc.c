@@ -232,8 +232,21 @@ static tm_status sweep_results(sweep *s) {
     return status;
 }
 
+/* Plans that were never run there, or by another version of the program, or on another instruction set, would let
+ * everything go. */
+static tm_status something_stays(const sweep *s) {
+    tm_plan_job_info info;
+    for (size_t p = 0; p < s->plan_count; p++)
+        for (size_t i = 0; tm_plan_job(s->plans[p], i, &info); i++)
+            if (info.done) return TM_OK;
+    return tm__fail(TM_INVALID, s->directory, NULL,
+                    "name the plans that were run there, by this version and on this machine; --dry-run counts",
+                    "nothing there is of the named plans, so all of it would go");
+}
+
 static tm_status sweep_all(sweep *s) {
     tm_gc_report *report = s->report;
+    if (!s->o->dry_run) TM__TRY(something_stays(s));
     for (size_t p = 0; p < s->plan_count; p++) TM__TRY(need_models(s, s->plans[p]));
     if (s->key_count) qsort(s->keys, s->key_count, sizeof *s->keys, by_key);
     TM__TRY(each(s, "models", model_goes, &report->models));

@@ -64,20 +64,34 @@ same "$(cat stderr)" "temper: runs: temper run is at work there (wait for its en
 kill $holder 2>/dev/null || true
 wait $holder || true
 # A run has the directory from its beginning to its end, between its jobs too, and waits while something is removed.
-flock --shared runs/lock sleep 5 &
+until_there() { # until_there FILE
+    for _ in $(seq 200); do
+        [ ! -e "$1" ] || return 0
+        sleep 0.05
+    done
+    fail "no $1"
+}
+flock --close --shared runs/lock sh -c 'touch shared; sleep 20' >/dev/null 2>&1 &
 holder=$!
-sleep 0.3
+until_there shared
 expect 10 temper gc first.yaml --directory runs 2>stderr
 same "$(cat stderr)" "temper: runs: temper run is at work there (wait for its end, or stop it)" "between jobs"
 temper run first.yaml --directory runs --quiet >/dev/null || fail "two runs do not share the directory"
 kill $holder 2>/dev/null || true
 wait $holder || true
-flock runs/lock sh -c 'sleep 1; touch removed' &
-sleep 0.3
+flock --close runs/lock sh -c 'touch held; sleep 1; touch removed' &
+until_there held
 temper run first.yaml --directory runs --quiet >/dev/null
 [ -e removed ] || fail "a run began while something was removed"
 wait
 expect 2 temper gc --directory runs 2>/dev/null
+# Not everything: plans that were not run there.
+sed 's/steps: 3/steps: 4/' first.yaml >never.yaml
+expect 2 temper gc never.yaml --directory runs 2>stderr
+grep -q '^temper: runs: nothing there is of the named plans, so all of it would go (' stderr || fail "all would go: $(cat stderr)"
+expect 2 env TEMPER_ISA=sse temper gc first.yaml --directory runs 2>/dev/null
+temper gc never.yaml --directory runs --dry-run | grep -qx 'results    12' || fail "a dry run does not count them"
+temper gc first.yaml --directory runs >/dev/null
 mkdir -p foreign/models/$key
 expect 5 temper gc first.yaml --directory foreign 2>/dev/null
 [ -d foreign/models/$key ] || fail "a foreign directory was touched"
