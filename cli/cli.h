@@ -329,6 +329,17 @@ tm_status cli_history_load(const char *model, const cli_adapters *adapters, tm_p
  * the result. Returns the exit code. */
 int cli_history_begin(const cli_history *history, tm_provenance **provenance);
 
+/* ---- plans (plan_options.c) ---------------------------------------------------------------------------------------
+ */
+
+typedef struct cli_plan {
+    const char *directory, *set;
+    cli_list sets;
+} cli_plan;
+/* Adds --directory and --set. */
+void cli_plan_args(cli_args *args, cli_plan *plan);
+tm_status cli_plan_open(const cli_plan *how, const char *path, const tm_device *device, tm_plan **plan);
+
 /* ---- what a plan takes (estimate.c) ------------------------------------------------------------------------------ */
 
 typedef struct cli_plan_counts {

@@ -1,31 +1,7 @@
 /* gc.c: temper gc PLAN...: removes from a directory of temper run what no plan needs. */
 #include "cli.h"
 
-#include <stdlib.h>
-
 enum { PLANS = 32 };
-
-typedef struct gc_options {
-    const char *directory, *set;
-    cli_list sets;
-} gc_options;
-
-static const tm_option table[] = {
-    {.name = "directory",
-     .type = TM_OPTION_TEXT,
-     .offset = offsetof(gc_options, directory),
-     .initial = "temper-runs",
-     .min = 1,
-     .unit = "DIR",
-     .help = "the directory of temper run"},
-    {.name = "set",
-     .type = TM_OPTION_TEXT,
-     .offset = offsetof(gc_options, set),
-     .min = 1,
-     .unit = "PATH=VALUE",
-     .help = "set a part of every plan, as temper run was told to; may be given several times"},
-    {0},
-};
 
 static void print_report(const tm_gc_report *r, const tm_gc_options *how, bool json) {
     if (json) {
@@ -48,14 +24,14 @@ static void print_report(const tm_gc_report *r, const tm_gc_options *how, bool j
     printf("disk       %.1f MiB\n", (double)r->bytes / 1048576);
 }
 
-static int collect(const cli_args *args, const gc_options *o, const tm_gc_options *how, bool json) {
+static int collect(const cli_args *args, const cli_plan *o, const tm_gc_options *how, bool json) {
     tm_device *device = NULL;
     tm_plan *plans[PLANS] = {0};
     tm_gc_report report;
     tm_device_options where = {.name = "cpu", .threads = 1, .precision = TM_PRECISION_F32};
     tm_status status = tm_device_open(&where, &device);
     for (size_t i = 0; i < args->word_count && status == TM_OK; i++)
-        status = tm_plan_open_with(args->words[i], o->directory, o->sets.items, o->sets.count, device, &plans[i]);
+        status = cli_plan_open(o, args->words[i], device, &plans[i]);
     if (status == TM_OK) status = tm_gc(o->directory, plans, args->word_count, how, &report);
     int code = status == TM_OK ? 0 : cli_fail(status);
     if (code == 0) print_report(&report, how, json);
@@ -65,15 +41,13 @@ static int collect(const cli_args *args, const gc_options *o, const tm_gc_option
 }
 
 static int run(int argc, char **argv) {
-    gc_options options;
+    cli_plan options;
     tm_gc_options how;
     cli_output output;
     cli_args args;
     int code;
     cli_args_begin(&args, &cli_gc, PLANS);
-    cli_args_group(&args, "Input", table, &options);
-    options.sets = (cli_list){0};
-    cli_args_repeat(&args, "set", &options.sets);
+    cli_plan_args(&args, &options);
     cli_args_group(&args, "What goes", tm_gc_option_table, &how);
     cli_args_group(&args, "Output", cli_quiet_table, &output);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
@@ -93,7 +67,9 @@ const cli_command cli_gc = {
         "Removes from a directory of temper run the models, worlds, results and leftovers of killed processes that "
         "none of the named plans needs: of plans that were changed or are not named. Results of the named plans "
         "stay, and so do their models, unless --finished says that those may go that nothing to be done starts "
-        "from; a later run makes again what it needs. Refuses while a run is at work there.",
+        "from; a later run makes again what it needs. Refuses while a run is at work there, and where nothing is of "
+        "the "
+        "named plans.",
     .examples = "temper gc plans/demo.yaml --directory temper-demo --dry-run\n"
                 "temper gc plans/world.yaml plans/world-sdd.yaml --directory runs\n"
                 "temper gc plans/world.yaml --directory runs --finished --keep-results",

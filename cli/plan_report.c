@@ -4,27 +4,12 @@
 #include <stdlib.h>
 
 typedef struct report_options {
-    const char *directory, *out, *known, *set;
-    cli_list sets;
+    cli_plan plan;
+    const char *out, *known;
     bool overwrite;
 } report_options;
 
 static const tm_option table[] = {
-    {.name = "directory",
-     .type = TM_OPTION_TEXT,
-     .offset = offsetof(report_options, directory),
-     .initial = "temper-runs",
-     .min = 1,
-     .unit = "DIR",
-     .help = "the directory of temper run"},
-    {.name = "set",
-     .type = TM_OPTION_TEXT,
-     .offset = offsetof(report_options, set),
-     .min = 1,
-     .unit = "PATH=VALUE",
-     .help =
-         "set a part of the plan, as arms.sdd.replicates=5 or attacks.grid.axes.lr=[1e-4,1e-3]; may be given several "
-         "times"},
     {.name = "known",
      .type = TM_OPTION_TEXT,
      .offset = offsetof(report_options, known),
@@ -51,7 +36,7 @@ static tm_status write_report(const char *path, const report_options *o, const t
     tm_plan *plan = NULL;
     tm_device_options where = {.name = "cpu", .threads = 1, .precision = TM_PRECISION_F32};
     tm_status status = tm_device_open(&where, &device);
-    if (status == TM_OK) status = tm_plan_open_with(path, o->directory, o->sets.items, o->sets.count, device, &plan);
+    if (status == TM_OK) status = cli_plan_open(&o->plan, path, device, &plan);
     if (status == TM_OK && o->known) status = tm_plan_begin(plan);
     if (status == TM_OK && o->known) status = tm_plan_import(plan, o->known);
     if (status == TM_OK) status = tm_plan_report(plan, o->out, o->overwrite, monitor);
@@ -79,9 +64,8 @@ static int run(int argc, char **argv) {
     cli_args args;
     int code;
     cli_args_begin(&args, &cli_report, 1);
+    cli_plan_args(&args, &options.plan);
     cli_args_group(&args, "Report", table, &options);
-    options.sets = (cli_list){0};
-    cli_args_repeat(&args, "set", &options.sets);
     cli_args_group(&args, "Output", cli_quiet_table, &output);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
     if (args.word_count == 0) {

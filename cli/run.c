@@ -11,29 +11,14 @@
 #include <unistd.h>
 
 typedef struct run_options {
-    const char *directory, *compare, *scores, *csv, *known, *set;
-    cli_list sets;
+    cli_plan plan;
+    const char *compare, *scores, *csv, *known;
     int64_t workers;
     bool dry_run, counts, table;
     int search;
 } run_options;
 
 static const tm_option table[] = {
-    {.name = "directory",
-     .type = TM_OPTION_TEXT,
-     .offset = offsetof(run_options, directory),
-     .initial = "temper-runs",
-     .min = 1,
-     .unit = "DIR",
-     .help = "where worlds, models and results are kept"},
-    {.name = "set",
-     .type = TM_OPTION_TEXT,
-     .offset = offsetof(run_options, set),
-     .min = 1,
-     .unit = "PATH=VALUE",
-     .help =
-         "set a part of the plan, as arms.sdd.replicates=5 or attacks.grid.axes.lr=[1e-4,1e-3]; may be given several "
-         "times"},
     {.name = "workers",
      .type = TM_OPTION_INT,
      .offset = offsetof(run_options, workers),
@@ -411,7 +396,7 @@ static int run_plan(runner *r, const cli_output *output) {
     if (r->options->dry_run) return cli_estimate(r->plan, &counts, r->options->counts, output);
     if (r->options->search) return print_searches(r);
     if (r->options->table && r->begun_with < r->cells)
-        cli_note("%zu of %zu cells are done in %s", r->begun_with, r->cells, r->options->directory);
+        cli_note("%zu of %zu cells are done in %s", r->begun_with, r->cells, r->options->plan.directory);
     if (r->options->table) return print_summary(r, output->json);
     r->states = calloc(r->jobs + 1, sizeof *r->states);
     r->workers = calloc((size_t)r->options->workers, sizeof *r->workers);
@@ -453,8 +438,7 @@ static int open_and_run(const char *path, run_options *options, const cli_output
     if (options->workers == 0) options->workers = (int64_t)sysconf(_SC_NPROCESSORS_ONLN);
     if (options->workers < 1) options->workers = 1;
     tm_status status = tm_device_open(&where, &device);
-    if (status == TM_OK)
-        status = tm_plan_open_with(path, options->directory, options->sets.items, options->sets.count, device, &plan);
+    if (status == TM_OK) status = cli_plan_open(&options->plan, path, device, &plan);
     bool idle = options->dry_run || options->table || options->search;
     if (status == TM_OK && (!idle || options->known)) status = tm_plan_begin(plan);
     if (status == TM_OK && options->known) status = tm_plan_import(plan, options->known);
@@ -472,9 +456,8 @@ static int run(int argc, char **argv) {
     cli_args args;
     int code;
     cli_args_begin(&args, &cli_run, 1);
+    cli_plan_args(&args, &options.plan);
     cli_args_group(&args, "Run", table, &options);
-    options.sets = (cli_list){0};
-    cli_args_repeat(&args, "set", &options.sets);
     cli_args_group(&args, "Output", cli_quiet_table, &output);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
     if (args.word_count == 0)
