@@ -189,7 +189,6 @@ typedef struct tm__pool {
     size_t bytes_free;            /* in these lists */
     size_t held;                  /* in these lists and handed out */
     size_t needed, needed_peak;   /* handed out, in bytes of classes */
-    bool tight;                   /* hardly more is held than was ever needed: training, whose steps are long */
 } tm__pool;
 
 /* Somebody who holds buffers that can be done without. Frees one of them; false: has none. */

@@ -4,9 +4,8 @@
  * larger than asked for. Released buffers form one list per class, linked through their own first bytes: taking and
  * giving cost a few instructions. Shapes come and go (batches of varying length) and would make the lists grow: on a
  * miss the largest unused buffers go back to the system until all that is held fits what was ever needed at once, and a
- * little more, in which what a backward pass alone needs, or the scores of a vocabulary, waits for the next one: pages
- * from the system cost a fault each and come cleared. So memory is that of the largest step whatever the others are, and
- * a workload that repeats itself misses little or never (tests/unit/test_tape.c).
+ * little more, in which what a backward pass alone needs waits for the next one. So memory is that of the largest step
+ * whatever the others are, and a workload that repeats itself misses little or never (tests/unit/test_tape.c).
  *
  * Under AddressSanitizer the released bytes are poisoned: use after release is reported although nothing was freed.
  */
@@ -40,11 +39,11 @@ static int class_of(size_t bytes, size_t *rounded) {
 
 _Static_assert(sizeof(tm__pooled) == 64, "buffers are aligned to 64 bytes");
 
-enum { SLACK_SHARE = 32, SLACK_BYTES = 64 << 20, SLACK_BYTES_TIGHT = 4 << 20 };
+enum { SLACK_SHARE = 32, SLACK_BYTES = 4 << 20 };
 
 /* The most to hold where so much is needed at once. */
-static size_t bound(const tm__pool *pool, size_t needed) {
-    return needed + TM__MAX(needed / SLACK_SHARE, (size_t)(pool->tight ? SLACK_BYTES_TIGHT : SLACK_BYTES));
+static size_t bound(size_t needed) {
+    return needed + TM__MAX(needed / SLACK_SHARE, (size_t)SLACK_BYTES);
 }
 
 static void *pop(tm__pool *pool, int index) {
@@ -85,7 +84,7 @@ static void make_room(tm_device *dev, size_t size) {
 
 /* What may be held where `size` more are needed. */
 static size_t may_hold(const tm_device *dev, size_t size) {
-    size_t needed = dev->pool.needed + size, most = bound(&dev->pool, TM__MAX(dev->pool.needed_peak, needed));
+    size_t needed = dev->pool.needed + size, most = bound(TM__MAX(dev->pool.needed_peak, needed));
     return dev->limit ? TM__MAX(TM__MIN(most, dev->limit), needed) : most;
 }
 

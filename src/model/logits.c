@@ -45,7 +45,7 @@ static tm_status chunk_scores(tm_model *model, const tm__tape *tape, const tm__v
     return head->soft_cap > 0 ? dev->k->soft_cap(dev, scores, head->soft_cap, n * v) : TM_OK;
 }
 
-static tm_status row_scores(tm_model *model, const tm__tape *tape, const tm__var *hidden, const tm__head *head,
+static tm_status row_scores(tm_model *model, tm__tape *tape, const tm__var *hidden, const tm__head *head,
                             const int32_t *rows, int64_t count, const destination *to) {
     tm_device *dev = model->dev;
     size_t size = tm__dtype_size(dev->act);
@@ -53,20 +53,19 @@ static tm_status row_scores(tm_model *model, const tm__tape *tape, const tm__var
     int64_t fit = (int64_t)(TM__HEAD_CHUNK_BYTES / size) / v;
     int64_t chunk = TM__MAX((int64_t)1, TM__MIN(count, fit));
     size_t picked_bytes = (size_t)(chunk * d) * size, score_bytes = (size_t)(chunk * v) * size;
-    void *picked = NULL, *scores = NULL;
+    size_t scores_at = (picked_bytes + 63) / 64 * 64;
+    void *room;
     if (!dev->k->gather_rows) return tm__device_lacks(dev, "gather_rows");
     if (to->largest && !dev->k->largest) return tm__device_lacks(dev, "largest");
     if (head->soft_cap > 0 && !dev->k->soft_cap) return tm__device_lacks(dev, "soft_cap");
-    tm_status status = dev->alloc(dev, picked_bytes, &picked);
-    if (status == TM_OK) status = dev->alloc(dev, score_bytes, &scores);
-    for (int64_t first = 0; status == TM_OK && first < count; first += chunk) {
+    TM__TRY(tm__tape_room(tape, scores_at + score_bytes, &room));
+    void *scores = (char *)room + scores_at;
+    for (int64_t first = 0; first < count; first += chunk) {
         int64_t n = TM__MIN(chunk, count - first);
-        status = chunk_scores(model, tape, hidden, head, rows + first, n, picked, scores);
-        if (status == TM_OK) status = deliver(dev, scores, first, n, v, to);
+        TM__TRY(chunk_scores(model, tape, hidden, head, rows + first, n, room, scores));
+        TM__TRY(deliver(dev, scores, first, n, v, to));
     }
-    if (picked) dev->release(dev, picked, picked_bytes);
-    if (scores) dev->release(dev, scores, score_bytes);
-    return status;
+    return TM_OK;
 }
 
 tm_status tm__model_logits(tm_model *model, tm__tape *tape, const tm__var *hidden, const int32_t *rows, int64_t count,

@@ -59,9 +59,26 @@ void tm__tape_reset(tm__tape *tape) {
     tm__arena_reset(&tape->host);
 }
 
+static void release_room(tm__tape *tape) {
+    if (tape->room) tape->dev->release(tape->dev, tape->room, tape->room_bytes);
+    tape->room = NULL;
+    tape->room_bytes = 0;
+}
+
+tm_status tm__tape_room(tm__tape *tape, size_t bytes, void **room) {
+    if (bytes > tape->room_bytes) {
+        release_room(tape);
+        TM__TRY(tape->dev->alloc(tape->dev, bytes, &tape->room));
+        tape->room_bytes = bytes;
+    }
+    *room = tape->room;
+    return TM_OK;
+}
+
 void tm__tape_free(tm__tape *tape) {
     if (!tape) return;
     tm__tape_reset(tape);
+    release_room(tape);
     tm__arena_release(&tape->host);
     tm__reclaimer **link = &tape->dev->reclaimers;
     while (*link != &tape->reclaimer) link = &(*link)->next;

@@ -312,11 +312,8 @@ tm_status tm__trainer_run(tm_model *model, const tm__examples *examples, const t
     bool resumed = false;
     double began = tm__now();
     const size_t limit_before = model->dev->limit;
-    const bool tight_before = model->dev->pool.tight;
-    model->dev->pool.tight = true;
     tm_status status = run_all(&trainer, run, &resumed, began);
     model->dev->limit = limit_before;
-    model->dev->pool.tight = tight_before;
     if (status == TM_OK && result) {
         int64_t total = trainer.total_steps, tenth = TM__MAX(total / 10, (int64_t)1);
         *result = (tm_train_result){

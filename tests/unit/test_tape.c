@@ -489,7 +489,7 @@ static void test_pool(void **state) {
 
 static bool is_bounded(const tm_device *device) {
     const tm__pool *pool = &device->pool;
-    return pool->held <= pool->needed_peak + TM__MAX(pool->needed_peak / 32, (size_t)64 << 20) &&
+    return pool->held <= pool->needed_peak + TM__MAX(pool->needed_peak / 32, (size_t)4 << 20) &&
            pool->held == pool->needed + pool->bytes_free;
 }
 
