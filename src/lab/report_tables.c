@@ -67,11 +67,11 @@ static tm_status put_tests(const tm__report *r, const char *group, tm__sheet *s)
         /* The first arm against itself is no comparison. */
         bool itself = i / 2 == 0 && !r->arms[0].view->suffix[0];
         p[i] = itself ? NAN : tm__paired_p(values, n);
-        d[i] = tm__stats_of(values, n);
+        d[i] = itself ? (tm__stats){0} : tm__stats_of(values, n);
     }
     if (status == TM_OK) tm__holm(p, most);
     for (size_t i = 0; i < most && status == TM_OK; i += 2) {
-        if (isnan(p[i]) && isnan(p[i + 1])) continue;
+        if (d[i].n < 2 && d[i + 1].n < 2) continue;
         tm__sheet_text(s, r->arms[i / 2].label);
         for (size_t k = i; k < i + 2; k++) {
             tm__sheet_mean(s, d[k].mean, d[k].half, d[k].n);
@@ -103,7 +103,8 @@ tm_status tm__report_tests(tm__report *r, const char *group) {
         status = tm__page_table(
             &r->page, title,
             "Mean over the attackers that both met, paired by replicate; p of a two-sided paired t test, "
-            "corrected for all comparisons of this table (Holm). Replicates of one world share its base "
+            "corrected for all comparisons of this table (Holm); none where every replicate differs by the same, as "
+            "scores at their ends do. Replicates of one world share its base "
             "model, so p speaks of these worlds.",
             &s, false, name);
     tm__sheet_release(&s);

@@ -62,8 +62,8 @@ double tm__paired_p(const double *differences, size_t n) {
     for (size_t i = 0; i < n; i++) mean += differences[i] / (double)n;
     for (size_t i = 0; i < n; i++) squares += (differences[i] - mean) * (differences[i] - mean);
     double error = sqrt(squares / (double)(n - 1) / (double)n);
-    if (error <= 1e-12 * fabs(mean)) return mean == 0 ? 1 : 0;
-    return error > 0 ? tm__student_p(mean / error, (double)(n - 1)) : 1;
+    if (error <= 1e-12 * fabs(mean)) return mean == 0 ? 1 : NAN;
+    return tm__student_p(mean / error, (double)(n - 1));
 }
 
 /* The k-th smallest of m times (m - k), never below the one before it. */
