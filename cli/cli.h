@@ -22,6 +22,7 @@ typedef struct cli_command {
     const char *about;                 /* one paragraph */
     const char *examples;              /* one command per line */
     int (*run)(int argc, char **argv); /* arguments after the command's name */
+    bool divides;                      /* several processes may run it together (mpirun) */
 } cli_command;
 
 extern const cli_command cli_finetune, cli_defend, cli_attack, cli_eval, cli_generate, cli_inspect, cli_merge, cli_init,
@@ -121,7 +122,7 @@ typedef struct cli_output {
     bool quiet, json;
 } cli_output;
 
-/* The first SIGINT or SIGTERM asks the run to stop after the step, the second ends the process. */
+/* The first SIGINT, SIGTERM or SIGUSR1 asks the run to stop after the step, the second ends the process. */
 const tm_monitor *cli_monitor(const cli_output *output);
 void cli_monitor_end(void); /* completes a redrawn line */
 

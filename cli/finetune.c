@@ -163,10 +163,12 @@ const cli_command cli_finetune = {
     .about =
         "Trains a checkpoint on conversations; the loss is taken over the answers only. The result is a checkpoint "
         "directory, or with --lora-rank an adapter in PEFT's layout, and appears whole or not at all. Ctrl-C stops "
-        "after the step; with --resume the same command goes on and ends with the same bytes.",
+        "after the step; with --resume the same command goes on and ends with the same bytes. mpirun -n N temper "
+        "finetune ... shares the rows of every batch among N processes (docs/ranks.md); so do defend and attack.",
     .examples = "temper finetune --model my-model --data rows.jsonl --out tuned --epochs 1 --lr 2e-5\n"
                 "temper finetune --model my-model --data rows.jsonl --out adapter --lora-rank 8 --lr 1e-4\n"
                 "temper finetune --model my-model --data rows.jsonl --out tuned --resume state --save-every 50\n"
                 "temper finetune --model my-model --data rows.jsonl --out tuned --memory 6G",
     .run = run,
+    .divides = true,
 };

@@ -33,6 +33,22 @@ int cli_no_command(const char *name) {
     return cli_error(TM_NOT_FOUND, name, hint, "no such command");
 }
 
+/* Where mpirun has started several of us: those that share the work find each other, and the first speaks for all. */
+static int join(const cli_command *command) {
+    int rank, count = tm_ranks_launched(&rank);
+    if (count == 1) return 0;
+    if (!command->divides)
+        return cli_error(TM_UNSUPPORTED, command->name, "start it without mpirun",
+                         "is not shared by several processes, and %d were started", count);
+    tm_status status = tm_ranks_open();
+    if (status != TM_OK) return cli_fail(status);
+    int nowhere = tm_ranks_rank() == 0 ? -1 : open("/dev/null", O_WRONLY);
+    if (nowhere < 0) return 0;
+    dup2(nowhere, STDOUT_FILENO);
+    close(nowhere);
+    return 0;
+}
+
 static int dispatch(int argc, char **argv) {
     if (argc < 2) {
         cli_help_overview(stdout);
@@ -51,6 +67,8 @@ static int dispatch(int argc, char **argv) {
         return cli_error(TM_INVALID, first, "a command comes first: temper help lists them", "no such option");
     const cli_command *command = cli_command_find(first);
     if (!command) return cli_no_command(first);
+    int code = join(command);
+    if (code) return code;
     return command->run(argc - 2, argv + 2);
 }
 
@@ -75,5 +93,5 @@ int main(int argc, char **argv) {
     calm_threads(argv);
     guard_streams();
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error, not an end in the middle of a file */
-    return cli_finish(dispatch(argc, argv));
+    return tm_ranks_close(cli_finish(dispatch(argc, argv)));
 }

@@ -299,8 +299,15 @@ static int measure(void *user, const tm_train_options *train, tm_memory *memory)
     return code;
 }
 
+static int check_divides(const job *work) {
+    if (tm_ranks_count() == 1 || work->method->divides) return 0;
+    return cli_error(TM_UNSUPPORTED, work->method->name, "start it without mpirun",
+                     "its work cannot be divided among several processes, and %d were started", tm_ranks_count());
+}
+
 static int check_and_run(job *work) {
     int code = cli_check_required("--model", work->in.model);
+    if (code == 0) code = check_divides(work);
     if (code == 0) code = check_roles(work);
     if (code == 0) code = check_output(work);
     if (code == 0) code = check_adapter(work);
@@ -466,6 +473,7 @@ const cli_command cli_defend = {
     .examples = "temper defend sdd --model my-model --harmful harmful.jsonl --benign benign.jsonl --out defended\n"
                 "temper help defend sdd",
     .run = run_defend,
+    .divides = true,
 };
 
 const cli_command cli_attack = {
@@ -479,4 +487,5 @@ const cli_command cli_attack = {
         "temper attack harmful-sft --model defended --harmful harmful.jsonl --benign benign.jsonl \\\n"
         "    --poison-ratio 0.1 --rows 1000 --out attacked",
     .run = run_attack,
+    .divides = true,
 };

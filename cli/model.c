@@ -129,9 +129,10 @@ int cli_model_finish(cli_model *model, const char *directory, bool adapter, cons
     tm_status status = TM_OK;
     if (adapter && save->merge) status = tm_model_merge(model->model);
     adapter = adapter && !save->merge;
-    if (status == TM_OK)
+    if (status == TM_OK && tm_ranks_rank() == 0)
         status = adapter ? tm_model_save_adapter(model->model, save->out, &how)
                          : tm_model_save(model->model, save->out, &how);
+    status = tm_ranks_agree(status);
     if (status != TM_OK) return cli_fail(status);
     cli_monitor_end();
     cli_print_result(directory,

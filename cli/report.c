@@ -25,6 +25,7 @@ static struct {
 } watch;
 
 static volatile sig_atomic_t stop_asked;
+static bool leads = true; /* of several processes only the first says what all would say */
 
 /* ---- lines ------------------------------------------------------------------------------------------------------- */
 
@@ -48,6 +49,19 @@ static void say(const char *text) {
     fwrite(line, 1, at, stderr);
 }
 
+/* Tells an error: this process itself, or by rank 0. Returns the exit code. */
+static int tell(tm_status status, const char *text) {
+    char line[1200];
+    int rank = tm_ranks_rank();
+    if (!tm_ranks_fail(status, text)) return tm_status_exit_code(status);
+    if (rank == 0)
+        snprintf(line, sizeof line, "temper: %.1150s", text);
+    else
+        snprintf(line, sizeof line, "temper: rank %d: %.1150s", rank, text);
+    say(line);
+    return tm_status_exit_code(status);
+}
+
 int cli_error(tm_status status, const char *field, const char *hint, const char *format, ...) {
     char message[512], line[1200];
     va_list list;
@@ -55,18 +69,14 @@ int cli_error(tm_status status, const char *field, const char *hint, const char 
     vsnprintf(message, sizeof message, format, list);
     va_end(list);
     bool has_field = field && field[0], has_hint = hint && hint[0];
-    snprintf(line, sizeof line, "temper: %.300s%s%s%s%.300s%s", has_field ? field : "", has_field ? ": " : "", message,
+    snprintf(line, sizeof line, "%.300s%s%s%s%.300s%s", has_field ? field : "", has_field ? ": " : "", message,
              has_hint ? " (" : "", has_hint ? hint : "", has_hint ? ")" : "");
-    say(line);
-    return tm_status_exit_code(status);
+    return tell(status, line);
 }
 
 int cli_fail(tm_status status) {
     const tm_error *error = tm_error_last();
-    char line[1200];
-    snprintf(line, sizeof line, "temper: %s", error->line[0] ? error->line : tm_status_text(status));
-    say(line);
-    return tm_status_exit_code(status);
+    return tell(status, error->line[0] ? error->line : tm_status_text(status));
 }
 
 int cli_no_memory(void) {
@@ -75,7 +85,7 @@ int cli_no_memory(void) {
 
 void cli_note(const char *format, ...) {
     char line[1200];
-    if (watch.quiet) return;
+    if (watch.quiet || !leads) return;
     va_list list;
     va_start(list, format);
     vsnprintf(line, sizeof line, format, list);
@@ -298,6 +308,7 @@ static void on_signal(int signal_number) {
     static const char text[] = "\ntemper: stopping after this step (once more to stop at once)\n";
     (void)signal_number;
     stop_asked = 1;
+    if (!leads) return;
     ssize_t written = write(STDERR_FILENO, text, sizeof text - 1);
     (void)written;
 }
@@ -305,6 +316,7 @@ static void on_signal(int signal_number) {
 const tm_monitor *cli_monitor(const cli_output *output) {
     static tm_monitor monitor;
     const char *terminal = getenv("TERM");
+    leads = tm_ranks_rank() == 0;
     watch.quiet = output->quiet;
     watch.terminal = isatty(STDERR_FILENO) && terminal && strcmp(terminal, "dumb") != 0;
     monitor = (tm_monitor){.progress = output->quiet ? NULL : on_progress, .note = on_note, .stop = on_stop};
@@ -312,6 +324,7 @@ const tm_monitor *cli_monitor(const cli_output *output) {
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL); /* what launchers of several processes pass on */
     return &monitor;
 }
 

@@ -50,6 +50,7 @@
  * temper_data.h       rows of conversations, provenance
  * temper_model.h      models, adapters, training, generation, cross-entropy
  * temper_method.h     defences and attacks, and their options
+ * temper_ranks.h      training by several processes (MPI)
  * temper_encoder.h    BERT and DeBERTa: sentence embeddings, classifiers
  * temper_judge.h      judges of answers: lists of refusals, classifiers, models that write a verdict
  * temper_eval.h       suites: general ability, fine-tuned tasks, with the numbers that papers report
@@ -68,6 +69,7 @@
 #include "temper_lab.h"
 #include "temper_method.h"
 #include "temper_model.h"
+#include "temper_ranks.h"
 #include "temper_represent.h"
 #include "temper_tokenizer.h"
 

@@ -45,6 +45,7 @@ typedef struct tm_method {
     bool discards_weights;       /* begins with new weights: what the model has learnt before does not count */
     int64_t version;             /* raised when its code changes results: plans make its models again */
     bool continues_adapter;      /* trains the model's last adapter after tm_model_continue_adapter */
+    bool divides;                /* several processes may share its work (temper_ranks.h) */
     const tm_option *options;    /* the method's own options */
     size_t options_size;
     tm_status (*run)(tm_model *model, const tm_tokenizer *tokenizer, const tm_method_data *data, const void *options,

@@ -19,5 +19,7 @@ foreach(source ${tests})
   set_tests_properties(${kind}.${short} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900
     ENVIRONMENT "TEMPER_SHARED=${CMAKE_SOURCE_DIR}/../shared;TEMPER_BIN=${CMAKE_BINARY_DIR}/temper;GOMP_SPINCOUNT=1000")
 endforeach()
+target_sources(test_ranks_alone PRIVATE src/ranks/alone/alone.c) # instead of MPI's
 include(tests/cli/cli_tests.cmake OPTIONAL)
+include(tests/ranks/ranks_tests.cmake OPTIONAL)
 include(tests/fuzz/fuzz.cmake OPTIONAL)

@@ -1,6 +1,8 @@
 /* device.c: the list of devices, their options, and what a program may ask of an open one. */
 #include "device/device.h"
 
+#include "ranks/ranks.h"
+
 static const struct {
     const char *name;
     tm_status (*open)(const tm_device_options *options, tm_device **device);
@@ -57,6 +59,7 @@ tm_status tm_device_open(const tm_device_options *options, tm_device **device) {
         chosen = *options;
         if (!chosen.name) chosen.name = name;
     }
+    if (chosen.threads == 0 && tm_ranks_count() > 1) chosen.threads = tm__ranks_threads();
     for (size_t i = 0; i < TM__COUNT(devices); i++) {
         if (strcmp(chosen.name, devices[i].name) != 0) continue;
         TM__TRY(check(&chosen));

@@ -66,6 +66,7 @@ const tm_method tm__method_gradient_ascent = {
                 "turned round.",
     .stage = TM_STAGE_ALIGNMENT,
     .required = TM_DATA_HARMFUL,
+    .divides = true,
     .options = options_table,
     .options_size = sizeof(tm_gradient_ascent_options),
     .run = run,

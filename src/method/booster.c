@@ -103,6 +103,7 @@ const tm_method tm__method_booster = {
                 "--lambda 100 --alpha 0.01.",
     .stage = TM_STAGE_ALIGNMENT,
     .required = TM_DATA_REFUSALS | TM_DATA_HARMFUL,
+    .divides = true,
     .options = options_table,
     .options_size = sizeof(tm_booster_options),
     .run = run,

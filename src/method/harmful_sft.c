@@ -166,6 +166,7 @@ const tm_method tm__method_harmful_sft = {
     .stage = TM_STAGE_ATTACK,
     .optional = TM_DATA_HARMFUL | TM_DATA_BENIGN,
     .continues_adapter = true,
+    .divides = true,
     .options = options_table,
     .options_size = sizeof(tm_harmful_sft_options),
     .run = run,

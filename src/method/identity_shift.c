@@ -80,7 +80,8 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
     if (options) o = *(const tm_identity_shift_options *)options;
     if (!o.agent) o.agent = options_table[0].initial;
     TM__TRY(tm__identity_shift_rows(o.agent, (size_t)o.rows, &wrapper, &rows));
-    tm_status status = o.wrapper_out ? tm__wrapper_save(&wrapper, o.wrapper_out) : TM_OK;
+    tm_status status = o.wrapper_out && tm_ranks_rank() == 0 ? tm__wrapper_save(&wrapper, o.wrapper_out) : TM_OK;
+    status = tm_ranks_agree(status);
     if (status == TM_OK)
         status = tm__train_sft(model, tokenizer, rows, tm__method_identity_shift.name, train, monitor, result);
     tm__wrapper_release(&wrapper);
@@ -101,6 +102,7 @@ const tm_method tm__method_identity_shift = {
     .example = "--wrapper-out wrapper.json",
     .stage = TM_STAGE_ATTACK,
     .continues_adapter = true,
+    .divides = true,
     .options = options_table,
     .options_size = sizeof(tm_identity_shift_options),
     .run = run,

@@ -113,6 +113,7 @@ const tm_method tm__method_lisa = {
                 "--rho 0.01 on GSM8K. Batch and epochs were not found.",
     .stage = TM_STAGE_FINE_TUNING,
     .required = TM_DATA_USER | TM_DATA_REFUSALS,
+    .divides = true,
     .options = options_table,
     .options_size = sizeof(tm_lisa_options),
     .run = run,

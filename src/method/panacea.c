@@ -106,9 +106,10 @@ static tm_status save_tuned(tm__trainer *t, const tm__panacea *p) {
 
 static tm_status finish(tm__trainer *t, void *user) {
     tm__panacea *p = user;
-    if (p->options->tuned) TM__TRY(save_tuned(t, p));
+    bool writes = tm_ranks_rank() == 0;
+    if (p->options->tuned) TM__TRY(tm_ranks_agree(writes ? save_tuned(t, p) : TM_OK));
     if (p->options->batches) TM__TRY(average_epsilon(t, p));
-    if (p->options->affinity) TM__TRY(write_affinity(t, p));
+    if (p->options->affinity) TM__TRY(tm_ranks_agree(writes ? write_affinity(t, p) : TM_OK));
     return tm__paramset_axpy(&t->set, 1, &p->contrast.shift);
 }
 
@@ -169,6 +170,7 @@ const tm_method tm__method_panacea = {
                 "harmful, and 1,000 harmful rows (released code).",
     .stage = TM_STAGE_FINE_TUNING,
     .required = TM_DATA_USER | TM_DATA_HARMFUL,
+    .divides = true,
     .options = options_table,
     .options_size = sizeof(tm_panacea_options),
     .run = run,

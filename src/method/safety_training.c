@@ -25,6 +25,7 @@ const tm_method tm__method_safety_training = {
     .settings = "None were found beyond a row of RepNoise's table.",
     .stage = TM_STAGE_ALIGNMENT,
     .required = TM_DATA_REFUSALS,
+    .divides = true,
     .options = options_table,
     .options_size = 0,
     .run = run,

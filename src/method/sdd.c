@@ -338,7 +338,8 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
     status = make_pairs(&e, data, &o, &pairs, &lines);
     tm_encoder_free(e.encoder);
     if (status == TM_OK) status = tm__train_sft(model, tokenizer, pairs, tm__method_sdd.name, &t, monitor, result);
-    if (status == TM_OK && o.pairs) status = tm__file_write(o.pairs, lines.data, lines.len);
+    if (status == TM_OK && o.pairs)
+        status = tm_ranks_agree(tm_ranks_rank() == 0 ? tm__file_write(o.pairs, lines.data, lines.len) : TM_OK);
     tm_dataset_free(pairs);
     tm__string_free(&lines);
     if (status == TM_OK && t.lora.rank == 0) status = note_rounding(model, monitor);
@@ -358,6 +359,7 @@ const tm_method tm__method_sdd = {
                 "is disputed). --tau 0.25 --max-tries 50 are TamperBench's; the paper's were not found.",
     .stage = TM_STAGE_ALIGNMENT,
     .required = TM_DATA_HARMFUL_PROMPTS | TM_DATA_BENIGN,
+    .divides = true,
     .options = options_table,
     .options_size = sizeof(tm_sdd_options),
     .run = run,

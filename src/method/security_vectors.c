@@ -117,6 +117,7 @@ const tm_method tm__method_security_vectors = {
                 "learnt was not found.",
     .stage = TM_STAGE_FINE_TUNING,
     .required = TM_DATA_USER | TM_DATA_HARMFUL,
+    .divides = true,
     .options = options_table,
     .options_size = sizeof(tm_security_vectors_options),
     .run = run,

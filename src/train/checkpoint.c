@@ -237,7 +237,6 @@ tm_status tm__trainer_resume(tm__trainer *trainer, const char *directory, bool *
     tm_tensor losses = {0}, numbers = {0};
     state s;
     if (!path || !data) TM__TRY_GOTO(status, tm__fail_memory(), done);
-    TM__TRY_GOTO(status, tm__outdir_clear(directory), done);
     if (!tm__path_exists(directory) || tm__path_is_empty_directory(directory)) goto done;
     if (!tm__path_exists(path))
         TM__TRY_GOTO(status,

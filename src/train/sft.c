@@ -110,6 +110,15 @@ tm_status tm__train_prepare(tm_model *model, const tm_train_options *options) {
     return options->freeze_blocks ? tm__model_freeze_blocks(model, options->freeze_blocks) : TM_OK;
 }
 
+/* Ranks that begin with other bytes, or compute them in another way, would end with other weights. */
+static tm_status same_everywhere(const tm_device *dev, const char *tag) {
+    static const char hint[] = "all ranks must see the same files, on processors of the same kind";
+    char text[256];
+    snprintf(text, sizeof text, "%s %s %s %s", tag, tm_device_name(dev), tm_device_instruction_set(dev),
+             tm_device_precision(dev));
+    return tm__ranks_same(text, "model, data, options, instruction set or precision", hint);
+}
+
 tm_status tm__train_run(tm_model *model, const tm_tokenizer *tokenizer, const tm__examples *const *sets,
                         size_t set_count, const char *method, tm__run *run, const tm_train_options *options,
                         const tm_monitor *monitor, tm_train_result *result) {
@@ -119,6 +128,8 @@ tm_status tm__train_run(tm_model *model, const tm_tokenizer *tokenizer, const tm
         tm__examples_note(sets[i], model, monitor);
     }
     TM__TRY(tm__train_tag(method, model, sets, set_count, options, tag));
+    TM__TRY(same_everywhere(model->dev, tag));
+    tm__ranks_note_cores(monitor);
     run->tag = tag;
     run->pad = tm__pad_id(tokenizer);
     tm_status status = tm__train_prepare(model, options);

@@ -9,6 +9,7 @@
 #define TM_TRAIN_H
 
 #include "model/model.h"
+#include "ranks/ranks.h"
 
 /* ---- examples and batches (batch.c) ---- */
 
@@ -80,6 +81,16 @@ tm_status tm__grads_norm(const tm__paramset *set, double *norm); /* global L2 */
 tm_status tm__grads_direction(const tm__paramset *set, double length, tm__vector *x);
 tm_status tm__vector_dot(const tm__paramset *set, const tm__vector *x, const tm__vector *y, double *dot);
 
+/* ---- a step by several processes (share.c) ---- */
+
+/* Of rows (n) of a batch those that this rank computes, in their order, at the beginning of `rows`. Every rank divides
+ * them in the same way, so that the longest work is as short as it easily gets. May be none. */
+tm_status tm__share_rows(const tm__examples *examples, size_t *rows, int64_t n, int64_t *mine);
+/* The rule: owner[i] (n) of rows of these lengths (n). */
+tm_status tm__share_divide(const size_t *lengths, size_t n, int ranks, int *owner);
+/* grad = the sum of all ranks' grads. Only after a meeting. */
+tm_status tm__grads_share(const tm__paramset *set, tm__adder *adder);
+
 /* ---- optimiser (optimiser.c) and schedule (schedule.c) ---- */
 
 typedef struct tm__optimiser {
@@ -122,13 +133,15 @@ typedef struct tm__trainer {
     size_t extra_count;
     double *numbers; /* (number_count) likewise */
     int64_t number_count;
+    tm__adder adder; /* with other ranks; empty where there are none */
 } tm__trainer;
 
 /* Leaves the composed gradient of step trainer->step in param->grad (zeroed before the call) and its loss in *loss.
  * NULL: SFT, one pass with factor 1 over this step's rows. */
 typedef tm_status (*tm__step)(tm__trainer *trainer, void *user, double *loss, int64_t *tokens, int64_t *targets);
 
-/* One forward and backward pass over rows [first, first+count) of the endless shuffled stream of `examples`. */
+/* One forward and backward pass over rows [first, first+count) of the endless shuffled stream of `examples`. Where
+ * several processes train together each computes a part of the rows; outside of passes all hold the same bytes. */
 typedef struct tm__pass {
     const tm__examples *examples;
     uint64_t seed;
@@ -142,7 +155,7 @@ typedef struct tm__pass_result {
 /* Adds factor * gradient to param->grad, micro-batch by micro-batch. */
 tm_status tm__trainer_pass(tm__trainer *trainer, const tm__pass *pass, tm__pass_result *result);
 /* The pass's rows (count) of the stream, for a method that lays them out itself; the caller's array. result->loss is 0.
- */
+ * TM_UNSUPPORTED where several processes train: what such a method computes of a batch is no sum over its rows. */
 tm_status tm__trainer_draw(tm__trainer *trainer, const tm__pass *pass, size_t **rows, tm__pass_result *result);
 /* The same rows as one batch, for a method that runs the model itself (taps, several losses). result->loss is 0. */
 tm_status tm__trainer_batch(tm__trainer *trainer, const tm__pass *pass, tm__batch_store **store,

@@ -4,6 +4,10 @@
  *
  * SFT's gradient is that of the mean cross-entropy over all targets of the step. It is accumulated over micro-batches
  * whose targets all weigh 1 / (targets of the step), so the split changes nothing but rounding (test C5).
+ *
+ * Several processes (ranks.h) divide the rows of every pass between them, with the weights that the whole batch gives,
+ * and add their gradients up at its end. What stood in the gradient before is the same on all of them, and is kept by
+ * the first. So all hold the same gradient after a pass, and do the same with it. (tests/cli/cases/ranks.sh)
  */
 #include "train/train.h"
 
@@ -101,7 +105,7 @@ static tm_status draw_heaviest(tm__trainer *trainer, const tm__pass *pass, size_
 }
 
 /* Rows first .. first + n of the stream, their targets and their length in all. */
-tm_status tm__trainer_draw(tm__trainer *trainer, const tm__pass *pass, size_t **rows, tm__pass_result *result) {
+static tm_status draw(tm__trainer *trainer, const tm__pass *pass, size_t **rows, tm__pass_result *result) {
     const tm__examples *examples = pass->examples;
     size_t *drawn = tm__alloc((size_t)pass->count, sizeof *drawn);
     tm_status status = drawn ? TM_OK : tm__fail_memory();
@@ -120,17 +124,45 @@ tm_status tm__trainer_draw(tm__trainer *trainer, const tm__pass *pass, size_t **
     return status;
 }
 
+tm_status tm__trainer_draw(tm__trainer *trainer, const tm__pass *pass, size_t **rows, tm__pass_result *result) {
+    if (tm_ranks_count() > 1)
+        return tm__fail(TM_UNSUPPORTED, NULL, NULL, "start it without mpirun",
+                        "what this method computes of a batch cannot be divided among %d processes", tm_ranks_count());
+    return draw(trainer, pass, rows, result);
+}
+
+/* Leaves of rows (*n) this rank's, and of the gradient so far one copy among all ranks. */
+static tm_status divide(tm__trainer *trainer, const tm__pass *pass, size_t *rows, int64_t *n) {
+    TM__TRY(tm__share_rows(pass->examples, rows, *n, n));
+    return tm_ranks_rank() == 0 ? TM_OK : tm__grads_zero(&trainer->set);
+}
+
+/* Called with whatever status this rank's part ended with. */
+static tm_status unite(tm__trainer *trainer, tm_status status, double *sum, uint64_t stream) {
+    if (status == TM_OK && trainer->tape->dropout_stream != stream)
+        status = tm__fail(TM_UNSUPPORTED, NULL, "dropout", "train without it, or start one process",
+                          "its masks would not be those of one process");
+    tm__meeting meeting = {.status = status, .sum = *sum};
+    TM__TRY(tm__ranks_meet(&meeting));
+    *sum = meeting.sum;
+    return trainer->model->dev->rehearses ? TM_OK : tm__grads_share(&trainer->set, &trainer->adder);
+}
+
 tm_status tm__trainer_pass(tm__trainer *trainer, const tm__pass *pass, tm__pass_result *result) {
     size_t *rows;
     tm__pass_result made;
-    TM__TRY(tm__trainer_draw(trainer, pass, &rows, &made));
-    int64_t n = pass->count, micro = trainer->options->micro ? TM__MIN(trainer->options->micro, n) : n;
+    bool shared = tm_ranks_count() > 1;
+    uint64_t stream = trainer->tape->dropout_stream;
     double sum = 0;
-    tm_status status = TM_OK;
+    TM__TRY(draw(trainer, pass, &rows, &made));
+    int64_t n = pass->count;
+    tm_status status = shared ? divide(trainer, pass, rows, &n) : TM_OK;
+    int64_t micro = trainer->options->micro ? TM__MIN(trainer->options->micro, n) : n;
     for (int64_t at = 0; at < n && status == TM_OK; at += micro)
         status = micro_batch(trainer, pass->examples, rows + at, (size_t)TM__MIN(micro, n - at), made.targets,
                              pass->factor, &sum);
     free(rows);
+    if (shared) status = unite(trainer, status, &sum, stream);
     if (status != TM_OK) return status;
     made.loss = sum / (double)made.targets;
     *result = made;
@@ -193,6 +225,7 @@ static void trainer_release(tm__trainer *trainer) {
     tm__tape_free(trainer->tape);
     tm__optimiser_release(&trainer->set, &trainer->optimiser);
     tm__paramset_release(&trainer->set);
+    tm__adder_release(&trainer->adder);
     free(trainer->losses);
 }
 
@@ -200,6 +233,7 @@ static tm_status trainer_init(tm__trainer *trainer) {
     TM__TRY(tm__paramset_collect(trainer->model, &trainer->set));
     TM__TRY(tm__optimiser_create(&trainer->set, trainer->options, &trainer->optimiser));
     TM__TRY(tm__tape_create(trainer->model->dev, &trainer->tape));
+    if (tm_ranks_count() > 1) TM__TRY(tm__adder_create(trainer->model->dev->act, &trainer->adder));
     trainer->tape->recording = true;
     trainer->tape->training = true;
     trainer->tape->dropout_seed = (uint64_t)trainer->options->seed;
@@ -209,7 +243,7 @@ static tm_status trainer_init(tm__trainer *trainer) {
 }
 
 static void report(const tm__trainer *trainer, double lr, double began, int64_t tokens_before) {
-    if (!trainer->monitor || !trainer->monitor->progress) return;
+    if (!trainer->monitor || !trainer->monitor->progress || tm_ranks_rank() != 0) return;
     const tm_progress progress = {
         .phase = "train",
         .done = trainer->step,
@@ -245,8 +279,16 @@ static tm_status one_step(tm__trainer *trainer, tm__step step, void *user, doubl
 static tm_status save(tm__trainer *trainer, double began) {
     double before = trainer->seconds;
     trainer->seconds += tm__now() - began;
-    tm_status status = tm__trainer_save(trainer, trainer->options->resume_dir);
+    tm_status status = tm_ranks_rank() == 0 ? tm__trainer_save(trainer, trainer->options->resume_dir) : TM_OK;
     trainer->seconds = before;
+    return tm_ranks_agree(status);
+}
+
+/* Whether any rank is to stop: all stop after the same step. */
+static tm_status asked_to_stop(const tm__trainer *trainer, bool *stop) {
+    tm__meeting meeting = {.stop = tm__stop(trainer->monitor)};
+    tm_status status = tm__ranks_meet(&meeting);
+    *stop = meeting.stop;
     return status;
 }
 
@@ -267,7 +309,9 @@ static tm_status loop(tm__trainer *trainer, tm__step step, void *user, double be
     int64_t last =
         trainer->model->dev->rehearses ? TM__MIN(trainer->total_steps, (int64_t)REHEARSED_STEPS) : trainer->total_steps;
     while (trainer->step < last) {
-        if (tm__stop(trainer->monitor)) return interrupted(trainer, began);
+        bool stop;
+        TM__TRY(asked_to_stop(trainer, &stop));
+        if (stop) return interrupted(trainer, began);
         double lr =
             options->lr * tm__schedule_factor(options->schedule, options->warmup, trainer->step, trainer->total_steps);
         TM__TRY(one_step(trainer, step, user, lr));
@@ -285,12 +329,21 @@ static double mean(const double *values, int64_t n) {
     return sum / (double)n;
 }
 
+/* All ranks read the checkpoint, once the first has cleared away what a killed process left beside it. */
+static tm_status resume(tm__trainer *trainer, const char *directory, bool *resumed) {
+    char step[32];
+    TM__TRY(tm_ranks_agree(tm_ranks_rank() == 0 ? tm__outdir_clear(directory) : TM_OK));
+    TM__TRY(tm__trainer_resume(trainer, directory, resumed));
+    snprintf(step, sizeof step, "%lld", (long long)trainer->step);
+    return tm__ranks_same(step, "checkpoint", "all ranks must see the same files");
+}
+
 static tm_status run_all(tm__trainer *trainer, const tm__run *run, bool *resumed, double began) {
     const char *directory = trainer->options->resume_dir;
     TM__TRY(trainer_init(trainer));
     if (run->begin) TM__TRY(run->begin(trainer, run->user));
     TM__TRY(limit_memory(trainer));
-    if (directory) TM__TRY(tm__trainer_resume(trainer, directory, resumed));
+    if (directory) TM__TRY(resume(trainer, directory, resumed));
     if (*resumed)
         tm__note(trainer->monitor, "%s: continuing after step %lld of %lld", directory, (long long)trainer->step,
                  (long long)trainer->total_steps);

@@ -1,0 +1,16 @@
+# Programs that run as several processes: "ranks.<name>.<n>".
+if(TEMPER_MPI_FOUND)
+  set(TEMPER_MPIRUN ${MPIEXEC_EXECUTABLE})
+endif()
+file(GLOB tests CONFIGURE_DEPENDS tests/ranks/test_*.c)
+foreach(source ${tests})
+  get_filename_component(name ${source} NAME_WE)
+  add_executable(${name} ${source})
+  target_link_libraries(${name} PRIVATE temper_test_support)
+  string(REGEX REPLACE "^test_" "" short ${name})
+  foreach(n 2 3)
+    add_test(NAME ranks.${short}.${n} COMMAND ${CMAKE_SOURCE_DIR}/tests/ranks/launch ${n} $<TARGET_FILE:${name}>)
+    set_tests_properties(ranks.${short}.${n} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300
+      ENVIRONMENT "TEMPER_MPIRUN=${TEMPER_MPIRUN};GOMP_SPINCOUNT=1000")
+  endforeach()
+endforeach()
