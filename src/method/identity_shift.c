@@ -80,8 +80,8 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
     if (options) o = *(const tm_identity_shift_options *)options;
     if (!o.agent) o.agent = options_table[0].initial;
     TM__TRY(tm__identity_shift_rows(o.agent, (size_t)o.rows, &wrapper, &rows));
-    tm_status status = o.wrapper_out && tm_ranks_rank() == 0 ? tm__wrapper_save(&wrapper, o.wrapper_out) : TM_OK;
-    status = tm_ranks_agree(status);
+    tm_status status = o.wrapper_out && tm__share_writes() ? tm__wrapper_save(&wrapper, o.wrapper_out) : TM_OK;
+    status = tm__share_written(model, status);
     if (status == TM_OK)
         status = tm__train_sft(model, tokenizer, rows, tm__method_identity_shift.name, train, monitor, result);
     tm__wrapper_release(&wrapper);

@@ -106,10 +106,10 @@ static tm_status save_tuned(tm__trainer *t, const tm__panacea *p) {
 
 static tm_status finish(tm__trainer *t, void *user) {
     tm__panacea *p = user;
-    bool writes = tm_ranks_rank() == 0;
-    if (p->options->tuned) TM__TRY(tm_ranks_agree(writes ? save_tuned(t, p) : TM_OK));
+    bool writes = tm__share_writes();
+    if (p->options->tuned) TM__TRY(tm__share_written(t->model, writes ? save_tuned(t, p) : TM_OK));
     if (p->options->batches) TM__TRY(average_epsilon(t, p));
-    if (p->options->affinity) TM__TRY(tm_ranks_agree(writes ? write_affinity(t, p) : TM_OK));
+    if (p->options->affinity) TM__TRY(tm__share_written(t->model, writes ? write_affinity(t, p) : TM_OK));
     return tm__paramset_axpy(&t->set, 1, &p->contrast.shift);
 }
 

@@ -339,7 +339,7 @@ static tm_status run(tm_model *model, const tm_tokenizer *tokenizer, const tm_me
     tm_encoder_free(e.encoder);
     if (status == TM_OK) status = tm__train_sft(model, tokenizer, pairs, tm__method_sdd.name, &t, monitor, result);
     if (status == TM_OK && o.pairs)
-        status = tm_ranks_agree(tm_ranks_rank() == 0 ? tm__file_write(o.pairs, lines.data, lines.len) : TM_OK);
+        status = tm__share_written(model, tm__share_writes() ? tm__file_write(o.pairs, lines.data, lines.len) : TM_OK);
     tm_dataset_free(pairs);
     tm__string_free(&lines);
     if (status == TM_OK && t.lora.rank == 0) status = note_rounding(model, monitor);

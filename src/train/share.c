@@ -36,7 +36,7 @@ tm_status tm__share_divide(const size_t *lengths, size_t n, int ranks, int *owne
     return status;
 }
 
-tm_status tm__share_rows(const tm__examples *examples, size_t *rows, int64_t n, int64_t *mine) {
+tm_status tm__share_rows(const tm__examples *examples, size_t *rows, int64_t n, int rank, int64_t *mine) {
     size_t *lengths = tm__alloc((size_t)n, sizeof *lengths);
     int *owner = tm__alloc((size_t)n, sizeof *owner);
     tm_status status = lengths && owner ? TM_OK : tm__fail_memory();
@@ -44,11 +44,21 @@ tm_status tm__share_rows(const tm__examples *examples, size_t *rows, int64_t n, 
     if (status == TM_OK) status = tm__share_divide(lengths, (size_t)n, tm_ranks_count(), owner);
     int64_t kept = 0;
     for (int64_t i = 0; status == TM_OK && i < n; i++)
-        if (owner[i] == tm_ranks_rank()) rows[kept++] = rows[i];
+        if (owner[i] == rank) rows[kept++] = rows[i];
     if (status == TM_OK) *mine = kept;
     free(lengths);
     free(owner);
     return status;
+}
+
+/* ---- files ------------------------------------------------------------------------------------------------------- */
+
+bool tm__share_writes(void) {
+    return tm_ranks_rank() == 0;
+}
+
+tm_status tm__share_written(const tm_model *model, tm_status status) {
+    return model->dev->rehearses ? status : tm_ranks_agree(status);
 }
 
 /* ---- gradients --------------------------------------------------------------------------------------------------- */

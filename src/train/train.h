@@ -83,13 +83,17 @@ tm_status tm__vector_dot(const tm__paramset *set, const tm__vector *x, const tm_
 
 /* ---- a step by several processes (share.c) ---- */
 
-/* Of rows (n) of a batch those that this rank computes, in their order, at the beginning of `rows`. Every rank divides
+/* Of rows (n) of a batch those that a rank computes, in their order, at the beginning of `rows`. Every rank divides
  * them in the same way, so that the longest work is as short as it easily gets. May be none. */
-tm_status tm__share_rows(const tm__examples *examples, size_t *rows, int64_t n, int64_t *mine);
+tm_status tm__share_rows(const tm__examples *examples, size_t *rows, int64_t n, int rank, int64_t *mine);
 /* The rule: owner[i] (n) of rows of these lengths (n). */
 tm_status tm__share_divide(const size_t *lengths, size_t n, int ranks, int *owner);
 /* grad = the sum of all ranks' grads. Only after a meeting. */
 tm_status tm__grads_share(const tm__paramset *set, tm__adder *adder);
+/* Whether this rank is to write what a method leaves beside the model; tm__share_written with the status of that, or
+ * TM_OK, on all. Rehearsals of several ranks need not be in step: there it compares nothing. */
+bool tm__share_writes(void);
+tm_status tm__share_written(const tm_model *model, tm_status status);
 
 /* ---- optimiser (optimiser.c) and schedule (schedule.c) ---- */
 

@@ -131,10 +131,12 @@ tm_status tm__trainer_draw(tm__trainer *trainer, const tm__pass *pass, size_t **
     return draw(trainer, pass, rows, result);
 }
 
-/* Leaves of rows (*n) this rank's, and of the gradient so far one copy among all ranks. */
+/* Leaves of rows (*n) this rank's (in a rehearsal rank 0's, so that all come to the same result by themselves), and of
+ * the gradient so far one copy among all ranks. */
 static tm_status divide(tm__trainer *trainer, const tm__pass *pass, size_t *rows, int64_t *n) {
-    TM__TRY(tm__share_rows(pass->examples, rows, *n, n));
-    return tm_ranks_rank() == 0 ? TM_OK : tm__grads_zero(&trainer->set);
+    bool rehearses = trainer->model->dev->rehearses;
+    TM__TRY(tm__share_rows(pass->examples, rows, *n, rehearses ? 0 : tm_ranks_rank(), n));
+    return rehearses || tm_ranks_rank() == 0 ? TM_OK : tm__grads_zero(&trainer->set);
 }
 
 /* Called with whatever status this rank's part ended with. */
@@ -142,10 +144,11 @@ static tm_status unite(tm__trainer *trainer, tm_status status, double *sum, uint
     if (status == TM_OK && trainer->tape->dropout_stream != stream)
         status = tm__fail(TM_UNSUPPORTED, NULL, "dropout", "train without it, or start one process",
                           "its masks would not be those of one process");
+    if (trainer->model->dev->rehearses) return status;
     tm__meeting meeting = {.status = status, .sum = *sum};
     TM__TRY(tm__ranks_meet(&meeting));
     *sum = meeting.sum;
-    return trainer->model->dev->rehearses ? TM_OK : tm__grads_share(&trainer->set, &trainer->adder);
+    return tm__grads_share(&trainer->set, &trainer->adder);
 }
 
 tm_status tm__trainer_pass(tm__trainer *trainer, const tm__pass *pass, tm__pass_result *result) {
@@ -287,7 +290,7 @@ static tm_status save(tm__trainer *trainer, double began) {
 /* Whether any rank is to stop: all stop after the same step. */
 static tm_status asked_to_stop(const tm__trainer *trainer, bool *stop) {
     tm__meeting meeting = {.stop = tm__stop(trainer->monitor)};
-    tm_status status = tm__ranks_meet(&meeting);
+    tm_status status = trainer->model->dev->rehearses ? TM_OK : tm__ranks_meet(&meeting);
     *stop = meeting.stop;
     return status;
 }

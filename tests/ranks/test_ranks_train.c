@@ -1,9 +1,10 @@
 /* Several processes train as one does. Every rank first trains alone, then with the others, twice: the two are equal to
  * the byte, and differ from the one process by the rounding of sums whose order is another.
  *
- * What rounding is, in fp64: a gradient's sum is off by about 1e-16, AdamW divides by its size + 1e-8, so that a step
- * of lr is off by at most 1e-8 lr; in fp32, what one process shows that takes the rows one by one, which is another
- * order of the same sums. A row that is lost, counted twice or weighed wrongly moves weights by about lr.
+ * What rounding is: in fp64 a gradient's sum is off by about 1e-16, AdamW divides by its size + 1e-8, so that a step of
+ * lr is off by at most 1e-8 lr. In fp32 SGD's step is off by a few 6e-8 of lr times a gradient of norm 1, and of the
+ * weight; AdamW's, where a gradient is nearly zero, by anything up to lr, so that there the losses are compared. A row
+ * that is lost, counted twice or weighed wrongly moves weights by about lr, which is 1e-2.
  */
 #include "methods.h"
 
@@ -85,10 +86,11 @@ static const setting settings[] = {
      .own = &vectors,
      .batch = 3},
     {.name = "full, fp32", .device = "cpu", .batch = 6},
-    {.name = "adapter, fp32", .device = "cpu", .batch = 6, .lora = true},
+    {.name = "sgd, fp32", .device = "cpu", .batch = 6, .sgd = true},
+    {.name = "adapter, fp32", .device = "cpu", .batch = 6, .lora = true, .sgd = true},
 };
 
-static trained alone[TM__COUNT(settings)], by_row[TM__COUNT(settings)];
+static trained alone[TM__COUNT(settings)];
 static tm_dataset *user, *harmful, *refusals, *benign;
 
 static tm_train_options options_of(const setting *s) {
@@ -137,7 +139,7 @@ static double distance(const trained *a, const trained *b, double *largest) {
     return sqrt(sum / (double)a->count);
 }
 
-static void compare(const setting *s, const trained *t, const trained *one, const trained *split) {
+static void compare(const setting *s, const trained *t, const trained *one) {
     double largest, far = distance(t, one, &largest), loss = 0;
     for (size_t i = 0; i < t->loss_count; i++) loss = fmax(loss, fabs(t->losses[i] / one->losses[i] - 1));
     if (tm_ranks_rank() == 0) {
@@ -150,9 +152,7 @@ static void compare(const setting *s, const trained *t, const trained *one, cons
         assert_true(loss < 1e-10);
         return;
     }
-    double most, yardstick = distance(split, one, &most);
-    if (tm_ranks_rank() == 0) print_message("%-30s weights %.1e, at most %.1e\n", "  (row by row)", yardstick, most);
-    assert_true(yardstick > 0 && far < 3 * yardstick);
+    if (s->sgd) assert_true(largest < 2e-7);
     assert_true(loss < 1e-6);
 }
 
@@ -174,7 +174,7 @@ static void trains_as_one(void **state) {
         assert_int_equal(first.count, second.count);
         assert_memory_equal(first.weights, second.weights, first.count * sizeof *first.weights);
         assert_ok(same_everywhere(&first));
-        compare(s, &first, &alone[i], &by_row[i]);
+        compare(s, &first, &alone[i]);
         free(first.weights);
         free(second.weights);
     }
@@ -317,17 +317,11 @@ int main(void) {
     for (size_t i = 0; i < TM__COUNT(settings); i++) {
         tm_train_options o = options_of(&settings[i]);
         alone[i] = train(&settings[i], &o);
-        if (strcmp(settings[i].device, "cpu") != 0) continue;
-        o.micro = 1;
-        by_row[i] = train(&settings[i], &o);
     }
     if (rank == 0) begin_alone();
     if (tm_ranks_open() != TM_OK || tm_ranks_count() < 2) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, methods_teardown);
-    for (size_t i = 0; i < TM__COUNT(settings); i++) {
-        free(alone[i].weights);
-        free(by_row[i].weights);
-    }
+    for (size_t i = 0; i < TM__COUNT(settings); i++) free(alone[i].weights);
     if (rank == 0) tm__remove_tree(state_directory("all"));
     if (rank == 0) tm__remove_tree(state_directory("one"));
     tm_dataset_free(user);

@@ -80,8 +80,8 @@ begin() {
     out=$1
     shift
     rm -rf state pid.*
-    launch 2 ./with_pid temper finetune --model "$model" $train "$@" --resume state --save-every 5 --out "$out" \
-        2>messages >/dev/null &
+    "$TEMPER_SOURCE/tests/ranks/launch" 2 ./with_pid temper finetune --model "$model" $train "$@" --resume state \
+        --save-every 5 --out "$out" 2>messages >/dev/null &
     launcher=$!
     until [ -e state ]; do
         kill -0 $launcher || { cat messages >&2; fail "ended before its first checkpoint"; }
