@@ -1,9 +1,13 @@
-/* bench.c: temper bench step: what a training step of each method costs beside one of plain fine-tuning. temper bench
- * generate is in bench_generate.c. */
+/* bench.c: temper bench: what all measurements share: arguments, the device, what is told of every one of them. Each
+ * has a file of its own. */
 #include "cli.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+
+static const cli_bench_kind *const kinds[] = {&cli_bench_gemm, &cli_bench_step,     &cli_bench_generate,
+                                              &cli_bench_eval, &cli_bench_tokenize, &cli_bench_load};
 
 /* ---- as text ----------------------------------------------------------------------------------------------------- */
 
@@ -19,64 +23,35 @@ double cli_bench_spread(const tm_bench_times *times) {
     return 100 * (times->most - times->least) / 2 / times->median;
 }
 
-static void print_head(const tm_device *device, const tm_bench_options *o, const tm_bench_report *report) {
-    static const char *const shapes[] = {"smollm-135m", "world", "tiny"};
-    const tm_model_info *m = &report->model;
-    int64_t answer = o->answer ? o->answer : o->length / 2;
-    printf("shape      %s: %lld wide, %lld layers, %lld/%lld heads, FFN %lld, vocabulary %s; %s parameters\n",
-           o->config ? o->config : shapes[o->shape], (long long)m->hidden_size, (long long)m->layers,
-           (long long)m->heads, (long long)m->kv_heads, (long long)m->intermediate_size, cli_thousands(m->vocab_size),
-           cli_thousands(m->parameters));
-    printf("step       %lld rows of %lld tokens, %lld of them trained on; ", (long long)o->batch, (long long)o->length,
-           (long long)answer);
-    if (o->lora_rank)
-        printf("LoRA of rank %lld\n", (long long)o->lora_rank);
-    else
-        puts("all weights, AdamW");
-    printf("pass       %.1f GFLOP forward and back, %.0f%% of it in the output layer\n",
-           (o->lora_rank ? 4 : 6) * report->pass / 1e9, 100 * report->head);
-    printf("device     %s, %s, %s, %d threads; %lld runs each, in turns with SFT, %lld measured step%s a run\n\n",
-           tm_device_name(device), tm_device_instruction_set(device), tm_device_precision(device),
-           tm_device_threads(device), (long long)o->repeats, (long long)o->steps, o->steps > 1 ? "s" : "");
+void cli_bench_print_model(const tm_bench_frame *frame, int shape, const char *config, const char *model,
+                           const char *dtype) {
+    const tm_model_info *m = &frame->model;
+    printf("model      %s: %lld wide, %lld layers, %lld/%lld heads, FFN %lld, vocabulary %s; %s parameters",
+           model    ? model
+           : config ? config
+                    : tm_bench_shape_name(shape),
+           (long long)m->hidden_size, (long long)m->layers, (long long)m->heads, (long long)m->kv_heads,
+           (long long)m->intermediate_size, cli_thousands(m->vocab_size), cli_thousands(m->parameters));
+    printf(dtype ? " as %s\n" : "\n", dtype);
 }
 
-static void print_row(const tm_bench_row *row) {
-    char s[10][32];
-    double mib = 1024.0 * 1024;
-    if (row->failure[0]) {
-        printf("%-20s not measured: %s\n", row->method->name, row->failure);
-        return;
-    }
-    printf("%-20s %8s %5s %8s %5s %6s %6s %6s %7s %7s %7s %6s\n", row->method->name,
-           cli_bench_number(row->trains ? row->step.median : NAN, 3, s[0]),
-           cli_bench_number(cli_bench_spread(&row->step), 0, s[1]),
-           cli_bench_number(row->trains ? row->sft.median : NAN, 3, s[2]),
-           cli_bench_number(cli_bench_spread(&row->sft), 0, s[3]), cli_bench_number(row->ratio, 2, s[4]),
-           cli_bench_number(row->passes, 2, s[5]), cli_bench_number(row->ratio / row->passes, 2, s[6]),
-           cli_bench_number(row->tokens, 0, s[7]), cli_bench_number(row->peak ? (double)row->peak / mib : NAN, 0, s[8]),
-           cli_bench_number(row->once, 2, s[9]), cli_bench_number(row->foreign, 1, (char[32]){0}));
+void cli_bench_print_device(const cli_bench_work *work) {
+    printf("device     %s, %s, %s, %d thread%s\n", tm_device_name(work->device),
+           tm_device_instruction_set(work->device), tm_device_precision(work->device), tm_device_threads(work->device),
+           tm_device_threads(work->device) > 1 ? "s" : "");
 }
 
-static void print_report(const tm_device *device, const tm_bench_options *o, const tm_bench_report *report) {
-    int64_t peak = 0;
-    print_head(device, o, report);
-    printf("%-20s %8s %5s %8s %5s %6s %6s %6s %7s %7s %7s %6s\n", "method", "s/step", "+-%", "SFT s", "+-%", "ratio",
-           "passes", "excess", "tok/s", "MiB", "apart", "others");
-    for (size_t i = 0; i < report->count; i++) print_row(&report->list[i]);
-    puts("\nPasses that the mathematics needs, forward and back, in SFT's:");
-    for (size_t i = 0; i < report->count; i++) {
-        const tm_bench_row *row = &report->list[i];
-        if (row->sft_peak > peak) peak = row->sft_peak;
-        if (row->trains)
-            printf("  %-20s %s\n", row->method->name, row->why);
-        else
-            printf("  %-20s none, it trains nothing: %s\n", row->method->name, row->why);
-    }
-    puts("\ns/step, SFT s: medians, with half of the range. ratio: of the two. excess: ratio / passes. tok/s: tokens "
-         "that\n"
-         "the method counts. MiB: peak resident memory. apart: seconds outside of steps beyond SFT's, or in all.\n"
-         "others: processors that other programs kept busy meanwhile.");
-    if (peak) printf("SFT's peak resident memory: %s MiB.\n", cli_thousands(peak >> 20));
+void cli_bench_print_times(const char *name, const tm_bench_times *times, const char *what) {
+    printf("%-10s %.3f s +-%.0f%%%s\n", name, times->median, cli_bench_spread(times), what);
+}
+
+void cli_bench_print_figures(const tm_bench_frame *frame, const tm_bench_figures *is) {
+    char s[32];
+    if (isfinite(is->flops))
+        printf("products   %.1f GFLOP/s, %.0f%% of the %.1f that the matrix products reach alone in this process\n",
+               is->flops / 1e9, 100 * is->share, frame->product_flops / 1e9);
+    printf("memory     at most %s MiB\n", is->peak ? cli_thousands(is->peak >> 20) : "unknown");
+    printf("others     kept %s processors busy meanwhile\n", cli_bench_number(is->foreign, 1, s));
 }
 
 /* ---- as JSON ----------------------------------------------------------------------------------------------------- */
@@ -92,114 +67,149 @@ void cli_bench_json_times(cli_json *json, const char *key, const tm_bench_times 
     cli_json_close(json, '}');
 }
 
-static void json_row(cli_json *json, const tm_bench_row *row) {
-    cli_json_open(json, NULL, '{');
-    cli_json_text(json, "method", row->method->name);
-    cli_json_text(json, "failure", row->failure[0] ? row->failure : NULL);
-    cli_json_bool(json, "trains", row->trains);
-    cli_bench_json_times(json, "step", &row->step);
-    cli_bench_json_times(json, "sft", &row->sft);
-    cli_json_real(json, "ratio", row->trains ? row->ratio : NAN);
-    cli_json_real(json, "passes", row->passes);
-    cli_json_text(json, "why", row->why);
-    cli_json_real(json, "excess", row->trains ? row->ratio / row->passes : NAN);
-    cli_json_real(json, "tokens_per_second", row->tokens);
-    cli_json_real(json, "seconds_apart", row->once);
-    cli_json_int(json, "peak_bytes", row->peak);
-    cli_json_int(json, "sft_peak_bytes", row->sft_peak);
-    cli_json_real(json, "foreign_processors", row->foreign);
+void cli_bench_json_figures(cli_json *json, const tm_bench_figures *is) {
+    cli_json_real(json, "tokens_per_second", is->tokens);
+    cli_json_real(json, "flops_per_second", is->flops);
+    cli_json_real(json, "share_of_products", is->share);
+    cli_json_int(json, "peak_bytes", is->peak);
+    cli_json_real(json, "foreign_processors", is->foreign);
+}
+
+/* What was asked for, under the options' names. */
+static void json_options(cli_json *json, const tm_option *table, const void *options) {
+    cli_json_open(json, "options", '{');
+    for (const tm_option *o = table; o->name; o++) {
+        const char *at = (const char *)options + o->offset;
+        char key[64], text[64];
+        snprintf(key, sizeof key, "%s", o->name);
+        for (char *c = key; *c; c++)
+            if (*c == '-') *c = '_';
+        switch (o->type) {
+        case TM_OPTION_FLAG:
+            cli_json_bool(json, key, *(const bool *)(const void *)at);
+            break;
+        case TM_OPTION_INT:
+            cli_json_int(json, key, *(const int64_t *)(const void *)at);
+            break;
+        case TM_OPTION_REAL:
+            cli_json_real(json, key, *(const double *)(const void *)at);
+            break;
+        case TM_OPTION_TEXT:
+            cli_json_text(json, key, *(const char *const *)(const void *)at);
+            break;
+        case TM_OPTION_CHOICE:
+            tm_options_text(o, options, text, sizeof text);
+            cli_json_text(json, key, text);
+            break;
+        }
+    }
     cli_json_close(json, '}');
 }
 
-static void print_json(const tm_device *device, const tm_bench_options *o, const tm_bench_report *report) {
+static void print_json(const cli_bench_kind *kind, const cli_bench_work *work) {
+    const tm_bench_frame *frame = work->report;
     cli_json json = {.out = stdout};
     cli_json_open(&json, NULL, '{');
-    cli_json_text(&json, "config", o->config);
-    cli_json_int(&json, "hidden_size", report->model.hidden_size);
-    cli_json_int(&json, "layers", report->model.layers);
-    cli_json_int(&json, "vocab_size", report->model.vocab_size);
-    cli_json_int(&json, "parameters", report->model.parameters);
-    cli_json_int(&json, "batch", o->batch);
-    cli_json_int(&json, "length", o->length);
-    cli_json_int(&json, "answer", o->answer ? o->answer : o->length / 2);
-    cli_json_int(&json, "lora_rank", o->lora_rank);
-    cli_json_bool(&json, "recompute", o->recompute);
-    cli_json_int(&json, "memory", o->memory);
-    cli_json_int(&json, "repeats", o->repeats);
-    cli_json_int(&json, "steps", o->steps);
-    cli_json_int(&json, "rows_per_set", report->rows);
-    cli_json_real(&json, "forward_multiply_adds", report->pass);
-    cli_json_real(&json, "head_share", report->head);
-    cli_json_text(&json, "device", tm_device_name(device));
-    cli_json_text(&json, "instruction_set", tm_device_instruction_set(device));
-    cli_json_text(&json, "precision", tm_device_precision(device));
-    cli_json_int(&json, "threads", tm_device_threads(device));
-    cli_json_open(&json, "methods", '[');
-    for (size_t i = 0; i < report->count; i++) json_row(&json, &report->list[i]);
-    cli_json_close(&json, ']');
+    cli_json_text(&json, "measurement", kind->name);
+    json_options(&json, kind->table, work->options);
+    if (frame->model.layers) {
+        cli_json_int(&json, "hidden_size", frame->model.hidden_size);
+        cli_json_int(&json, "intermediate_size", frame->model.intermediate_size);
+        cli_json_int(&json, "layers", frame->model.layers);
+        cli_json_int(&json, "heads", frame->model.heads);
+        cli_json_int(&json, "kv_heads", frame->model.kv_heads);
+        cli_json_int(&json, "vocab_size", frame->model.vocab_size);
+        cli_json_int(&json, "parameters", frame->model.parameters);
+    }
+    cli_json_text(&json, "device", tm_device_name(work->device));
+    cli_json_text(&json, "instruction_set", tm_device_instruction_set(work->device));
+    cli_json_text(&json, "precision", tm_device_precision(work->device));
+    cli_json_int(&json, "threads", tm_device_threads(work->device));
+    cli_json_real(&json, "product_flops_per_second", frame->product_flops);
+    kind->json(work, &json);
     cli_json_close(&json, '}');
 }
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */
 
-static int measure(const tm_bench_options *options, const tm_device_options *where, const cli_output *output) {
-    tm_bench_report report = {0};
-    tm_device *device = NULL;
-    const tm_monitor *monitor = cli_monitor(output);
-    tm_status status = tm_device_open(where, &device);
-    if (status == TM_OK) status = tm_bench_step(device, options, monitor, &report);
+static int measure(const cli_bench_kind *kind, cli_bench_work *work, const cli_output *output) {
+    int code = kind->check ? kind->check(work) : 0;
+    if (code) return code;
+    work->monitor = cli_monitor(output);
+    tm_status status = tm_device_open(work->where, &work->device);
+    if (status == TM_OK) status = kind->measure(work);
     cli_monitor_end();
-    int code = status == TM_OK ? 0 : cli_fail(status);
     if (status == TM_OK) {
         if (output->json)
-            print_json(device, options, &report);
+            print_json(kind, work);
         else
-            print_report(device, options, &report);
+            kind->print(work);
+        code = kind->missed ? kind->missed(work) : 0;
+        kind->release(work->report);
+    } else {
+        code = cli_fail(status);
     }
-    for (size_t i = 0; i < report.count; i++)
-        if (report.list[i].failure[0])
-            code = cli_error(TM_UNSUPPORTED, report.list[i].method->name, NULL, "was not measured");
-    tm_bench_report_release(&report);
-    tm_device_close(device);
+    tm_device_close(work->device);
+    return code;
+}
+
+static int run_kind(const cli_bench_kind *kind, int argc, char **argv) {
+    tm_device_options where;
+    cli_output output;
+    cli_args args;
+    cli_bench_work work = {.where = &where};
+    int code = 0;
+    work.options = calloc(1, kind->options_size);
+    work.report = calloc(1, kind->report_size);
+    if (!work.options || !work.report) {
+        code = cli_no_memory();
+    } else {
+        cli_args_begin(&args, &cli_bench, 0);
+        args.subject = kind->name;
+        args.about = kind->about;
+        args.examples = kind->examples;
+        cli_args_group(&args, "Measurement", kind->table, work.options);
+        cli_args_group(&args, "Device", tm_device_option_table, &where);
+        cli_args_group(&args, "Output", cli_quiet_table, &output);
+        if (cli_args_parse(&args, argc, argv, &code)) {
+            code = measure(kind, &work, &output);
+            cli_args_end(&args);
+        }
+    }
+    free(work.options);
+    free(work.report);
     return code;
 }
 
 static int run(int argc, char **argv) {
-    tm_bench_options options;
-    tm_device_options where;
-    cli_output output;
     cli_args args;
     int code;
-    if (argc > 0 && strcmp(argv[0], "generate") == 0) return cli_bench_generate(argc - 1, argv + 1);
-    cli_args_begin(&args, &cli_bench, 1);
-    cli_args_group(&args, "Measurement", tm_bench_option_table, &options);
-    cli_args_group(&args, "Device", tm_device_option_table, &where);
-    cli_args_group(&args, "Output", cli_quiet_table, &output);
+    for (size_t i = 0; argc > 0 && i < CLI_COUNT(kinds); i++)
+        if (strcmp(argv[0], kinds[i]->name) == 0) return run_kind(kinds[i], argc - 1, argv + 1);
+    if (argc > 0 && argv[0][0] != '-')
+        return cli_error(TM_INVALID, argv[0], "gemm, step, generate, eval, tokenize or load", "cannot be measured");
+    cli_args_begin(&args, &cli_bench, 0);
     if (!cli_args_parse(&args, argc, argv, &code)) return code;
-    if (args.word_count == 0)
-        code = cli_error(TM_INVALID, NULL, "temper bench step, or temper bench generate", "what is to be measured?");
-    else if (strcmp(args.words[0], "step") != 0)
-        code = cli_error(TM_INVALID, args.words[0], "step or generate", "cannot be measured");
-    else
-        code = measure(&options, &where, &output);
     cli_args_end(&args);
-    return code;
+    return cli_error(TM_INVALID, NULL, "temper bench step, or temper help bench", "what is to be measured?");
 }
 
 const cli_command cli_bench = {
     .name = "bench",
-    .words = "step|generate",
-    .summary = "measure what training steps cost and how fast text is generated",
+    .words = "gemm|step|generate|eval|tokenize|load",
+    .summary = "measure how fast this machine trains, generates, evaluates, loads",
     .about =
-        "temper bench step times training steps of every method beside steps of plain fine-tuning (SFT) on the same "
-        "shape: random "
-        "weights, made-up rows of exact length, the methods' own code. Prints seconds per step, how many times SFT's "
-        "that is, and how many forward and backward passes the mathematics needs. Methods that train nothing are timed "
-        "as a whole. Nothing is kept; safe-lora and backdoor-align need room in the temporary directory meanwhile. "
-        "temper help bench generate explains the other measurement.",
-    .examples = "temper bench step --shape tiny\n"
-                "temper bench step --shape world --methods vaccine,booster --lora-rank 8\n"
-                "temper bench step --shape tiny --methods repnoise --batch 2 --length 32 --answer 8 --json\n"
-                "temper bench generate --shape tiny",
+        "Each measurement says what it did, medians and half of the range, the rate in tokens and in operations, which "
+        "share that is of the rate that the matrix products of the same model reach alone in the same process, peak "
+        "memory, the instruction set, and how many processors other programs kept busy meanwhile. gemm: matrix "
+        "products of a model's linear layers. step: training steps of every method beside plain fine-tuning. generate: "
+        "text, in batches and of a row alone. eval: multiple-choice questions. tokenize: text to ids. load: from the "
+        "start of a process to the first training step and the first token. temper help bench NAME explains each.",
+    .examples = "temper bench gemm --shape world\n"
+                "temper bench step --shape tiny\n"
+                "temper bench generate --shape tiny\n"
+                "temper bench eval --shape tiny\n"
+                "temper bench tokenize --model my-model --file text.txt\n"
+                "temper bench load --shape tiny --json",
     .run = run,
 };

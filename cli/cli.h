@@ -350,12 +350,42 @@ typedef struct cli_plan_counts {
 /* temper run --dry-run; alone: nothing but the counts. Returns the exit code. */
 int cli_estimate(const tm_plan *plan, const cli_plan_counts *counts, bool alone, const cli_output *output);
 
-/* ---- measuring (bench.c, bench_generate.c) ----------------------------------------------------------------------- */
+/* ---- measuring (bench.c) ----------------------------------------------------------------------------------------- */
 
-int cli_bench_generate(int argc, char **argv);                        /* arguments after the word */
+/* One measurement under way. `report` begins with a tm_bench_frame. */
+typedef struct cli_bench_work {
+    const tm_device_options *where;
+    tm_device *device;
+    const tm_monitor *monitor;
+    void *options, *report;
+} cli_bench_work;
+
+/* `temper bench NAME`. */
+typedef struct cli_bench_kind {
+    const char *name, *about, *examples;
+    const tm_option *table;
+    size_t options_size, report_size;
+    int (*check)(cli_bench_work *work); /* before the device is opened; NULL: nothing to check. 0, or an exit code */
+    tm_status (*measure)(cli_bench_work *work);
+    void (*print)(const cli_bench_work *work);
+    void (*json)(const cli_bench_work *work, cli_json *json); /* further members of the object */
+    int (*missed)(const cli_bench_work *work);                /* tells what was not measured; NULL: all was */
+    void (*release)(void *report);
+} cli_bench_kind;
+
+extern const cli_bench_kind cli_bench_gemm, cli_bench_step, cli_bench_generate, cli_bench_eval, cli_bench_tokenize,
+    cli_bench_load;
+
 const char *cli_bench_number(double value, int digits, char out[32]); /* "-" where it is not finite */
 double cli_bench_spread(const tm_bench_times *times);                 /* half of the range over the median, percent */
 void cli_bench_json_times(cli_json *json, const char *key, const tm_bench_times *times);
+void cli_bench_json_figures(cli_json *json, const tm_bench_figures *figures);
+/* Lines of text. dtype NULL: weights are not stored. */
+void cli_bench_print_model(const tm_bench_frame *frame, int shape, const char *config, const char *model,
+                           const char *dtype);
+void cli_bench_print_device(const cli_bench_work *work);
+void cli_bench_print_times(const char *name, const tm_bench_times *times, const char *what);
+void cli_bench_print_figures(const tm_bench_frame *frame, const tm_bench_figures *figures);
 
 /* Runs a defence or an attack: the whole of `temper defend` and `temper attack`. */
 int cli_method_run(const cli_command *command, bool attack, int argc, char **argv);

@@ -55,13 +55,15 @@
  * temper_judge.h      judges of answers: lists of refusals, classifiers, models that write a verdict
  * temper_eval.h       suites: general ability, fine-tuned tasks, with the numbers that papers report
  * temper_represent.h  hidden states of prompts: principal components, linear probes
- * temper_lab.h        the built-in world, plans of experiments, measuring the cost of a step
+ * temper_lab.h        the built-in world, plans of experiments, training judges
+ * temper_bench.h      measuring: products, training steps, generation, loading, tokenizing, evaluation
  * This file includes all of them; each may also be included by itself.
  */
 #ifndef TEMPER_H
 #define TEMPER_H
 
 #include "temper_base.h"
+#include "temper_bench.h"
 #include "temper_data.h"
 #include "temper_encoder.h"
 #include "temper_eval.h"

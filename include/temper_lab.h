@@ -1,4 +1,4 @@
-/* temper_lab.h: the part of temper.h about the built-in world, experiments and measuring; included by it. */
+/* temper_lab.h: the part of temper.h about the built-in world and experiments; included by it. */
 #ifndef TEMPER_LAB_H
 #define TEMPER_LAB_H
 
@@ -155,89 +155,6 @@ TM_API tm_status tm_results(const char *directory, const tm_results_options *opt
  * *runs: how many. Of the options those that choose cells are looked at. */
 TM_API tm_status tm_results_events(const char *directory, const tm_results_options *options, const char *out,
                                    size_t *runs);
-
-/* ------------------------------------------------------------------------------------------------ measuring */
-typedef struct tm_bench_options {
-    int shape;                     /* 0 smollm-135m, 1 world, 2 tiny */
-    const char *config;            /* config.json of another shape; weights are random in any case */
-    const char *methods;           /* names separated by commas, or "all" */
-    int64_t batch, length, answer; /* rows per step, tokens per row, and how many of these are trained on */
-    int64_t repeats;               /* runs of SFT and of the method, in turns */
-    int64_t steps;                 /* measured steps of a run, after one that is not */
-    int64_t lora_rank;             /* 0: all weights are trained */
-    bool recompute;
-    int64_t memory; /* most bytes of a run; 0: no bound */
-} tm_bench_options;
-
-extern TM_API const tm_option tm_bench_option_table[];
-
-/* Seconds, in the order in which they were measured. */
-typedef struct tm_bench_times {
-    double *seconds;
-    size_t count;
-    double median, least, most;
-} tm_bench_times;
-
-typedef struct tm_bench_row {
-    const tm_method *method;
-    bool trains;              /* else all that follows but `once`, memory and load is NAN or 0 */
-    tm_bench_times step, sft; /* steps of the method, and of SFT in between */
-    double ratio;             /* of their medians */
-    double passes;            /* what the mathematics needs, in forward and backward passes of SFT; NAN: not known */
-    const char *why;          /* which passes these are */
-    double tokens;            /* that the method counts, per second */
-    double once;              /* seconds outside of steps, beyond SFT's; of a method that does not train: in all */
-    int64_t peak, sft_peak;   /* highest resident memory of the process meanwhile, bytes; 0: unknown */
-    double foreign;           /* processors kept busy by others meanwhile, on average; NAN: unknown */
-    char failure[512];        /* why it was not measured; "": it was */
-} tm_bench_row;
-
-typedef struct tm_bench_report {
-    tm_model_info model; /* texts in it are not set */
-    int64_t rows;        /* in each set of rows */
-    double pass;         /* multiply-adds of one forward pass of SFT's step */
-    double head;         /* share of them in the output layer, which every lens of RepNoise repeats */
-    tm_bench_row *list;
-    size_t count;
-} tm_bench_report;
-
-/* Cost of a training step of methods beside SFT's, on random weights and made-up rows. A method that fails has its
- * failure in its row; an interrupted call has no report. Release the report. */
-TM_API tm_status tm_bench_step(tm_device *device, const tm_bench_options *options, const tm_monitor *monitor,
-                               tm_bench_report *report);
-TM_API void tm_bench_report_release(tm_bench_report *report);
-
-typedef struct tm_bench_generate_options {
-    int shape;                       /* as in tm_bench_options */
-    const char *config, *model;      /* a config.json of another shape, or a checkpoint; NULL: neither */
-    int weights;                     /* random ones are stored as 0 fp32, 1 bf16 */
-    int64_t prompts, length, shared; /* tokens per prompt, and how many of these all prompts have in common */
-    int64_t new_tokens, batch;       /* per prompt; rows at a time */
-    int64_t alone;                   /* tokens of a lone row, timed one by one; 0: none */
-    int64_t repeats;
-} tm_bench_generate_options;
-
-extern TM_API const tm_option tm_bench_generate_option_table[];
-
-typedef struct tm_bench_generate_report {
-    tm_model_info model;    /* texts in it are not set */
-    char dtype[16];         /* storage of the weights */
-    int64_t weight_bytes;   /* read for every token of a lone row */
-    tm_bench_times batched; /* all prompts */
-    double tokens;          /* new ones per second */
-    tm_bench_times alone;   /* one token of a lone row */
-    tm_bench_times read;    /* reading weight_bytes of other memory, after each of them */
-    double bandwidth;       /* bytes per second of that */
-    double bound_share;     /* read / alone: 1 would be a token for the price of reading the weights */
-    int64_t peak;           /* highest resident memory of the process in the batched runs, bytes; 0: unknown */
-    double foreign;         /* processors kept busy by others meanwhile, on average; NAN: unknown */
-    char digest[65];        /* SHA-256 of all new ids: the same for every batch size and number of threads */
-} tm_bench_generate_report;
-
-/* Speed of greedy generation from random prompts, without a stop token. Release the report. */
-TM_API tm_status tm_bench_generate(tm_device *device, const tm_bench_generate_options *options,
-                                   const tm_monitor *monitor, tm_bench_generate_report *report);
-TM_API void tm_bench_generate_report_release(tm_bench_generate_report *report);
 
 /* ------------------------------------------------------------------------------------------------ training judges */
 typedef struct tm_train_judge_options {

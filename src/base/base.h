@@ -61,6 +61,7 @@ void *tm__alloc_aligned(size_t bytes);
 /* The same for large blocks, which go back to the system when freed instead of leaving holes in malloc's heap. */
 void *tm__pages_alloc(size_t bytes);
 void tm__pages_free(void *pages, size_t bytes);
+bool tm__pages_are_clear(size_t bytes); /* whether pages of so many bytes hold zeros when they are handed out */
 /* Tests only: the n-th allocation from now (1 = next) fails, and all after it if `sticky`; 0: never. */
 void tm__alloc_fail_at(long n, bool sticky);
 bool tm__alloc_has_failed(void); /* tests only: whether one did since the last call that made one fail */

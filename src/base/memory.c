@@ -80,6 +80,10 @@ void *tm__pages_alloc(size_t bytes) {
     return pages == MAP_FAILED ? NULL : pages;
 }
 
+bool tm__pages_are_clear(size_t bytes) {
+    return is_large(bytes);
+}
+
 void tm__pages_free(void *pages, size_t bytes) {
     if (!is_large(bytes))
         free(pages);

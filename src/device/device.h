@@ -204,7 +204,8 @@ typedef struct tm__pooled {
     int purpose; /* the rest is a rehearsal's */
     size_t bytes;
     uint64_t mark;
-    char room[32];
+    bool clear; /* all zeros when it was handed out */
+    char room[24];
 } tm__pooled;
 
 static inline tm__pooled *tm__pooled_of(const void *buffer) {
@@ -254,6 +255,10 @@ static inline tm_status tm__alloc_for(tm_device *dev, int purpose, size_t bytes,
     dev->purpose = before;
     return status;
 }
+
+/* The same, elements of act type that are 0. Pages that the system has just handed out are so already: they are not
+ * touched before they are used, which is when they begin to take memory and time. (pool.c) */
+tm_status tm__alloc_zeroed(tm_device *dev, int purpose, size_t bytes, void **buffer);
 
 /* What device/rehearsal.c knows: all of *memory but the mapping and the program. */
 void tm__rehearsal_memory(const tm_device *dev, tm_memory *memory);

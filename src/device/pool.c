@@ -68,7 +68,7 @@ static void give_back(tm__pool *pool, size_t most) {
 static void *make(tm__pool *pool, int index, size_t size) {
     tm__pooled *block = tm__pages_alloc(size + sizeof *block);
     if (!block) return NULL;
-    *block = (tm__pooled){.size = size, .index = index};
+    *block = (tm__pooled){.size = size, .index = index, .clear = tm__pages_are_clear(size + sizeof *block)};
     pool->held += size;
     return block + 1;
 }
@@ -95,6 +95,7 @@ tm_status tm__pool_alloc(tm_device *dev, size_t bytes, void **buffer) {
     if (index < 0) return tm__fail_memory();
     make_room(dev, size);
     void *taken = pool->free[index] ? pop(pool, index) : NULL;
+    if (taken) tm__pooled_of(taken)->clear = false;
     if (!taken) {
         give_back(pool, may_hold(dev, size) - size);
         taken = make(pool, index, size);
@@ -111,6 +112,18 @@ tm_status tm__pool_alloc(tm_device *dev, size_t bytes, void **buffer) {
     if (dev->bytes_in_use > dev->bytes_peak) dev->bytes_peak = dev->bytes_in_use;
     *buffer = taken;
     return TM_OK;
+}
+
+tm_status tm__alloc_zeroed(tm_device *dev, int purpose, size_t bytes, void **buffer) {
+    void *taken;
+    TM__TRY(tm__alloc_for(dev, purpose, bytes, &taken));
+    tm_status status = TM_OK;
+    if (!tm__pooled_of(taken)->clear) status = dev->k->fill(dev, taken, 0, (int64_t)(bytes / tm__dtype_size(dev->act)));
+    if (status == TM_OK)
+        *buffer = taken;
+    else
+        dev->release(dev, taken, bytes);
+    return status;
 }
 
 void tm__pool_release(tm_device *dev, void *buffer, size_t bytes) {

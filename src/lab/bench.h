@@ -1,11 +1,93 @@
-/* bench.h: what tm_bench_step and tm_bench_generate are made of: rows of exact length, what each method's mathematics
- * needs, meters. */
+/* bench.h: what the benches are made of: shapes, rows of exact length, what the mathematics needs, matrix products of
+ * the same size, meters. */
 #ifndef TM_LAB_BENCH_H
 #define TM_LAB_BENCH_H
 
-#include "base/base.h"
+#include "device/device.h"
 
-/* ---- shape and rows (bench_data.c) ---- */
+/* ---- which model is measured (bench_shape.c) ---- */
+
+#define TM__BENCH_SHAPES "smollm-135m|qwen2-0.5b|llama-7b|world|tiny"
+#define TM__BENCH_SHAPE_OPTIONS(type)                                               \
+    {"shape",                                                                       \
+     TM_OPTION_CHOICE,                                                              \
+     offsetof(type, shape),                                                         \
+     "smollm-135m",                                                                 \
+     1,                                                                             \
+     0,                                                                             \
+     TM__BENCH_SHAPES,                                                              \
+     NULL,                                                                          \
+     "size of the model, whose weights are random"},                                \
+    {                                                                               \
+        "config", TM_OPTION_TEXT, offsetof(type, config), NULL, 1, 0, NULL, "FILE", \
+            "take the size from this config.json instead"                           \
+    }
+#define TM__BENCH_MODEL_OPTIONS(type)                                                          \
+    TM__BENCH_SHAPE_OPTIONS(type), {"model",                                                   \
+                                    TM_OPTION_TEXT,                                            \
+                                    offsetof(type, model),                                     \
+                                    NULL,                                                      \
+                                    1,                                                         \
+                                    0,                                                         \
+                                    NULL,                                                      \
+                                    "DIR",                                                     \
+                                    "a checkpoint instead of random weights"},                 \
+    {                                                                                          \
+        "weights", TM_OPTION_CHOICE, offsetof(type, weights), "fp32", 1, 0, "fp32|bf16", NULL, \
+            "how random weights are stored"                                                    \
+    }
+
+typedef struct tm__bench_source {
+    int shape;
+    const char *config, *model; /* file and checkpoint directory, instead of the shape; NULL: none */
+    int weights;                /* how random ones are stored: 0 fp32, 1 bf16 */
+} tm__bench_source;
+/* Text of the config.json; the caller's. */
+tm_status tm__bench_config(const tm__bench_source *source, char **config);
+/* What its config.json says; nothing is made. Texts in *info are not set. */
+tm_status tm__bench_describe(const tm__bench_source *source, tm_device *device, tm_model_info *info);
+/* The same of a model that is there. dtype: storage of its weights; may be NULL. */
+void tm__bench_described(const tm_model *model, tm_model_info *info, char dtype[16]);
+/* TM_NO_MEMORY where so many numbers of act type for each weight are more than this machine's memory. */
+tm_status tm__bench_fits(const tm_model_info *model, double copies, size_t bytes);
+/* Random weights as a checkpoint in the new directory. */
+tm_status tm__bench_write(const tm__bench_source *source, const char *directory);
+/* The checkpoint, or random weights mapped from files that are gone by then. */
+tm_status tm__bench_open(const tm__bench_source *source, tm_device *device, tm_model **model);
+/* A new directory in the temporary one; the caller removes it and frees the text. */
+tm_status tm__bench_scratch(char **directory);
+
+/* ---- matrix products (bench_products.c) ---- */
+
+/* Forward, gradient of x, gradient of W. */
+enum { TM__PASS_FORWARD, TM__PASS_X, TM__PASS_W };
+
+/* The products of a model's linear layers. */
+typedef struct tm__products {
+    tm_device *device;
+    tm_bench_layer layers[TM_BENCH_LAYERS];
+    size_t count;
+    tm_dtype weights;
+    int passes; /* the first so many */
+    bool row_invariant;
+    /* As large as the largest layer needs: operands, result, and w in integers of 8 bits. */
+    void *x, *y, *w, *c, *packed;
+    size_t x_bytes, y_bytes, w_bytes, c_bytes, packed_bytes;
+} tm__products;
+/* `rows` go through every block, `head_rows` of them through the output layer. Fills in layers and count. */
+void tm__products_layers(tm__products *p, const tm_model_info *model, int64_t rows, int64_t head_rows);
+double tm__products_operations(const tm_bench_layer *layer); /* of one pass of one product */
+tm_status tm__products_open(tm__products *p);
+tm_status tm__products_run(tm__products *p, size_t layer, int pass, double *seconds);
+void tm__products_close(tm__products *p);
+
+/* Times all products once more for the frame: appends to frame->products, for which there is room. */
+tm_status tm__bench_products(tm__products *p, tm_bench_frame *frame);
+/* Median, and the rate; `room` as below. */
+void tm__bench_frame_finish(const tm__products *p, tm_bench_frame *frame, double *room);
+void tm__bench_frame_release(tm_bench_frame *frame);
+
+/* ---- rows (bench_data.c) ---- */
 
 /* Rows of `length` tokens, one token a byte; the last `answer` of each are trained on. */
 typedef struct tm__bench_data {
@@ -18,10 +100,10 @@ typedef struct tm__bench_data {
 enum { TM__BENCH_VOCAB = 512 }; /* ids that the tokenizer uses lie below */
 tm_status tm__bench_data_make(int64_t rows, int64_t length, int64_t answer, tm__bench_data *data);
 void tm__bench_data_release(tm__bench_data *data);
-/* config.json of a shape by its index in the option's choices, or the text of `file` if it is given; the caller's. */
-tm_status tm__bench_config(int shape, const char *file, char **config);
+/* Of bytes alone: as many tokens as letters. */
+tm_status tm__bench_tokenizer(tm_tokenizer **tokenizer);
 
-/* ---- what a step needs (bench_needs.c) ---- */
+/* ---- what the mathematics needs (bench_needs.c) ---- */
 
 /* Forward and backward passes of a method's step, in words and, where they are as long as SFT's, in number. */
 typedef struct tm__bench_needs {
@@ -49,8 +131,9 @@ double tm__bench_lens(const tm__bench_size *size, double targets);
 
 /* A reading of the clocks; what lies between two of them is measured. */
 typedef struct tm__meter {
-    double seconds;   /* monotonic */
-    double busy, own; /* seconds of processor time: all processes, this one; NAN: unknown */
+    double seconds; /* monotonic */
+    double busy,
+        own; /* seconds of processor time: all processes, this one with those it has waited for; NAN: unknown */
 } tm__meter;
 tm__meter tm__meter_read(void);
 /* Processors that others kept busy in between, on average; NAN: unknown. */
@@ -60,6 +143,9 @@ bool tm__peak_reset(void);
 int64_t tm__peak_bytes(void); /* 0: unknown */
 /* Reads memory with so many threads, each a part of its own; returns a sum over it. */
 uint64_t tm__read_memory(const uint64_t *memory, size_t bytes, int threads);
+
+void tm__bench_progress(const tm_monitor *monitor, const char *phase, const char *unit, int64_t done, int64_t total,
+                        double began);
 
 /* ---- statistics (bench_meter.c) ---- */
 

@@ -1,4 +1,4 @@
-/* bench_data.c: shapes, and rows whose length in tokens is exact.
+/* bench_data.c: rows whose length in tokens is exact.
  *
  * The tokenizer knows bytes only, so a text has as many tokens as letters: begin-of-text, prompt, answer, end-of-text
  * in the plain chat format. Prompts of one set differ; a harmful prompt and a refused one are the same, and their
@@ -9,32 +9,10 @@
 
 #include <stdlib.h>
 
-static const struct {
-    const char *name;
-    int hidden, intermediate, layers, heads, kv_heads, vocab;
-} shapes[] = {
-    {"smollm-135m", 576, 1536, 30, 9, 3, 49152},
-    {"world", 128, 384, 4, 4, 2, 1364}, /* the demo's model */
-    {"tiny", 32, 64, 2, 4, 2, 512},
-};
-
-tm_status tm__bench_config(int shape, const char *file, char **config) {
-    size_t len;
-    if (file) return tm__file_read(file, (size_t)16 << 20, config, &len);
-    *config = tm__format("{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_act\": "
-                         "\"silu\", \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, "
-                         "\"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"vocab_size\": %d, "
-                         "\"max_position_embeddings\": 8192, \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, "
-                         "\"tie_word_embeddings\": true, \"initializer_range\": 0.02, \"torch_dtype\": \"float32\"}",
-                         shapes[shape].hidden, shapes[shape].intermediate, shapes[shape].layers, shapes[shape].heads,
-                         shapes[shape].kv_heads, shapes[shape].vocab);
-    return *config ? TM_OK : tm__fail_memory();
-}
-
 /* ---- tokenizer --------------------------------------------------------------------------------------------------- */
 
 /* A tiktoken file of the 256 bytes: each in base64, and its rank. */
-static tm_status make_tokenizer(tm_tokenizer **tokenizer) {
+tm_status tm__bench_tokenizer(tm_tokenizer **tokenizer) {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     tm__string text = {0};
     bool ok = true;
@@ -88,7 +66,7 @@ tm_status tm__bench_data_make(int64_t rows, int64_t length, int64_t answer, tm__
         return tm__fail(TM_INVALID, NULL, "length", "give longer rows, or another share of answers",
                         "%lld tokens, %lld of them answered, leave no room for prompt and answer", (long long)length,
                         (long long)answer);
-    tm_status status = make_tokenizer(&made.tokenizer);
+    tm_status status = tm__bench_tokenizer(&made.tokenizer);
     if (status == TM_OK) status = fill(rows, prompt, letters, 'h', 'h', 'a', &made.harmful);
     if (status == TM_OK) status = fill(rows, prompt, letters, 'h', 'h', 'g', &made.refusals);
     if (status == TM_OK) status = fill(rows, marked, letters, 'h', 'h', 'g', &made.marked);

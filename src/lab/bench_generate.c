@@ -3,8 +3,8 @@
  *
  * Generation is run as any user runs it, through tm_generate, greedy and without a stop token. A step of a lone row
  * reads every weight once; after each step as many bytes of other memory are read by as many threads, so that both meet
- * the same load of the machine, and neither finds its bytes in a cache. Medians are compared. Random weights are
- * written to a temporary directory and mapped from there, as a checkpoint is. (tests/unit/test_bench_generate.c)
+ * the same load of the machine, and neither finds its bytes in a cache. Medians are compared.
+ * (tests/unit/test_bench_generate.c)
  */
 #include "lab/bench.h"
 
@@ -12,15 +12,10 @@
 #include "train/train.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 #define FIELD(name) offsetof(tm_bench_generate_options, name)
 const tm_option tm_bench_generate_option_table[] = {
-    {"shape", TM_OPTION_CHOICE, FIELD(shape), "smollm-135m", 1, 0, "smollm-135m|world|tiny", NULL,
-     "size of the model, whose weights are random"},
-    {"config", TM_OPTION_TEXT, FIELD(config), NULL, 1, 0, NULL, "FILE", "take the size from this config.json instead"},
-    {"model", TM_OPTION_TEXT, FIELD(model), NULL, 1, 0, NULL, "DIR", "a checkpoint instead of random weights"},
-    {"weights", TM_OPTION_CHOICE, FIELD(weights), "fp32", 1, 0, "fp32|bf16", NULL, "how random weights are stored"},
+    TM__BENCH_MODEL_OPTIONS(tm_bench_generate_options),
     {"prompts", TM_OPTION_INT, FIELD(prompts), "300", 1, 1e6, NULL, NULL, "prompts, of random tokens"},
     {"length", TM_OPTION_INT, FIELD(length), "32", 1, 1e6, NULL, "tokens", "length of each prompt"},
     {"shared", TM_OPTION_INT, FIELD(shared), "0", 0, 1e6, NULL, "tokens",
@@ -42,34 +37,11 @@ typedef struct bench {
     tm_ids *prompts, *answers;
     uint64_t *memory; /* what is read beside a lone row, while there is one */
     size_t memory_bytes;
+    tm__products products;
     tm_bench_generate_report report;
 } bench;
 
 /* ---- model and prompts ------------------------------------------------------------------------------------------- */
-
-static tm_status load_random(bench *b, const char *directory) {
-    const tm_save_options save = {.dtype = b->options.weights ? TM_SAVE_BF16 : TM_SAVE_F32, .shard_bytes = INT64_MAX};
-    char *config = NULL, *path = tm__path_join(directory, "model");
-    tm_status status = path ? tm__bench_config(b->options.shape, b->options.config, &config) : tm__fail_memory();
-    if (status == TM_OK) status = tm_model_write_new(config, 1, path, &save, NULL);
-    if (status != TM_OK && config && b->options.config) status = tm__error_within(b->options.config, NULL);
-    if (status == TM_OK) status = tm_model_load(b->device, path, NULL, &b->model);
-    free(config);
-    free(path);
-    return status;
-}
-
-/* A mapped file that has been removed stays until it is unmapped. */
-static tm_status open_model(bench *b) {
-    if (b->options.model) return tm_model_load(b->device, b->options.model, NULL, &b->model);
-    const char *where = getenv("TMPDIR");
-    char *directory = tm__format("%s/temper-bench-XXXXXX", where && *where ? where : "/tmp");
-    if (!directory) return tm__fail_memory();
-    tm_status status = mkdtemp(directory) ? load_random(b, directory) : tm__fail_errno(directory, "cannot be made");
-    if (status == TM_OK || access(directory, F_OK) == 0) tm__remove_tree(directory);
-    free(directory);
-    return status;
-}
 
 static tm_status make_prompts(bench *b) {
     const tm_bench_generate_options *o = &b->options;
@@ -171,6 +143,16 @@ static tm_status run_alone(bench *b) {
 
 /* ---- all of it --------------------------------------------------------------------------------------------------- */
 
+/* Every token but the last new one passes the blocks, what prompts share once; every new one is a look through the
+ * output layer. */
+static double operations(const bench *b) {
+    const tm_bench_generate_options *o = &b->options;
+    double n = (double)o->prompts, shared = (double)o->shared, fresh = (double)(o->length - o->shared);
+    double length = (double)(o->length + o->new_tokens);
+    const tm__bench_size size = {.model = b->report.frame.model, .length = length};
+    return 2 * tm__bench_pass(&size, shared + n * (fresh + (double)o->new_tokens - 1), n * (double)o->new_tokens);
+}
+
 static tm_status repeat(bench *b, double *foreign, double *room) {
     tm_bench_generate_report *r = &b->report;
     for (int64_t i = 0; i < b->options.repeats; i++) {
@@ -180,15 +162,19 @@ static tm_status repeat(bench *b, double *foreign, double *room) {
         tm__meter to = tm__meter_read();
         r->batched.count++;
         foreign[i] = tm__meter_foreign(&from, &to);
-        if (peak) r->peak = TM__MAX(r->peak, tm__peak_bytes());
+        if (peak) r->figures.peak = TM__MAX(r->figures.peak, tm__peak_bytes());
         tm__pool_trim(b->device);
         if (b->options.alone) TM__TRY(run_alone(b));
+        TM__TRY(tm__bench_products(&b->products, &r->frame));
     }
     tm__bench_summarise(&r->batched, room);
     tm__bench_summarise(&r->alone, room);
     tm__bench_summarise(&r->read, room);
-    r->foreign = tm__bench_median(foreign, (size_t)b->options.repeats, room);
-    r->tokens = (double)(b->options.prompts * b->options.new_tokens) / r->batched.median;
+    tm__bench_frame_finish(&b->products, &r->frame, room);
+    r->figures.foreign = tm__bench_median(foreign, (size_t)b->options.repeats, room);
+    r->figures.tokens = (double)(b->options.prompts * b->options.new_tokens) / r->batched.median;
+    r->figures.flops = operations(b) / r->batched.median;
+    r->figures.share = r->figures.flops / r->frame.product_flops;
     r->bandwidth = (double)b->report.weight_bytes / r->read.median;
     r->bound_share = r->read.median / r->alone.median;
     return TM_OK;
@@ -201,19 +187,28 @@ static tm_status measure(bench *b) {
     r->batched.seconds = tm__zalloc(runs, sizeof(double));
     r->alone.seconds = tm__zalloc(steps, sizeof(double));
     r->read.seconds = tm__zalloc(steps, sizeof(double));
-    tm_status status = room && r->batched.seconds && r->alone.seconds && r->read.seconds ? TM_OK : tm__fail_memory();
+    r->frame.products.seconds = tm__zalloc(runs, sizeof(double));
+    tm_status status = room && r->frame.products.seconds && r->batched.seconds && r->alone.seconds && r->read.seconds
+                           ? TM_OK
+                           : tm__fail_memory();
     if (status == TM_OK) status = repeat(b, room, room + runs);
     free(room);
     return status;
 }
 
-static tm_status check(const tm_bench_generate_options *o) {
+static tm_status open_model(bench *b) {
+    const tm_bench_generate_options *o = &b->options;
+    const tm__bench_source source = {o->shape, o->config, o->model, o->weights};
     if (o->shared > o->length)
         return tm__fail(TM_INVALID, NULL, "shared", NULL, "%lld tokens are more than a prompt's %lld",
                         (long long)o->shared, (long long)o->length);
-    if (o->model && o->config)
-        return tm__fail(TM_INVALID, NULL, "config", NULL, "a checkpoint has its own config.json");
-    return TM_OK;
+    TM__TRY(tm__bench_open(&source, b->device, &b->model));
+    tm__bench_described(b->model, &b->report.frame.model, b->report.dtype);
+    int64_t rows = TM__MIN(o->batch, o->prompts);
+    b->products =
+        (tm__products){.device = b->device, .weights = b->model->embed.value.dtype, .passes = 1, .row_invariant = true};
+    tm__products_layers(&b->products, &b->report.frame.model, rows, rows);
+    return tm__model_params(b->model, add_bytes, b);
 }
 
 tm_status tm_bench_generate(tm_device *device, const tm_bench_generate_options *options, const tm_monitor *monitor,
@@ -221,16 +216,9 @@ tm_status tm_bench_generate(tm_device *device, const tm_bench_generate_options *
     bench b = {.device = device, .outer = monitor};
     TM__TRY(tm__options_check(tm_bench_generate_option_table, options, &b.options));
     if (options) b.options = *options;
-    TM__TRY(check(&b.options));
     tm_status status = open_model(&b);
     if (status == TM_OK) status = make_prompts(&b);
-    if (status == TM_OK) status = tm__model_params(b.model, add_bytes, &b);
-    if (status == TM_OK) {
-        tm_model_describe(b.model, &b.report.model);
-        snprintf(b.report.dtype, sizeof b.report.dtype, "%s", b.report.model.dtype);
-        b.report.model.architecture = b.report.model.dtype = NULL; /* they end with the model */
-        status = measure(&b);
-    }
+    if (status == TM_OK) status = measure(&b);
     free(b.ids);
     free(b.prompts);
     free(b.answers);
@@ -246,5 +234,6 @@ void tm_bench_generate_report_release(tm_bench_generate_report *report) {
     free(report->batched.seconds);
     free(report->alone.seconds);
     free(report->read.seconds);
+    tm__bench_frame_release(&report->frame);
     *report = (tm_bench_generate_report){0};
 }

@@ -11,11 +11,15 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-static double own_seconds(void) {
+static double seconds_of(int who) {
     struct rusage usage;
-    if (getrusage(RUSAGE_SELF, &usage) != 0) return NAN;
+    if (getrusage(who, &usage) != 0) return NAN;
     return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
            1e-6 * (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+}
+
+static double own_seconds(void) {
+    return seconds_of(RUSAGE_SELF) + seconds_of(RUSAGE_CHILDREN);
 }
 
 /* user nice system (idle iowait) irq softirq steal, in ticks */
@@ -74,6 +78,18 @@ uint64_t tm__read_memory(const uint64_t *memory, size_t bytes, int threads) {
             }
     for (size_t i = (size_t)blocks * BLOCK; i < bytes / sizeof *memory; i++) sum += memory[i];
     return sum;
+}
+
+void tm__bench_progress(const tm_monitor *monitor, const char *phase, const char *unit, int64_t done, int64_t total,
+                        double began) {
+    const tm_progress progress = {.phase = phase,
+                                  .done = done,
+                                  .total = total,
+                                  .unit = unit,
+                                  .loss = NAN,
+                                  .lr = NAN,
+                                  .seconds = tm__now() - began};
+    if (monitor && monitor->progress && done) monitor->progress(monitor->user, &progress);
 }
 
 /* ---- statistics -------------------------------------------------------------------------------------------------- */

@@ -272,12 +272,7 @@ tm_status tm__param_train(tm_model *model, tm__param *param, bool trainable) {
     TM__TRY(tm__param_own(model, param));
     if (!param->grad) {
         void *grad;
-        TM__TRY(tm__alloc_for(dev, TM__FOR_GRADIENTS, act_bytes(dev, param), &grad));
-        tm_status status = dev->k->fill(dev, grad, 0, tm__tensor_count(&param->value));
-        if (status != TM_OK) {
-            dev->release(dev, grad, act_bytes(dev, param));
-            return status;
-        }
+        TM__TRY(tm__alloc_zeroed(dev, TM__FOR_GRADIENTS, act_bytes(dev, param), &grad));
         param->grad = grad;
     }
     param->trainable = true;

@@ -56,11 +56,8 @@ tm_status tm__vector_create(const tm__paramset *set, tm__vector *vector) {
     if (!made.data) return tm__fail_memory();
     tm_status status = TM_OK;
     for (size_t i = 0; i < set->count && status == TM_OK; i++) {
-        status = tm__alloc_for(set->dev, TM__FOR_VECTORS, bytes(set, i), &made.data[i]);
-        if (status != TM_OK)
-            made.data[i] = NULL;
-        else
-            status = set->dev->k->fill(set->dev, made.data[i], 0, length(set->items[i]));
+        status = tm__alloc_zeroed(set->dev, TM__FOR_VECTORS, bytes(set, i), &made.data[i]);
+        if (status != TM_OK) made.data[i] = NULL;
     }
     if (status == TM_OK)
         *vector = made;

@@ -36,6 +36,12 @@ static bool any_type(const json_t *value, const json_t *types) {
     return false;
 }
 
+static bool one_of(const json_t *value, const json_t *list) {
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (json_equal(value, json_array_get(list, i))) return true;
+    return false;
+}
+
 /* "#/$defs/NAME" */
 static const json_t *find(const check *c, const char *ref) {
     const char *name = strncmp(ref, "#/$defs/", 8) == 0 ? ref + 8 : "";
@@ -92,6 +98,7 @@ static bool keyword(check *c, const json_t *value, const char *key, const json_t
         const json_t *other = find(c, json_string_value(rule));
         return other ? matches(c, value, other, path) : fail(c, json_string_value(rule), "is not defined");
     }
+    if (strcmp(key, "enum") == 0) return one_of(value, rule) || fail(c, path, "is none of what it may be");
     if (strcmp(key, "anyOf") == 0) return any_of(c, value, rule, path);
     if (strcmp(key, "items") == 0) return !json_is_array(value) || elements(c, value, rule, path);
     if (strcmp(key, "minimum") == 0) return !json_is_number(value) || number >= limit || fail(c, path, "is too small");

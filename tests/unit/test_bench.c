@@ -4,6 +4,8 @@
 #include "data/data.h"
 #include "lab/bench.h"
 
+#include <unistd.h>
+
 static tm_bench_options tiny_bench(const char *methods) {
     tm_bench_options o;
     tm_options_default(tm_bench_option_table, &o);
@@ -129,7 +131,21 @@ static void check_trained(const tm_bench_row *row, double passes) {
     assert_true(row->step.least <= row->step.median && row->step.median <= row->step.most);
     assert_true(row->ratio == row->step.median / row->sft.median);
     if (!(fabs(row->passes - passes) < 1e-9)) fail_msg("%s: %g passes", row->method->name, row->passes);
-    assert_true(row->tokens > 0);
+    assert_true(row->figures.tokens > 0 && row->figures.flops > 0 && row->figures.share > 0);
+}
+
+/* Timed after each turn, and counted as the step's: the blocks see every token, the output layer every target. */
+static void check_products(const tm_bench_report *report, size_t rounds, double times) {
+    const tm_bench_frame *frame = &report->frame;
+    double blocks = 2 * 32.0 * (2 * 32 + 2 * 16 + 3 * 64), operations = times * (64 * blocks + 32 * 32.0 * 512);
+    assert_int_equal(frame->products.count, rounds);
+    assert_true(fabs(frame->product_flops * frame->products.median / operations - 1) < 1e-9);
+    for (size_t i = 0; i < report->count; i++) {
+        const tm_bench_row *row = &report->list[i];
+        if (!row->trains) continue;
+        assert_true(fabs(row->figures.flops * row->step.median / (times * row->passes * report->pass) - 1) < 1e-9);
+        assert_true(fabs(row->figures.share * frame->product_flops / row->figures.flops - 1) < 1e-9);
+    }
 }
 
 /* One of each kind: one set of rows, two, pairs, two loops, a secret, no training, an adapter, a checkpoint. */
@@ -144,6 +160,7 @@ static void methods_are_measured(void **state) {
         assert_ok(bench(&o, NULL, &report));
         assert_int_equal(report.count, 7);
         assert_int_equal(report.rows, 16);
+        check_products(&report, 14, lora ? 4 : 6);
         /* of 62 tokens before the next one, and of 32 that are trained on */
         double head = 32.0 * 512, sft = report.pass, body = sft - 32 * head;
         assert_true(fabs(report.head - 32 * head / sft) < 1e-12);
@@ -164,6 +181,20 @@ static void methods_are_measured(void **state) {
         }
         tm_bench_report_release(&report);
     }
+}
+
+static void plain_fine_tuning_alone(void **state) {
+    (void)state;
+    tm_bench_options o = tiny_bench("sft,vaccine");
+    tm_bench_report report;
+    assert_ok(bench(&o, NULL, &report));
+    assert_int_equal(report.count, 2);
+    const tm_bench_row *row = &report.list[0];
+    assert_string_equal(row->method->name, "sft");
+    assert_true(row->step.count == 2 && row->sft.count == 0 && isnan(row->ratio) && row->passes == 1);
+    assert_true(row->figures.tokens > 0);
+    assert_string_equal(report.list[1].method->name, "vaccine");
+    tm_bench_report_release(&report);
 }
 
 static bool always(void *user) {
@@ -192,14 +223,22 @@ static void wrong_use(void **state) {
     assert_int_equal(bench(&o, &stopped, &report), TM_INTERRUPTED);
     o.repeats = 0;
     assert_int_equal(bench(&o, NULL, &report), TM_INVALID);
+    o = tiny_bench("vaccine");
+    o.shape = TM_SHAPE_LLAMA_7B; /* 100 GiB with moments */
+    if (sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) < (long)90 << 30)
+        assert_int_equal(bench(&o, NULL, &report), TM_NO_MEMORY);
     assert_null(report.list);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_table_knows_every_method), cmocka_unit_test(passes_count_weights),
-        cmocka_unit_test(rows_have_their_length),       cmocka_unit_test(meters),
-        cmocka_unit_test(methods_are_measured),         cmocka_unit_test(wrong_use),
+        cmocka_unit_test(the_table_knows_every_method),
+        cmocka_unit_test(passes_count_weights),
+        cmocka_unit_test(rows_have_their_length),
+        cmocka_unit_test(meters),
+        cmocka_unit_test(methods_are_measured),
+        cmocka_unit_test(plain_fine_tuning_alone),
+        cmocka_unit_test(wrong_use),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

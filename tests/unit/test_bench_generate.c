@@ -38,14 +38,21 @@ static void counts(void **state) {
         o.weights = bf16;
         assert_ok(bench(&o, 1, NULL, &r));
         assert_string_equal(r.dtype, bf16 ? "bf16" : "fp32");
-        assert_int_equal(r.weight_bytes, r.model.parameters * (bf16 ? 2 : 4)); /* tied: the table is the output layer */
+        assert_int_equal(r.weight_bytes,
+                         r.frame.model.parameters * (bf16 ? 2 : 4)); /* tied: the table is the output layer */
         assert_int_equal(r.batched.count, 2);
         assert_int_equal(r.alone.count, 6);
         assert_int_equal(r.read.count, 6);
         assert_true(r.batched.least > 0 && r.batched.least <= r.batched.median && r.batched.median <= r.batched.most);
-        assert_true(fabs(r.tokens * r.batched.median - 35) < 1e-9);
+        assert_true(fabs(r.figures.tokens * r.batched.median - 35) < 1e-9);
         assert_true(fabs(r.bandwidth * r.read.median / (double)r.weight_bytes - 1) < 1e-9);
         assert_true(fabs(r.bound_share * r.alone.median / r.read.median - 1) < 1e-9);
+        /* 5 prompts of 12 and 6 of 7 new ones pass the blocks, and see half of 19 on average; 7 the output layer */
+        double blocks = 2 * (32.0 * (2 * 32 + 2 * 16 + 3 * 64) + 32 * 19);
+        double operations = 2 * 5 * (18 * blocks + 7 * 32 * 512);
+        assert_int_equal(r.frame.products.count, 2);
+        assert_true(fabs(r.figures.flops * r.batched.median / operations - 1) < 1e-9);
+        assert_true(fabs(r.figures.share * r.frame.product_flops / r.figures.flops - 1) < 1e-9);
         tm_bench_generate_report_release(&r);
     }
     o.alone = 0;

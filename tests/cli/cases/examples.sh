@@ -23,6 +23,7 @@ enter() {
     printf 'I cannot\n' >my-list.txt
     printf '{"behavior": "b", "generation": "no"}\n' >generations.jsonl
     ln -s "$TEMPER_SOURCE/README.md" corpus.txt
+    ln -s "$TEMPER_SOURCE/README.md" text.txt
 }
 # Plans that `temper run` does in seconds, under the names of its examples; all run in one directory.
 mkdir plans temper-runs runs

@@ -10,6 +10,9 @@ echo '{"report": "a", "more": 1}' >bad
 expect 1 json_check --schema "$schema/report.json" <bad 2>/dev/null
 echo '{}' >bad
 expect 1 json_check --schema "$schema/report.json" <bad 2>/dev/null
+echo '{"enum": ["a", 2]}' >odd.json
+echo '2' | json_check --schema odd.json >/dev/null
+expect 1 json_check --schema odd.json <bad 2>/dev/null
 echo '{"pattern": "a"}' >odd.json
 echo '"a"' >bad
 expect 1 json_check --schema odd.json <bad 2>/dev/null

@@ -1,24 +1,25 @@
-/* bench.c: tm_bench_step: seconds per training step of every method, beside SFT's on the same shape.
+/* bench_step.c: tm_bench_step: seconds per training step of every method, beside SFT's on the same shape.
  *
  * A method is run as any user runs it, through tm_method.run, with a step that warms up and some that are measured: the
  * time between two progress reports is one step, whatever was done before the first. Runs of SFT and of the method
  * take turns, so that a change of the machine's load meets both; medians are compared. The learning rate is too small
  * to change a weight. Peak memory is the kernel's VmHWM, reset before each run and with the device's pool emptied.
- * A method that runs several loops (security vectors) is measured in its last. (tests/unit/test_bench.c)
+ * A method that runs several loops (security vectors) is measured in its last. After each turn the products of one
+ * block and of the output layer are timed alone, at the step's size. (tests/unit/test_bench.c)
  */
 #include "lab/bench.h"
 
 #include "method/method.h"
 #include "model/weights.h"
+#include "train/train.h"
 
 #include <stdlib.h>
 
 #define FIELD(name) offsetof(tm_bench_options, name)
 const tm_option tm_bench_option_table[] = {
-    {"shape", TM_OPTION_CHOICE, FIELD(shape), "smollm-135m", 1, 0, "smollm-135m|world|tiny", NULL,
-     "size of the model, whose weights are random"},
-    {"config", TM_OPTION_TEXT, FIELD(config), NULL, 1, 0, NULL, "FILE", "take the size from this config.json instead"},
-    {"methods", TM_OPTION_TEXT, FIELD(methods), "all", 1, 0, NULL, "NAMES", "methods, separated by commas, or all"},
+    TM__BENCH_SHAPE_OPTIONS(tm_bench_options),
+    {"methods", TM_OPTION_TEXT, FIELD(methods), "all", 1, 0, NULL, "NAMES",
+     "methods, separated by commas, or all; sft: plain fine-tuning alone"},
     {"batch", TM_OPTION_INT, FIELD(batch), "4", 1, 1e6, NULL, "rows", "rows per step"},
     {"length", TM_OPTION_INT, FIELD(length), "64", 2, 1e6, NULL, "tokens", "tokens per row"},
     {"answer", TM_OPTION_INT, FIELD(answer), "0", 0, 1e6, NULL, "tokens",
@@ -42,6 +43,8 @@ typedef struct bench {
     tm_model *model;
     tm__bench_data data;
     tm__bench_size size;
+    tm__products products;
+    tm_bench_frame frame;
     char *scratch; /* directory for a secret and a checkpoint, made when first needed */
 } bench;
 
@@ -77,6 +80,10 @@ static void on_progress(void *user, const tm_progress *p) {
 static bool on_stop(void *user) {
     return tm__stop(((const watch *)user)->b->outer);
 }
+
+/* Plain fine-tuning, as a row of its own. */
+static const tm_method sft_alone = {.name = "sft"};
+static const tm__bench_needs sft_needs = {"sft", 1, "update"};
 
 /* ---- one run ----------------------------------------------------------------------------------------------------- */
 
@@ -150,17 +157,7 @@ static tm_status visit(bench *b, const tm_method *method, const void *options, t
 /* ---- methods that need something of their own -------------------------------------------------------------------- */
 
 static tm_status in_scratch(bench *b, const char *name, char **path) {
-    if (!b->scratch) {
-        const char *where = getenv("TMPDIR");
-        char *made = tm__format("%s/temper-bench-XXXXXX", where && *where ? where : "/tmp");
-        if (!made) return tm__fail_memory();
-        if (!mkdtemp(made)) {
-            tm_status status = tm__fail_errno(made, "cannot be made");
-            free(made);
-            return status;
-        }
-        b->scratch = made;
-    }
+    if (!b->scratch) TM__TRY(tm__bench_scratch(&b->scratch));
     *path = tm__path_join(b->scratch, name);
     return *path ? TM_OK : tm__fail_memory();
 }
@@ -231,6 +228,7 @@ typedef struct series {
 } series;
 
 static tm_status one_visit(bench *b, const tm_method *method, tm_bench_times *times, outcome *made) {
+    if (method == &sft_alone) return visit(b, NULL, NULL, times, made);
     void *options = tm__zalloc(1, TM__MAX(method->options_size, (size_t)1));
     char *path = NULL;
     if (!options) return tm__fail_memory();
@@ -261,10 +259,11 @@ static double needed(const bench *b, const tm__bench_needs *needs, const tm_meth
 
 static tm_status repeat(bench *b, const tm__bench_needs *needs, tm_bench_row *row, series *s) {
     outcome sft, made = {0};
+    tm_bench_figures *is = &row->figures;
     size_t runs = row->method == &tm__method_refusal_ablation ? 1 : (size_t)b->options.repeats; /* it is taught first */
     for (size_t i = 0; i < runs; i++) {
         size_t sft_before = row->sft.count, before = row->step.count;
-        if (row->trains) {
+        if (row->trains && row->method != &sft_alone) {
             TM__TRY(visit(b, NULL, NULL, &row->sft, &sft));
             s->sft_outside[i] = outside(b, &sft, &row->sft, sft_before);
             row->sft_peak = TM__MAX(row->sft_peak, sft.peak);
@@ -272,21 +271,25 @@ static tm_status repeat(bench *b, const tm__bench_needs *needs, tm_bench_row *ro
         TM__TRY(one_visit(b, row->method, &row->step, &made));
         s->outside[i] = row->trains ? outside(b, &made, &row->step, before) : made.seconds;
         s->foreign[i] = made.foreign;
-        row->peak = TM__MAX(row->peak, made.peak);
+        is->peak = TM__MAX(is->peak, made.peak);
+        tm__pool_trim(b->device);
+        TM__TRY(tm__bench_products(&b->products, &b->frame));
     }
     row->once = tm__bench_median(s->outside, runs, s->room) -
-                (row->trains ? tm__bench_median(s->sft_outside, runs, s->room) : 0);
-    row->foreign = tm__bench_median(s->foreign, runs, s->room);
+                (row->sft.count ? tm__bench_median(s->sft_outside, runs, s->room) : 0);
+    is->foreign = tm__bench_median(s->foreign, runs, s->room);
     tm__bench_summarise(&row->step, s->room);
     tm__bench_summarise(&row->sft, s->room);
     row->ratio = row->step.median / row->sft.median;
-    row->tokens = row->trains ? made.tokens / row->step.median : NAN;
     row->passes = row->trains ? needed(b, needs, row->method, &made) : NAN;
+    is->tokens = row->trains ? made.tokens / row->step.median : NAN;
+    is->flops = row->passes * (b->size.lora ? 4 : 6) * tm__bench_pass(&b->size, b->size.tokens, b->size.targets) /
+                row->step.median;
     return TM_OK;
 }
 
 static tm_status measure(bench *b, const tm_method *method, tm_bench_row *row) {
-    const tm__bench_needs *needs = tm__bench_needs_find(method->name);
+    const tm__bench_needs *needs = method == &sft_alone ? &sft_needs : tm__bench_needs_find(method->name);
     size_t runs = (size_t)b->options.repeats, most = runs * (size_t)b->options.steps;
     double *room = tm__zalloc(3 * runs + most, sizeof *room);
     series s = {.outside = room, .sft_outside = room + runs, .foreign = room + 2 * runs, .room = room + 3 * runs};
@@ -318,7 +321,7 @@ static tm_status check_names(const char *names) {
         size_t len = strcspn(at, ",");
         char name[64];
         snprintf(name, sizeof name, "%.*s", (int)TM__MIN(len, sizeof name - 1), at);
-        if (!tm_method_find(name))
+        if (strcmp(name, sft_alone.name) != 0 && !tm_method_find(name))
             return tm__fail(TM_NOT_FOUND, NULL, "methods", "temper methods lists them", "there is no method '%s'",
                             name);
         at += len;
@@ -328,45 +331,65 @@ static tm_status check_names(const char *names) {
 
 static tm_status open_model(bench *b) {
     tm_bench_options *o = &b->options;
+    const tm__bench_source source = {.shape = o->shape, .config = o->config};
+    tm_model_info *info = &b->size.model;
     char *config = NULL;
-    TM__TRY(tm__bench_config(o->shape, o->config, &config));
+    TM__TRY(tm__bench_describe(&source, b->device, info));
+    if (info->vocab_size < TM__BENCH_VOCAB)
+        return tm__fail(TM_UNSUPPORTED, o->config, "vocab_size", NULL,
+                        "%lld is less than the %d that made-up rows need", (long long)info->vocab_size,
+                        TM__BENCH_VOCAB);
+    /* weights; their gradients and two moments where they are trained */
+    TM__TRY(tm__bench_fits(info, o->lora_rank ? 1 : 4, tm__dtype_size(b->device->act)));
+    TM__TRY(tm__bench_config(&source, &config));
     tm_status status = tm_model_create(b->device, config, 1, &b->model);
     free(config);
-    if (status != TM_OK) return o->config ? tm__error_within(o->config, NULL) : status;
-    tm_model_describe(b->model, &b->size.model);
-    if (b->size.model.vocab_size < TM__BENCH_VOCAB)
-        return tm__fail(TM_UNSUPPORTED, o->config, "vocab_size", NULL,
-                        "%lld is less than the %d that made-up rows need", (long long)b->size.model.vocab_size,
-                        TM__BENCH_VOCAB);
-    b->size.model.architecture = b->size.model.dtype = NULL; /* they end with the model */
     b->size.lora = o->lora_rank > 0;
     b->size.rows = (double)o->batch;
     b->size.length = (double)o->length;
     b->size.tokens = (double)(o->batch * o->length);
     b->size.targets = (double)(o->batch * o->answer);
+    b->products = (tm__products){.device = b->device, .weights = b->device->act, .passes = o->lora_rank ? 2 : 3};
+    tm__products_layers(&b->products, info, o->batch * o->length, o->batch * o->answer);
+    return status;
+}
+
+static const tm_method *chosen(const bench *b, size_t *index) {
+    const tm_method *method;
+    const char *names = b->options.methods;
+    if (*index == 0 && ++*index && strcmp(names, "all") != 0 && listed(names, sft_alone.name)) return &sft_alone;
+    while ((method = tm_method_at(*index - 1)) && ++*index)
+        if (listed(names, method->name)) return method;
+    return NULL;
+}
+
+static tm_status measure_all(bench *b, tm_bench_report *report, size_t count) {
+    const tm_method *method;
+    size_t index = 0;
+    double began = tm__now();
+    while ((method = chosen(b, &index))) {
+        TM__TRY(measure(b, method, &report->list[report->count++]));
+        tm__bench_progress(b->outer, "step cost", "method", (int64_t)report->count, (int64_t)count, began);
+    }
     return TM_OK;
 }
 
 static tm_status run_all(bench *b, tm_bench_report *report) {
-    const tm_method *method;
-    size_t count = 0;
-    double began = tm__now();
-    for (size_t i = 0; (method = tm_method_at(i)); i++) count += listed(b->options.methods, method->name);
+    size_t count = 0, index = 0;
+    while (chosen(b, &index)) count++;
+    size_t rounds = count * (size_t)b->options.repeats;
+    double *room = tm__zalloc(rounds, sizeof *room);
     report->list = tm__zalloc(count, sizeof *report->list);
-    if (!report->list) return tm__fail_memory();
-    for (size_t i = 0; (method = tm_method_at(i)); i++) {
-        if (!listed(b->options.methods, method->name)) continue;
-        TM__TRY(measure(b, method, &report->list[report->count++]));
-        const tm_progress progress = {.phase = "step cost",
-                                      .done = (int64_t)report->count,
-                                      .total = (int64_t)count,
-                                      .unit = "method",
-                                      .loss = NAN,
-                                      .lr = NAN,
-                                      .seconds = tm__now() - began};
-        if (b->outer && b->outer->progress) b->outer->progress(b->outer->user, &progress);
-    }
-    report->model = b->size.model;
+    b->frame.products.seconds = tm__zalloc(rounds, sizeof *room);
+    tm_status status = room && report->list && b->frame.products.seconds ? TM_OK : tm__fail_memory();
+    if (status == TM_OK) status = measure_all(b, report, count);
+    if (status == TM_OK) tm__bench_frame_finish(&b->products, &b->frame, room);
+    b->frame.model = b->size.model;
+    report->frame = b->frame;
+    free(room);
+    TM__TRY(status);
+    for (size_t i = 0; i < report->count; i++)
+        report->list[i].figures.share = report->list[i].figures.flops / b->frame.product_flops;
     report->rows = b->data.rows;
     report->pass = tm__bench_pass(&b->size, b->size.tokens, b->size.targets);
     report->head = 1 - tm__bench_pass(&b->size, b->size.tokens, 0) / report->pass;
@@ -403,5 +426,6 @@ void tm_bench_report_release(tm_bench_report *report) {
         free(report->list[i].sft.seconds);
     }
     free(report->list);
+    tm__bench_frame_release(&report->frame);
     *report = (tm_bench_report){0};
 }
