@@ -39,6 +39,8 @@ same "$(grep -c 'temper: repnoise: its work cannot be divided' messages)" 1 "ref
 expect 7 launch 2 temper attack harmful-sft --model "$model" --harmful "$TINY/harmful.jsonl" --steps 3 --attack-vaccine 1 \
     --out never 2>messages
 same "$(grep -c 'temper: what this method computes of a batch cannot be divided' messages)" 1 "refusals of vaccine"
+expect 7 launch 2 temper finetune --model "$model" $train --steps 3 --lora-rank 2 --lora-dropout 0.1 --out never 2>messages
+same "$(grep -c 'temper: dropout: its masks would not be those of one process' messages)" 1 "refusals of dropout"
 expect 7 launch 2 temper inspect "$model" 2>messages
 same "$(grep -c 'temper: inspect: is not shared' messages)" 1 "refusals of inspect"
 
