@@ -110,6 +110,12 @@ def exponents(rows):
 AXES = {"batch": "rows in a batch", "layers": "layers", "length": "tokens of a row"}
 
 
+def doublings(curve):
+    """Marks of a logarithmic axis, more than its powers of ten."""
+    low, high = min(r["least"] for r in curve), max(r["most"] for r in curve)
+    return ", ".join("%g" % 2**k for k in range(math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1))
+
+
 def plot(args, rows, what, exponent):
     curve = [r for r in rows if r["what"] == what]
     first = curve[0]
@@ -122,6 +128,7 @@ set ylabel 'seconds'
 set key top left
 set grid ls 0 lc rgb '#d9dde3'
 set xtics (%s)
+set ytics (%s)
 set xrange [%g:%g]
 $d << END
 %s
@@ -129,8 +136,9 @@ END
 plot %g * (x / %g) ** %g with lines lc rgb '#5b6470' dt 2 title 'size^{%g}', \
   $d using 1:2:3:4 with yerrorbars lc rgb '#0b62a4' pt 7 notitle, \
   $d using 1:2 with lines lc rgb '#0b62a4' title 'a step, measured: size^{%.2f}'
-""" % (args.out / ("scaling-%s.svg" % what), AXES[what], ", ".join(str(r["size"]) for r in curve), first["size"] / 1.15,
-       curve[-1]["size"] * 1.15, "\n".join("%g %g %g %g" % (r["size"], r["seconds"], r["least"], r["most"]) for r in curve),
+""" % (args.out / ("scaling-%s.svg" % what), AXES[what], ", ".join(str(r["size"]) for r in curve), doublings(curve),
+       first["size"] / 1.15, curve[-1]["size"] * 1.15,
+       "\n".join("%g %g %g %g" % (r["size"], r["seconds"], r["least"], r["most"]) for r in curve),
        first["seconds"], first["size"], LIMIT[what], LIMIT[what], exponent)
     subprocess.run(["gnuplot"], input=script, text=True, check=True)
 

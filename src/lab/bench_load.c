@@ -200,6 +200,8 @@ static tm_status start(const bench *b, char *const *argv, tm__string *out) {
     close(ends[0]);
     while (code == 0 && waitpid(pid, &how, 0) < 0 && errno == EINTR) {
     }
+    if (status == TM_OK && WIFEXITED(how) && WEXITSTATUS(how) == 127)
+        return tm__fail(TM_IO, b->program, NULL, NULL, "cannot be started");
     if (status == TM_OK && (!WIFEXITED(how) || WEXITSTATUS(how) != 0))
         return tm__fail(TM_INVALID, NULL, "bench load", "it has said why", "a process that was to be measured failed");
     return status;
