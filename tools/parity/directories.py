@@ -37,7 +37,7 @@ def load(family, hidden, path):
     assert not report["missing_keys"] and not report["unexpected_keys"], (path, report)
     assert type(model).__name__ == family + "ForCausalLM", type(model)
     model = model.double().eval()
-    if family == "Gemma2":
+    if family in ("Gemma", "Gemma2"):
         model.model.embed_tokens.embed_scale = torch.tensor(hidden**0.5, dtype=torch.float64)
     return model
 

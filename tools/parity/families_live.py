@@ -100,7 +100,7 @@ def again(family, chosen, path, classifier):
     model, report = kind.from_pretrained(path, attn_implementation="eager", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"], report
     model = model.double().eval()
-    if family == "Gemma2":
+    if family in ("Gemma", "Gemma2"):
         model.model.embed_tokens.embed_scale = torch.tensor(chosen["hidden_size"]**0.5, dtype=torch.float64)
     return model
 
