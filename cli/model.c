@@ -95,6 +95,7 @@ void cli_print_result(const char *directory, const char *saved, const cli_save *
         cli_json_int(&json, "tokens", result->tokens);
         cli_json_int(&json, "target_tokens", result->target_tokens);
         cli_json_int(&json, "rows_dropped", result->rows_dropped);
+        cli_json_real(&json, "padding", result->padding);
         cli_json_real(&json, "first_loss", result->first_loss);
         cli_json_real(&json, "last_loss", result->last_loss);
         cli_json_real(&json, "seconds", result->seconds);
@@ -110,6 +111,7 @@ void cli_print_result(const char *directory, const char *saved, const cli_save *
     printf("steps      %s%s\n", cli_thousands(result->steps), result->resumed ? " (resumed)" : "");
     printf("tokens     %s, of which %s %s\n", cli_thousands(result->tokens), cli_thousands(result->target_tokens),
            saved ? "trained on" : "of targets");
+    if (result->padding > 0) printf("padding    %.1f%% of the positions computed\n", 100 * result->padding);
     if (result->rows_dropped)
         printf("dropped    %s rows without an answer inside --max-length\n", cli_thousands(result->rows_dropped));
     printf("loss       %.4f -> %.4f (%s)\n", result->first_loss, result->last_loss,

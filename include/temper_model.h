@@ -125,6 +125,7 @@ extern TM_API const tm_option tm_train_option_table[];
 
 typedef struct tm_train_result {
     int64_t steps, tokens, target_tokens, rows_dropped;
+    double padding;               /* share of the computed positions that were padding, since the process began */
     double first_loss, last_loss; /* mean over the first and last tenth of the steps */
     double seconds;
     bool resumed;

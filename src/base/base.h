@@ -58,9 +58,14 @@ char *tm__strdup(const char *text);
 char *tm__format(const char *format, ...) TM__PRINTF(1, 2);
 /* 64-byte aligned; freed by free(). Not cleared. */
 void *tm__alloc_aligned(size_t bytes);
-/* The same for large blocks, which go back to the system when freed instead of leaving holes in malloc's heap. */
-void *tm__pages_alloc(size_t bytes);
-void tm__pages_free(void *pages, size_t bytes);
+/* The same for large blocks, which go back to the system when freed instead of leaving holes in malloc's heap. In front
+ * of each are `head` bytes more (at most 4096, a multiple of 64), in a page of their own. */
+void *tm__pages_alloc(size_t head, size_t bytes);
+void tm__pages_free(void *pages, size_t head, size_t bytes);
+/* Sets a block to zero by giving its memory back to the system, and false: there is none to give, nothing was done. */
+bool tm__pages_clear(void *pages, size_t bytes);
+/* The block will be written to: its memory is taken at once, which costs less than a fault per page. */
+void tm__pages_fill(void *pages, size_t bytes);
 bool tm__pages_are_clear(size_t bytes); /* whether pages of so many bytes hold zeros when they are handed out */
 /* Tests only: the n-th allocation from now (1 = next) fails, and all after it if `sticky`; 0: never. */
 void tm__alloc_fail_at(long n, bool sticky);

@@ -63,32 +63,55 @@ void *tm__alloc_aligned(size_t bytes) {
     return aligned_alloc(64, rounded ? rounded : 64);
 }
 
+/* ---- pages ------------------------------------------------------------------------------------------------------- */
+
+enum { PAGE = 1 << 12, LARGE = 1 << 17 };
+
 /* Not under AddressSanitizer, which watches malloc. */
 static bool is_large(size_t bytes) {
 #ifdef __SANITIZE_ADDRESS__
     (void)bytes;
     return false;
 #else
-    return bytes >= (size_t)1 << 17;
+    return bytes >= LARGE;
 #endif
 }
 
-void *tm__pages_alloc(size_t bytes) {
-    if (!is_large(bytes)) return tm__alloc_aligned(bytes);
-    if (bytes > PTRDIFF_MAX || must_fail()) return NULL;
-    void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return pages == MAP_FAILED ? NULL : pages;
+/* Pages of 4 KiB: large ones were measured to cost more than they save where memory is in pieces, because the system
+ * puts them together first. */
+void *tm__pages_alloc(size_t head, size_t bytes) {
+    assert(head <= PAGE && head % 64 == 0);
+    if (bytes > PTRDIFF_MAX - PAGE) return NULL;
+    if (!is_large(bytes)) {
+        char *block = tm__alloc_aligned(head + bytes);
+        return block ? block + head : NULL;
+    }
+    if (must_fail()) return NULL;
+    char *raw = mmap(NULL, PAGE + bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return raw == MAP_FAILED ? NULL : raw + PAGE;
 }
 
 bool tm__pages_are_clear(size_t bytes) {
     return is_large(bytes);
 }
 
-void tm__pages_free(void *pages, size_t bytes) {
-    if (!is_large(bytes))
-        free(pages);
-    else if (pages)
-        munmap(pages, bytes);
+void tm__pages_free(void *pages, size_t head, size_t bytes) {
+    if (!pages) return;
+    if (is_large(bytes))
+        munmap((char *)pages - PAGE, PAGE + bytes);
+    else
+        free((char *)pages - head);
+}
+
+bool tm__pages_clear(void *pages, size_t bytes) {
+    return is_large(bytes) && madvise(pages, bytes, MADV_DONTNEED) == 0;
+}
+
+void tm__pages_fill(void *pages, size_t bytes) {
+#ifdef MADV_POPULATE_WRITE
+    if (is_large(bytes))
+        (void)madvise(pages, bytes, MADV_POPULATE_WRITE); /* where the kernel cannot, pages come singly */
+#endif
 }
 
 char *tm__strndup(const char *text, size_t len) {

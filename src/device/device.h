@@ -199,12 +199,12 @@ typedef struct tm__reclaimer {
 
 /* What stands in front of every buffer, aligned to 64 bytes. */
 typedef struct tm__pooled {
-    size_t size; /* bytes of its class */
-    int index;   /* of its class */
-    int purpose; /* the rest is a rehearsal's */
+    size_t size;      /* bytes of its class */
+    int index;        /* of its class */
+    bool idle, clear; /* see tm_device.idle; all zeros when it was handed out */
+    int purpose;      /* the rest is a rehearsal's */
     size_t bytes;
     uint64_t mark;
-    bool clear; /* all zeros when it was handed out */
     char room[24];
 } tm__pooled;
 
@@ -233,6 +233,10 @@ struct tm_device {
     const tm__kernels *k;
     tm_status (*alloc)(tm_device *dev, size_t bytes, void **buffer); /* 64-byte aligned, contents undefined */
     void (*release)(tm_device *dev, void *buffer, size_t bytes);     /* the same bytes as in alloc */
+    /* A buffer is zero from now on and takes no memory, where that can be had, until it wakes: before it is written to.
+     * What is not written reads as zero. Both NULL: the device does not do that. */
+    void (*idle)(tm_device *dev, void *buffer, size_t bytes);
+    void (*wake)(tm_device *dev, void *buffer, size_t bytes);
     tm_status (*upload)(tm_device *dev, void *to, const void *from_host, size_t bytes);
     tm_status (*download)(tm_device *dev, void *to_host, const void *from, size_t bytes);
     tm_status (*sync)(tm_device *dev);
@@ -266,7 +270,10 @@ void tm__rehearsal_memory(const tm_device *dev, tm_memory *memory);
 /* device/pool.c: the size-class pool in host memory that ref and cpu share. A device's close calls trim. */
 tm_status tm__pool_alloc(tm_device *dev, size_t bytes, void **buffer);
 void tm__pool_release(tm_device *dev, void *buffer, size_t bytes); /* buffer NULL: nothing */
-void tm__pool_trim(tm_device *dev);                                /* gives unused buffers back to the system */
+/* See tm_device.idle. */
+void tm__pool_idle(tm_device *dev, void *buffer, size_t bytes);
+void tm__pool_wake(tm_device *dev, void *buffer, size_t bytes);
+void tm__pool_trim(tm_device *dev); /* gives unused buffers back to the system */
 
 /* Each device folder offers one constructor; device/device.c lists them. */
 tm_status tm__ref_open(const tm_device_options *options, tm_device **device);

@@ -61,16 +61,16 @@ static void give_back(tm__pool *pool, size_t most) {
             tm__pooled *block = tm__pooled_of(pop(pool, i));
             pool->held -= block->size;
             UNPOISON(block + 1, block->size);
-            tm__pages_free(block, block->size + sizeof *block);
+            tm__pages_free(block + 1, sizeof *block, block->size);
         }
 }
 
-static void *make(tm__pool *pool, int index, size_t size) {
-    tm__pooled *block = tm__pages_alloc(size + sizeof *block);
-    if (!block) return NULL;
-    *block = (tm__pooled){.size = size, .index = index, .clear = tm__pages_are_clear(size + sizeof *block)};
-    pool->held += size;
-    return block + 1;
+static void *make(tm_device *dev, int index, size_t size) {
+    void *made = tm__pages_alloc(sizeof(tm__pooled), size);
+    if (!made) return NULL;
+    *tm__pooled_of(made) = (tm__pooled){.size = size, .index = index, .clear = tm__pages_are_clear(size)};
+    dev->pool.held += size;
+    return made;
 }
 
 /* Asks for buffers back until `size` more fit below the limit, or nobody has any. */
@@ -88,6 +88,18 @@ static size_t may_hold(const tm_device *dev, size_t size) {
     return dev->limit ? TM__MAX(TM__MIN(most, dev->limit), needed) : most;
 }
 
+static void count_in(tm_device *dev, size_t size, size_t bytes) {
+    dev->pool.needed += size;
+    dev->pool.needed_peak = TM__MAX(dev->pool.needed_peak, dev->pool.needed);
+    dev->bytes_in_use += bytes;
+    dev->bytes_peak = TM__MAX(dev->bytes_peak, dev->bytes_in_use);
+}
+
+static void count_out(tm_device *dev, size_t size, size_t bytes) {
+    dev->pool.needed -= size;
+    dev->bytes_in_use -= bytes;
+}
+
 tm_status tm__pool_alloc(tm_device *dev, size_t bytes, void **buffer) {
     tm__pool *pool = &dev->pool;
     size_t size;
@@ -98,18 +110,15 @@ tm_status tm__pool_alloc(tm_device *dev, size_t bytes, void **buffer) {
     if (taken) tm__pooled_of(taken)->clear = false;
     if (!taken) {
         give_back(pool, may_hold(dev, size) - size);
-        taken = make(pool, index, size);
+        taken = make(dev, index, size);
     }
     if (!taken && pool->bytes_free > 0) {
         tm__pool_trim(dev);
-        taken = make(pool, index, size);
+        taken = make(dev, index, size);
     }
     if (!taken) return tm__fail_memory();
     UNPOISON(taken, size);
-    pool->needed += size;
-    pool->needed_peak = TM__MAX(pool->needed_peak, pool->needed);
-    dev->bytes_in_use += bytes;
-    if (dev->bytes_in_use > dev->bytes_peak) dev->bytes_peak = dev->bytes_in_use;
+    count_in(dev, size, bytes);
     *buffer = taken;
     return TM_OK;
 }
@@ -133,14 +142,39 @@ void tm__pool_release(tm_device *dev, void *buffer, size_t bytes) {
     size_t size;
     int index = class_of(bytes, &size);
     (void)index;
-    assert(index == block->index && dev->bytes_in_use >= bytes &&
+    assert(index == block->index && (block->idle || dev->bytes_in_use >= bytes) &&
            "released with another size than it was allocated with");
+    if (block->idle) { /* there is nothing to reuse */
+        tm__pages_free(buffer, sizeof *block, block->size);
+        return;
+    }
     memcpy(buffer, &pool->free[block->index], sizeof buffer);
     pool->free[block->index] = buffer;
     pool->bytes_free += block->size;
-    pool->needed -= size;
-    dev->bytes_in_use -= bytes;
+    count_out(dev, block->size, bytes);
     POISON(buffer, block->size);
+}
+
+void tm__pool_idle(tm_device *dev, void *buffer, size_t bytes) {
+    tm__pooled *block = tm__pooled_of(buffer);
+    if (!tm__pages_clear(buffer, block->size)) {
+        memset(buffer, 0, bytes);
+    } else if (!block->idle) {
+        block->idle = true;
+        dev->pool.held -= block->size;
+        count_out(dev, block->size, bytes);
+    }
+}
+
+void tm__pool_wake(tm_device *dev, void *buffer, size_t bytes) {
+    tm__pooled *block = tm__pooled_of(buffer);
+    if (!block->idle) return;
+    make_room(dev, block->size);
+    give_back(&dev->pool, may_hold(dev, block->size) - block->size);
+    block->idle = false;
+    dev->pool.held += block->size;
+    count_in(dev, block->size, bytes);
+    if (!dev->rehearses) tm__pages_fill(buffer, bytes);
 }
 
 void tm__pool_trim(tm_device *dev) {

@@ -46,8 +46,23 @@ static void give(tm_device *dev, void *buffer, size_t bytes) {
     if (!buffer) return;
     const tm__pooled *block = tm__pooled_of(buffer);
     assert(block->bytes == bytes && "released with another size than it was allocated with");
-    of(dev)->in_use[block->purpose] -= bytes;
+    if (!block->idle) of(dev)->in_use[block->purpose] -= bytes;
     tm__pool_release(dev, buffer, bytes);
+}
+
+static void idle(tm_device *dev, void *buffer, size_t bytes) {
+    const tm__pooled *block = tm__pooled_of(buffer);
+    bool before = block->idle;
+    tm__pool_idle(dev, buffer, bytes);
+    if (!before && block->idle) of(dev)->in_use[block->purpose] -= bytes;
+}
+
+static void wake(tm_device *dev, void *buffer, size_t bytes) {
+    const tm__pooled *block = tm__pooled_of(buffer);
+    rehearsal *r = of(dev);
+    if (block->idle) count(r, block->purpose, bytes);
+    tm__pool_wake(dev, buffer, bytes);
+    r->held_peak = TM__MAX(r->held_peak, dev->bytes_in_use + dev->pool.bytes_free);
 }
 
 /* A buffer turns out to be for something else than it was taken for. */
@@ -330,6 +345,8 @@ tm_status tm_device_open_rehearsal(const tm_device_options *options, tm_device *
         .k = &kernels,
         .alloc = take,
         .release = give,
+        .idle = real->idle ? idle : NULL,
+        .wake = real->wake ? wake : NULL,
         .upload = upload,
         .download = download,
         .sync = sync_nothing,

@@ -123,7 +123,7 @@ static tm_status micro_batch(tm__trainer *trainer, const lesson *l, const size_t
     tm__var *loss;
     const tm__forward_options forward = {.recompute = trainer->options->recompute};
     size_t labels = (size_t)l->data.labels;
-    TM__TRY(tm__batch_build(&l->examples, rows, n, trainer->options->packed, trainer->pad, (int64_t)n, &store, &batch));
+    TM__TRY(tm__trainer_lay(trainer, &l->examples, rows, n, trainer->options->packed, (int64_t)n, &store, &batch));
     double *y = tm__alloc(n * labels, sizeof *y), *weights = tm__alloc(n, sizeof *weights),
            *terms = tm__alloc(n, sizeof *terms);
     tm_status status = y && weights && terms ? TM_OK : tm__fail_memory();

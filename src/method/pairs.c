@@ -252,7 +252,7 @@ static tm_status micro_batch(tm__trainer *trainer, const tm__examples *examples,
     const tm__batch *batch;
     tm__batch_store *store;
     tm__var *loss;
-    TM__TRY(tm__batch_build(examples, rows, n, trainer->options->packed, trainer->pad, total, &store, &batch));
+    TM__TRY(tm__trainer_lay(trainer, examples, rows, n, trainer->options->packed, total, &store, &batch));
     double *terms = tm__alloc((size_t)batch->targets.count, sizeof *terms);
     tm_status status = terms ? TM_OK : tm__fail_memory();
     if (status == TM_OK) status = tm__model_loss(trainer->model, trainer->tape, batch, &forward, terms, &loss);

@@ -128,7 +128,7 @@ static tm_status open_run(harmful_run *run, const size_t *rows, size_t n) {
     const tm__pairs *pairs = run->own->pairs;
     size_t layers = (size_t)layers_of(run);
     int64_t total = tm__pairs_targets(pairs, TM__HARMFUL, rows, n);
-    TM__TRY(tm__batch_build(&pairs->side[TM__HARMFUL], rows, n, false, t->pad, total, &run->store, &run->batch));
+    TM__TRY(tm__trainer_lay(t, &pairs->side[TM__HARMFUL], rows, n, false, total, &run->store, &run->batch));
     run->bytes = (size_t)(run->batch->tokens * t->model->config.hidden) * tm__dtype_size(t->model->dev->act);
     for (size_t i = 0; i < n; i++) run->blind += (double)pairs->blind[TM__HARMFUL][rows[i]] / (double)total;
     run->blind *= log((double)t->model->config.vocab);
@@ -224,8 +224,10 @@ static tm_status scale_lens(harmful_run *run, tm__var *hidden, double slope) {
     const tm__head head = tm__model_head(model);
     tm__param *params[] = {head.weight, &model->final_norm.weight, &model->final_norm.bias, head.bias};
     for (size_t i = 0; i < TM__COUNT(params); i++)
-        if (params[i] && params[i]->trainable)
-            TM__TRY(dev->k->scale(dev, params[i]->grad, slope, params[i]->grad, tm__tensor_count(&params[i]->value)));
+        if (params[i] && params[i]->trainable) {
+            void *grad = tm__param_grad(dev, params[i]);
+            TM__TRY(dev->k->scale(dev, grad, slope, grad, tm__tensor_count(&params[i]->value)));
+        }
     for (int64_t i = 0; i <= layers_of(run); i++) {
         tm__var *var = i < layers_of(run) ? run->forward.states[i] : hidden;
         if (var->grad) TM__TRY(dev->k->scale(dev, var->grad, slope, var->grad, tm__tensor_count(&var->value)));

@@ -109,8 +109,9 @@ tm_status tm__t_vaccine_step(tm__trainer *t, void *user, double *loss, int64_t *
     tm__vaccine vaccine = {.rho = v->options->rho, .blocks = v->chosen};
     TM__TRY(tm__vaccine_step(t, &vaccine, loss, tokens, targets));
     for (size_t i = 0; i < t->set.count; i++) { /* clipping measures what is trained */
-        const tm__param *param = t->set.items[i];
-        if (v->still[i]) TM__TRY(t->set.dev->k->fill(t->set.dev, param->grad, 0, tm__tensor_count(&param->value)));
+        tm__param *param = t->set.items[i];
+        void *grad = v->still[i] ? tm__param_grad(t->set.dev, param) : NULL;
+        if (grad) TM__TRY(t->set.dev->k->fill(t->set.dev, grad, 0, tm__tensor_count(&param->value)));
     }
     return TM_OK;
 }

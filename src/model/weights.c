@@ -266,7 +266,7 @@ tm_status tm__param_train(tm_model *model, tm__param *param, bool trainable) {
     if (!trainable) {
         if (param->grad) dev->release(dev, param->grad, act_bytes(dev, param));
         param->grad = NULL;
-        param->trainable = false;
+        param->trainable = param->idle = false;
         return TM_OK;
     }
     TM__TRY(tm__param_own(model, param));

@@ -107,6 +107,7 @@ static tm_status record(tm__tape *tape, tm__var *q, tm__var *k, tm__var *v, cons
     node->v = v;
     node->shape = copy;
     node->lse = lse;
+    node->base.reads_value = true;
     tm__node_remakes(&node->base, remake, work(shape), (tm__var *[TM__NODE_INPUTS]){q, k, v});
     return TM_OK;
 }

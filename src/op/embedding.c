@@ -10,8 +10,8 @@ typedef struct embedding_node {
 
 static tm_status backward(tm__tape *tape, tm__node *base) {
     embedding_node *node = (embedding_node *)base;
-    return tape->dev->k->embedding_grad(tape->dev, node->table->grad, base->out->grad, node->ids.data, node->n,
-                                        node->table->value.shape[1]);
+    return tape->dev->k->embedding_grad(tape->dev, tm__param_grad(tape->dev, node->table), base->out->grad,
+                                        node->ids.data, node->n, node->table->value.shape[1]);
 }
 
 static void release(tm__tape *tape, tm__node *base) {

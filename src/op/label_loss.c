@@ -51,7 +51,7 @@ static tm_status spread(tm__tape *tape, label_node *node, const void *dz) {
     bool fresh;
     if (node->weight->trainable)
         TM__TRY(tm__product(tape, labels, d, node->count, tm__transposed(tape, dz), tm__plain(tape, node->rows.data),
-                            node->weight->grad, 1, TM__PRODUCT_ADD));
+                            tm__param_grad(tape->dev, node->weight), 1, TM__PRODUCT_ADD));
     if (!node->hidden->needs_grad) return TM_OK;
     TM__TRY(tm__tape_grad(tape, node->hidden, &dhidden, &fresh));
     if (fresh) TM__TRY(dev->k->fill(dev, dhidden, 0, tm__tensor_count(&node->hidden->value)));

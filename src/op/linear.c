@@ -74,7 +74,7 @@ static tm_status adapter_grad_a(tm__tape *tape, const linear_node *node, tm__ada
     tm_status status = masked_input(tape, node->x, adapter, use, node->seed, &dropped, &masked);
     if (status == TM_OK)
         status = tm__product(tape, adapter->rank, in, node->n, tm__transposed(tape, du), tm__plain(tape, masked),
-                             adapter->a.grad, 1, TM__PRODUCT_ADD | TM__PRODUCT_EXACT);
+                             tm__param_grad(tape->dev, &adapter->a), 1, TM__PRODUCT_ADD | TM__PRODUCT_EXACT);
     tm__scratch_free(tape->dev, &dropped);
     return status;
 }
@@ -103,7 +103,7 @@ static tm_status adapter_backward(tm__tape *tape, const linear_node *node, adapt
     if (adapter->b.trainable) TM__TRY(narrow(tape, node->x, adapter, use, node->n, node->seed));
     if (adapter->b.trainable)
         TM__TRY(tm__product(tape, out, adapter->rank, node->n, tm__transposed(tape, dy), tm__plain(tape, use->u.data),
-                            adapter->b.grad, adapter->scale, TM__PRODUCT_ADD | TM__PRODUCT_EXACT));
+                            tm__param_grad(dev, &adapter->b), adapter->scale, TM__PRODUCT_ADD | TM__PRODUCT_EXACT));
     if (!adapter->a.trainable && !node->x->needs_grad) return TM_OK;
     tm__scratch du = {0};
     TM__TRY(tm__scratch_alloc(dev, node->n * adapter->rank, &du));
@@ -120,7 +120,7 @@ static tm_status adapter_backward(tm__tape *tape, const linear_node *node, adapt
 static tm_status backward(tm__tape *tape, tm__node *base) {
     linear_node *node = (linear_node *)base;
     tm_device *dev = tape->dev;
-    const tm__linear *linear = node->linear;
+    tm__linear *linear = node->linear;
     int64_t out = linear->weight.value.shape[0], in = linear->weight.value.shape[1];
     const void *dy = base->out->grad, *x;
     if (node->x->saved) TM__TRY(tm__tape_value(tape, node->x, &x));
@@ -133,9 +133,9 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
     }
     if (linear->weight.trainable)
         TM__TRY(tm__product(tape, out, in, node->n, tm__transposed(tape, dy), tm__plain(tape, node->x->value.data),
-                            linear->weight.grad, 1, TM__PRODUCT_ADD));
+                            tm__param_grad(dev, &linear->weight), 1, TM__PRODUCT_ADD));
     if (linear->bias.value.data && linear->bias.trainable) {
-        TM__TRY(dev->k->bias_grad(dev, linear->bias.grad, dy, node->n, out));
+        TM__TRY(dev->k->bias_grad(dev, tm__param_grad(dev, &linear->bias), dy, node->n, out));
     }
     for (size_t i = 0; i < node->use_count; i++) TM__TRY(adapter_backward(tape, node, &node->uses[i], dy, in, out));
     return TM_OK;

@@ -15,13 +15,13 @@ typedef struct rmsnorm_node {
 
 static tm_status backward(tm__tape *tape, tm__node *base) {
     rmsnorm_node *node = (rmsnorm_node *)base;
-    const tm__param *w = node->weight;
+    tm__param *w = node->weight;
     const void *x;
     void *dx = NULL;
     bool fresh = true;
     TM__TRY(tm__tape_value(tape, node->x, &x));
     if (node->x->needs_grad) TM__TRY(tm__tape_grad(tape, node->x, &dx, &fresh));
-    return tape->dev->k->rmsnorm_grad(tape->dev, dx, !fresh, w->trainable ? w->grad : NULL, base->out->grad, x,
+    return tape->dev->k->rmsnorm_grad(tape->dev, dx, !fresh, tm__param_grad(tape->dev, w), base->out->grad, x,
                                       w->value.data, w->value.dtype, node->shift, node->rstd.data, node->n, node->d);
 }
 

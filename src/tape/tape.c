@@ -293,6 +293,7 @@ static tm_status check_seeds(size_t n, tm__var *const *vars) {
 static tm_status step_back(tm__tape *tape, tm__node *node) {
     tm__var *out = node->out;
     tape->turn++;
+    if (!out->keep && !node->reads_value) release_value(tape, out); /* all who read it are done */
     if (!out->grad && node->source) TM__TRY(grad_constant(tape, out, 0));
     if (out->grad) TM__TRY(node->backward(tape, node));
     release_saved(tape, node);

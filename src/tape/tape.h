@@ -38,7 +38,16 @@ typedef struct tm__param {
     tm_dtype stored; /* dtype in the checkpoint: what a save with TM_SAVE_KEEP writes */
     void *int8;      /* a weight as the device's int8_pack makes it; NULL: has not been asked for */
     size_t int8_bytes;
+    bool idle; /* grad is zero, and asleep (tm_device.idle) */
 } tm__param;
+
+/* The gradient, to be added to; NULL while frozen. */
+static inline void *tm__param_grad(tm_device *dev, tm__param *param) {
+    if (!param->trainable) return NULL;
+    if (param->idle) dev->wake(dev, param->grad, tm__tensor_bytes(&param->value));
+    param->idle = false;
+    return param->grad;
+}
 
 typedef struct tm__var {
     tm_tensor value; /* act type, device memory */
@@ -68,7 +77,8 @@ struct tm__node {
     tm__var *in[TM__NODE_INPUTS]; /* what it was computed from; NULL where fewer. For nodes with `remake` only */
     double work;                  /* multiply-adds of that; 0: so few that the value is never kept */
     tm__var *out;
-    bool source; /* backward runs even when no gradient reached `out` (it is then zero): taps */
+    bool reads_value; /* backward reads out->value; else it is gone by then */
+    bool source;      /* backward runs even when no gradient reached `out` (it is then zero): taps */
 };
 
 struct tm__tape {

@@ -34,10 +34,11 @@ static tm_status step_param(const tm__paramset *set, const tm__optimiser *optimi
                             const tm_train_options *options, double lr, double grad_scale) {
     tm_device *dev = set->dev;
     tm__param *param = set->items[i];
+    const void *grad = tm__param_grad(dev, param);
     int64_t n = tm__tensor_count(&param->value);
     double decay = param->value.ndim >= 2 ? options->weight_decay : 0;
     if (optimiser->kind == SGD)
-        return dev->k->sgd(dev, param->value.data, optimiser->m.data ? optimiser->m.data[i] : NULL, param->grad, n, lr,
+        return dev->k->sgd(dev, param->value.data, optimiser->m.data ? optimiser->m.data[i] : NULL, grad, n, lr,
                            options->momentum, decay, grad_scale);
     const tm__adamw adamw = {
         .lr = lr,
@@ -49,7 +50,7 @@ static tm_status step_param(const tm__paramset *set, const tm__optimiser *optimi
         .correction2 = 1 - pow(options->beta2, (double)optimiser->step),
         .grad_scale = grad_scale,
     };
-    return dev->k->adamw(dev, param->value.data, optimiser->m.data[i], optimiser->v.data[i], param->grad, n, &adamw);
+    return dev->k->adamw(dev, param->value.data, optimiser->m.data[i], optimiser->v.data[i], grad, n, &adamw);
 }
 
 tm_status tm__optimiser_step(const tm__paramset *set, tm__optimiser *optimiser, const tm_train_options *options,

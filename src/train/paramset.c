@@ -116,8 +116,14 @@ tm_status tm__vector_dot(const tm__paramset *set, const tm__vector *x, const tm_
 /* ---- gradients --------------------------------------------------------------------------------------------------- */
 
 tm_status tm__grads_zero(const tm__paramset *set) {
-    for (size_t i = 0; i < set->count; i++)
-        TM__TRY(set->dev->k->fill(set->dev, set->items[i]->grad, 0, length(set->items[i])));
+    for (size_t i = 0; i < set->count; i++) {
+        tm__param *param = set->items[i];
+        param->idle = set->dev->idle != NULL;
+        if (param->idle)
+            set->dev->idle(set->dev, param->grad, bytes(set, i));
+        else
+            TM__TRY(set->dev->k->fill(set->dev, param->grad, 0, length(param)));
+    }
     return TM_OK;
 }
 
@@ -128,13 +134,14 @@ tm_status tm__grads_save(const tm__paramset *set, tm__vector *to) {
 
 tm_status tm__grads_axpy(const tm__paramset *set, double alpha, const tm__vector *x) {
     for (size_t i = 0; i < set->count; i++)
-        TM__TRY(set->dev->k->axpy(set->dev, set->items[i]->grad, alpha, x->data[i], length(set->items[i])));
+        TM__TRY(set->dev->k->axpy(set->dev, tm__param_grad(set->dev, set->items[i]), alpha, x->data[i],
+                                  length(set->items[i])));
     return TM_OK;
 }
 
 tm_status tm__grads_scale(const tm__paramset *set, double alpha) {
     for (size_t i = 0; i < set->count; i++) {
-        void *grad = set->items[i]->grad;
+        void *grad = tm__param_grad(set->dev, set->items[i]);
         TM__TRY(set->dev->k->scale(set->dev, grad, alpha, grad, length(set->items[i])));
     }
     return TM_OK;

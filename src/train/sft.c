@@ -81,6 +81,9 @@ tm_status tm__train_tag(const char *method, tm_model *model, const tm__examples 
     return TM_OK;
 }
 
+/* Share of positions from which on it is worth a word. */
+static const double NOTED_PADDING = 0.05;
+
 /* ---- training ---------------------------------------------------------------------------------------------------- */
 
 tm_status tm__train_check(const tm_model *model, const tm_train_options *options) {
@@ -152,7 +155,12 @@ tm_status tm__train_sft(tm_model *model, const tm_tokenizer *tokenizer, const tm
                                 checked.full_sequence, monitor, &examples));
     const tm__examples *sets[] = {&examples};
     tm__run run = {0};
-    tm_status status = tm__train_run(model, tokenizer, sets, 1, method, &run, &checked, monitor, result);
+    tm_train_result made = {0};
+    tm_status status = tm__train_run(model, tokenizer, sets, 1, method, &run, &checked, monitor, &made);
+    if (status == TM_OK && made.padding > NOTED_PADDING && !model->dev->rehearses)
+        tm__note(monitor, "%.0f%% of the positions computed were padding: packed rows have none, and the same loss",
+                 100 * made.padding);
+    if (status == TM_OK && result) *result = made;
     tm__examples_release(&examples);
     return status;
 }

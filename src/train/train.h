@@ -127,6 +127,7 @@ typedef struct tm__trainer {
     const tm__examples *examples;
     int64_t step, total_steps;
     int64_t tokens, targets; /* processed in all steps so far */
+    int64_t positions, laid; /* computed in this process: in all, and those that are no padding */
     double seconds;          /* spent in runs before this one */
     double *losses;          /* (total_steps), filled as far as `step` */
     int32_t pad;
@@ -156,6 +157,9 @@ typedef struct tm__pass_result {
     double loss; /* mean response loss, without the factor */
     int64_t tokens, targets;
 } tm__pass_result;
+/* tm__batch_build for a pass of the trainer, counting positions. */
+tm_status tm__trainer_lay(tm__trainer *trainer, const tm__examples *examples, const size_t *rows, size_t n, bool packed,
+                          int64_t total_targets, tm__batch_store **store, const tm__batch **batch);
 /* Adds factor * gradient to param->grad, micro-batch by micro-batch. */
 tm_status tm__trainer_pass(tm__trainer *trainer, const tm__pass *pass, tm__pass_result *result);
 /* The pass's rows (count) of the stream, for a method that lays them out itself; the caller's array. result->loss is 0.

@@ -40,6 +40,14 @@ static tm_status backward(tm__trainer *trainer, tm__var *loss, double factor) {
     return status;
 }
 
+tm_status tm__trainer_lay(tm__trainer *trainer, const tm__examples *examples, const size_t *rows, size_t n, bool packed,
+                          int64_t total_targets, tm__batch_store **store, const tm__batch **batch) {
+    TM__TRY(tm__batch_build(examples, rows, n, packed, trainer->pad, total_targets, store, batch));
+    trainer->positions += (*batch)->tokens;
+    for (int64_t i = 0; i < (*batch)->segments; i++) trainer->laid += (*batch)->length[i];
+    return TM_OK;
+}
+
 /* One forward and backward pass; adds the summed cross-entropy of its targets to *sum. */
 static tm_status micro_batch(tm__trainer *trainer, const tm__examples *examples, const size_t *rows, size_t n,
                              int64_t total_targets, double factor, double *sum) {
@@ -47,7 +55,7 @@ static tm_status micro_batch(tm__trainer *trainer, const tm__examples *examples,
     tm__batch_store *store;
     tm__var *loss;
     const tm__forward_options forward = {.recompute = trainer->options->recompute};
-    TM__TRY(tm__batch_build(examples, rows, n, trainer->options->packed, trainer->pad, total_targets, &store, &batch));
+    TM__TRY(tm__trainer_lay(trainer, examples, rows, n, trainer->options->packed, total_targets, &store, &batch));
     double *terms = tm__alloc((size_t)batch->targets.count, sizeof *terms);
     tm_status status = terms ? TM_OK : tm__fail_memory();
     if (status == TM_OK) status = tm__model_loss(trainer->model, trainer->tape, batch, &forward, terms, &loss);
@@ -176,8 +184,8 @@ tm_status tm__trainer_batch(tm__trainer *trainer, const tm__pass *pass, tm__batc
                             const tm__batch **batch, tm__pass_result *result) {
     size_t *rows;
     TM__TRY(tm__trainer_draw(trainer, pass, &rows, result));
-    tm_status status = tm__batch_build(pass->examples, rows, (size_t)pass->count, trainer->options->packed,
-                                       trainer->pad, result->targets, store, batch);
+    tm_status status = tm__trainer_lay(trainer, pass->examples, rows, (size_t)pass->count, trainer->options->packed,
+                                       result->targets, store, batch);
     free(rows);
     return status;
 }
@@ -379,6 +387,7 @@ tm_status tm__trainer_run(tm_model *model, const tm__examples *examples, const t
             .rows_dropped = (int64_t)examples->dropped,
             .first_loss = mean(trainer.losses, tenth),
             .last_loss = mean(trainer.losses + total - tenth, tenth),
+            .padding = trainer.positions ? 1 - (double)trainer.laid / (double)trainer.positions : 0,
             .seconds = trainer.seconds + tm__now() - began,
             .resumed = resumed,
         };

@@ -1,6 +1,7 @@
-/* A bound of memory: whatever it is, the results are the same bytes (families, adapters, methods that tap); the device
- * never holds more than its limit while there is something to give up; the tighter it is the more is computed again;
- * and a rehearsal under the same limit counts what the real run takes, to the byte. */
+/* Memory of training: gradients that sleep until they are written to, and a bound of memory: whatever it is, the
+ * results are the same bytes (families, adapters, methods that tap); the device never holds more than its limit while
+ * there is something to give up; the tighter it is the more is computed again; and a rehearsal under the same limit
+ * counts what the real run takes, to the byte. */
 #include "methods.h"
 
 /* Six layers, so that there is something to choose. `%s`: a family's own keys. */
@@ -176,6 +177,66 @@ static void methods_under_the_tightest_bound(void **state) {
     tm_dataset_free(user);
 }
 
+/* ---- gradients that sleep ---------------------------------------------------------------------------------------- */
+
+static void a_buffer_sleeps(void **state) {
+    (void)state;
+    enum { BYTES = 3 << 20 };
+    static const char zero[BYTES];
+    tm_device *device = tiny_device("cpu");
+    for (size_t bytes = 100; bytes <= BYTES; bytes *= 3) {
+        void *buffer;
+        assert_ok(device->alloc(device, bytes, &buffer));
+        for (int turn = 0; turn < 2; turn++) {
+            memset(buffer, 1, bytes);
+            device->idle(device, buffer, bytes);
+            device->idle(device, buffer, bytes);
+            assert_true(device->bytes_in_use == 0 || device->bytes_in_use == bytes);
+            assert_int_equal(device->pool.held, device->pool.needed + device->pool.bytes_free);
+#ifndef __SANITIZE_ADDRESS__
+            if (bytes >= 1 << 17) assert_int_equal(device->bytes_in_use, 0);
+#endif
+            assert_memory_equal(buffer, zero, bytes);
+            device->wake(device, buffer, bytes);
+            device->wake(device, buffer, bytes);
+            assert_int_equal(device->bytes_in_use, bytes);
+            assert_memory_equal(buffer, zero, bytes);
+        }
+        device->idle(device, buffer, bytes);
+        device->release(device, buffer, bytes);
+        assert_int_equal(device->bytes_in_use, 0);
+        assert_int_equal(device->pool.held, device->pool.bytes_free);
+    }
+    tm_device_close(device);
+}
+
+/* Weights of 256 KiB and more: their gradients take no memory in the forward pass, which is when most is needed. */
+static void gradients_sleep_while_activations_are_held(void **state) {
+    (void)state;
+    static const char config[] =
+        "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":128,"
+        "\"intermediate_size\":512,\"num_hidden_layers\":4,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
+        "\"vocab_size\":259,\"max_position_embeddings\":256,\"rms_norm_eps\":1e-5,\"hidden_act\":\"silu\","
+        "\"initializer_range\":0.08,\"tie_word_embeddings\":true,\"torch_dtype\":\"float32\",\"eos_token_id\":258}";
+    for (int micro = 0; micro < 2; micro++) {
+        tm_train_options train = three_steps(false);
+        train.packed = true;
+        train.batch = 9;
+        train.micro = micro ? 3 : 0;
+        tm_device *awake = tiny_device("cpu");
+        awake->idle = awake->wake = NULL;
+        outcome held = train_on(awake, config, &train, 0), o = train_family(config, &train, 0);
+        assert_string_equal(o.hex, held.hex);
+#ifndef __SANITIZE_ADDRESS__
+        assert_true(micro ? o.peak <= held.peak : o.peak + (1 << 20) < held.peak);
+#endif
+        if (micro) continue; /* parts of different lengths: a rehearsal takes the longest for all */
+        outcome told = train_on(rehearsal(), config, &train, 0);
+        assert_int_equal(told.peak, o.peak);
+        assert_int_equal(told.needed, o.needed);
+    }
+}
+
 /* The option: bytes with letters; no part of a checkpoint's tag, so a run may go on under another bound. */
 static void the_option(void **state) {
     (void)state;
@@ -229,6 +290,8 @@ int main(void) {
         cmocka_unit_test(any_limit_gives_the_same_bytes),
         cmocka_unit_test(a_rehearsal_counts_the_same),
         cmocka_unit_test(methods_under_the_tightest_bound),
+        cmocka_unit_test(a_buffer_sleeps),
+        cmocka_unit_test(gradients_sleep_while_activations_are_held),
         cmocka_unit_test(the_option),
     };
     return cmocka_run_group_tests(tests, methods_setup, methods_teardown);
