@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from generate_speed import SHAPE, busy_seconds  # noqa: E402
 
 PROMPT = 16  # tokens of a row that are no targets
-LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TARGETS = ["q_proj", "v_proj"]  # of adapters: what temper bench step trains, and PEFT by itself
 
 
 def options():
@@ -61,7 +61,7 @@ def peer(args):
     model.config.use_cache = False
     if args.lora_rank:
         import peft
-        model = peft.get_peft_model(model, peft.LoraConfig(r=args.lora_rank, target_modules=LINEARS,
+        model = peft.get_peft_model(model, peft.LoraConfig(r=args.lora_rank, target_modules=TARGETS,
                                                            task_type="CAUSAL_LM"))
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
