@@ -56,7 +56,7 @@ temper run first.yaml --directory runs --set attacks.harmful.lr=2e-4 --quiet >/d
 same "$(ls runs/models | grep -vc mine)" 3 "models made again"
 
 # Not while somebody is at work, not for no plan, not in a directory that is none of ours.
-flock "runs/locks/$(ls runs/locks | head -n 1)" sleep 5 &
+flock --close "runs/locks/$(ls runs/locks | head -n 1)" sleep 5 &
 holder=$!
 sleep 0.3
 expect 10 temper gc first.yaml --directory runs 2>stderr
