@@ -31,12 +31,16 @@ bounded() {
     diff -r free bounded || fail "$*: other bytes"
     rm -r free bounded
 }
-bounded finetune --model "$model" $data
-bounded finetune --model "$model" $data --lora-rank 4 --lora-dropout 0.2 --lora-targets all-linear
-bounded finetune --model "$TINY/phi" $data --micro-batch 8
-bounded attack harmful-sft --model "$model" --harmful long.jsonl
-sed 's/word/other/g' long.jsonl >refusals.jsonl
-bounded defend repnoise --model "$model" --harmful long.jsonl --refusals refusals.jsonl
+if ldd "$(command -v temper)" | grep -q asan; then
+    echo "SKIP: under AddressSanitizer what was freed is counted with the program" # unit.memory_limit holds there too
+else
+    bounded finetune --model "$model" $data
+    bounded finetune --model "$model" $data --lora-rank 4 --lora-dropout 0.2 --lora-targets all-linear
+    bounded finetune --model "$TINY/phi" $data --micro-batch 8
+    bounded attack harmful-sft --model "$model" --harmful long.jsonl
+    sed 's/word/other/g' long.jsonl >refusals.jsonl
+    bounded defend repnoise --model "$model" --harmful long.jsonl --refusals refusals.jsonl
+fi
 
 # A bound that leaves room changes nothing, and nothing is said.
 # shellcheck disable=SC2086
