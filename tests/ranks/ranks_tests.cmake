@@ -10,7 +10,7 @@ foreach(source ${tests})
   string(REGEX REPLACE "^test_" "" short ${name})
   foreach(n 2 3)
     add_test(NAME ranks.${short}.${n} COMMAND ${CMAKE_SOURCE_DIR}/tests/ranks/launch ${n} $<TARGET_FILE:${name}>)
-    set_tests_properties(ranks.${short}.${n} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300
+    set_tests_properties(ranks.${short}.${n} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900 RUN_SERIAL ON
       ENVIRONMENT "TEMPER_MPIRUN=${TEMPER_MPIRUN};GOMP_SPINCOUNT=1000")
   endforeach()
 endforeach()
