@@ -27,12 +27,6 @@ typedef struct context {
     int64_t stride, ask;
 } context;
 
-/* Columns [c, c + n) of a row that is needed soon. */
-TM__INLINE void ask_for(const void *rows, tm_dtype type, int64_t at, int64_t n) {
-    const char *from = (const char *)rows + at * (type == TM_F32 ? 4 : 2);
-    for (int64_t byte = 0; byte < n * (type == TM_F32 ? 4 : 2); byte += 64) __builtin_prefetch(from + byte, 0, 2);
-}
-
 /* sum (heads, KEYS) += products of the first n <= VL elements from c on. */
 TM__INLINE void add_products(int heads, tm_dtype type, vf sum[HEADS][KEYS], const float *q, int64_t d, const void *keys,
                              const int64_t row[KEYS], int64_t c, int64_t n) {
@@ -53,7 +47,7 @@ TM__INLINE void score_rows(int heads, tm_dtype type, float *score, int64_t room,
         int64_t row[KEYS];
         int64_t count = TM__MIN(n - j, (int64_t)KEYS);
         for (int x = 0; x < KEYS; x++) row[x] = TM__MIN(j + x, n - 1) * stride;
-        for (int64_t x = j + AHEAD; x < TM__MIN(j + AHEAD + KEYS, n); x++) ask_for(keys, type, x * stride, ask);
+        for (int64_t x = j + AHEAD; x < TM__MIN(j + AHEAD + KEYS, n); x++) ask_for(keys, type, x * stride, ask, 2);
         for (int h = 0; h < heads; h++)
             for (int x = 0; x < KEYS; x++) sum[h][x] = splat(0);
         int64_t c = 0;
@@ -115,7 +109,7 @@ TM__INLINE void mix_rows(int heads, tm_dtype type, int vectors, bool whole, vf s
                          int64_t c) {
     for (int64_t j = 0; j < n; j++) {
         vf value[TOGETHER];
-        if (j + AHEAD < n) ask_for(values, type, (j + AHEAD) * stride, ask);
+        if (j + AHEAD < n) ask_for(values, type, (j + AHEAD) * stride, ask, 2);
         for (int x = 0; x < vectors; x++) {
             int64_t at = c + x * VL;
             value[x] = load_as(values, type, j * stride + at, whole ? VL : d - at);

@@ -16,7 +16,6 @@ enum {
     ROWS = VL == 16 ? 6 : 3,  /* of C in a block: the sums fill the registers */
     FEW = 3,                  /* rows of A that meet a weight of any type where it lies */
     GROUP = 4 * COLUMNS,      /* columns that a block of A meets in turn, a line of C; a task */
-    LINE = 64,                /* bytes of the processor's caches */
     ALONE = 8,                /* rows of A that one thread copies faster than all would */
     TOGETHER = 4,             /* products that are done as one */
     CHUNK_FLOATS = 256 << 10, /* of A that pass a group: half of a second-level cache */

@@ -6,7 +6,6 @@
 enum {
     AHEAD_ROWS = 16, /* that are asked for in advance, where k is not contiguous */
     AHEAD_LINES = 4, /* likewise along a row, where it is */
-    LINE = 64,
 };
 
 /* The halves of two vectors, element by element in turns. */
@@ -53,11 +52,6 @@ TM__INLINE void store_columns(float *to, vf x, int width, int64_t left) {
         memcpy(to, &x, (size_t)(width % VL) * sizeof *to);
 }
 
-TM__INLINE void ask_for(const void *from, tm_dtype type, int64_t at, int64_t n) {
-    uintptr_t size = type == TM_F32 ? 4 : 2, first = (uintptr_t)from + (uintptr_t)at * size;
-    for (uintptr_t byte = 0; byte < (uintptr_t)n * size; byte += LINE) __builtin_prefetch((void *)(first + byte), 0, 3);
-}
-
 /* Rows [i, i + VL) of those there are, along k, into columns i and on of the panel. */
 TM__INLINE void pack_squares(float *to, int width, int64_t i, int64_t rows, int64_t k, const void *from, tm_dtype type,
                              int64_t ld, bool round) {
@@ -67,7 +61,7 @@ TM__INLINE void pack_squares(float *to, int width, int64_t i, int64_t rows, int6
 #pragma GCC unroll 16
         for (int x = 0; x < VL; x++) {
             square[x] = i + x < rows ? load_rounded(from, type, (i + x) * ld + p, left, round) : splat(0);
-            if (i + x < rows) ask_for(from, type, (i + x) * ld + p + AHEAD_LINES * LINE / 4, 1);
+            if (i + x < rows) ask_for(from, type, (i + x) * ld + p + AHEAD_LINES * LINE / 4, 1, 3);
         }
         transpose(square);
 #pragma GCC unroll 16
@@ -83,7 +77,7 @@ TM__INLINE void pack_as(float *to, int width, int64_t rows, int64_t k, const voi
         return;
     }
     for (int64_t p = 0; p < k; p++) {
-        ask_for(from, type, (p + AHEAD_ROWS) * ld, width);
+        ask_for(from, type, (p + AHEAD_ROWS) * ld, width, 3);
         for (int64_t i = 0; i < width; i += VL)
             store_columns(to + p * width + i, load_rounded(from, type, p * ld + i, rows - i, round), width, k - p);
     }

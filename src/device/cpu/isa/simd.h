@@ -200,6 +200,16 @@ TM__INLINE vf load_as(const void *row, tm_dtype type, int64_t i, int64_t n) {
     return type == TM_BF16 ? from_bf16(bits) : from_f16(bits);
 }
 
+enum { LINE = 64 }; /* bytes of the processor's caches */
+
+/* n elements from `at` on will be needed soon, in the first-level cache (level 3) or the second (2). They need not be
+ * there: it is no access. */
+TM__INLINE void ask_for(const void *row, tm_dtype type, int64_t at, int64_t n, const int level) {
+    uintptr_t size = type == TM_F32 ? 4 : 2, first = (uintptr_t)row + (uintptr_t)at * size;
+    for (uintptr_t byte = 0; byte < (uintptr_t)n * size; byte += LINE)
+        __builtin_prefetch((void *)(first + byte), 0, level);
+}
+
 /* shift + a weight vector (d) as fp32: itself, or made in `room` (d). */
 TM__INLINE const float *widened(const void *w, tm_dtype type, float shift, int64_t d, float *room) {
     if (type == TM_F32 && shift == 0) return w;
