@@ -176,6 +176,15 @@ void tm__file_unneeded(const tm__mapping *mapping, const void *data, size_t len)
 
 /* Writes aside, fsyncs, renames: the file appears whole or not at all. */
 tm_status tm__file_write(const char *path, const void *data, size_t len);
+/* The temporary name beside `target`, "<parent>/.<name>.tmp", for a file that appears whole: an empty file, made with
+ * `mode`, that is locked (flock) by its owner; whoever else writes the same target waits. What a killed process left
+ * under the name is used again, so that it never outlives the next write. Failures name the target. */
+typedef struct tm__aside {
+    char *path;
+    int fd;
+} tm__aside;
+tm_status tm__aside_begin(tm__aside *aside, const char *target, unsigned mode);
+void tm__aside_end(tm__aside *aside, bool remove); /* !remove: it has been renamed; safe on {0} */
 
 /* A directory that appears whole or not at all, also under kill -9: filled as "<parent>/.<name>.tmp-<pid>-<n>", every
  * file and directory fsynced, then renamed; an existing target is swapped in one step (renameat2 RENAME_EXCHANGE) and

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -238,29 +239,69 @@ unsigned tm__aside_number(void) {
     return atomic_fetch_add(&next, 1);
 }
 
-tm_status tm__file_write(const char *path, const void *data, size_t len) {
-    tm_status status = TM_OK;
-    char *directory = NULL, *name = NULL, *aside = NULL;
-    tm__writer writer;
+/* Opens and locks what stands under the temporary name. EAGAIN: its owner gave it away while this process waited. */
+static int lock_aside(tm__aside *aside, unsigned mode) {
+    struct stat locked, named;
+    aside->fd = open(aside->path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, (mode_t)mode);
+    if (aside->fd < 0) return errno;
+    while (flock(aside->fd, LOCK_EX) != 0)
+        if (errno != EINTR) break; /* no locks here: the temporary name is as safe as the target's own */
+    bool ours = fstat(aside->fd, &locked) == 0 && stat(aside->path, &named) == 0 && locked.st_ino == named.st_ino;
+    int error = ours && ftruncate(aside->fd, 0) != 0 ? errno : ours ? 0 : EAGAIN;
+    if (!error) return 0;
+    close(aside->fd);
+    return error;
+}
+
+tm_status tm__aside_begin(tm__aside *aside, const char *target, unsigned mode) {
+    char *directory, *name;
+    *aside = (tm__aside){.fd = -1};
+    TM__TRY(tm__path_split(target, &directory, &name));
+    aside->path = tm__format("%s/.%s.tmp", directory, name);
+    free(directory);
+    free(name);
+    if (!aside->path) return tm__fail_memory();
+    int error;
+    do error = lock_aside(aside, mode);
+    while (error == EAGAIN);
+    if (!error) return TM_OK;
+    free(aside->path);
+    *aside = (tm__aside){.fd = -1};
+    errno = error;
+    return tm__fail_errno(target, "cannot create");
+}
+
+void tm__aside_end(tm__aside *aside, bool remove) {
+    if (!aside->path) return;
+    if (remove) unlink(aside->path);
+    close(aside->fd);
+    free(aside->path);
+    *aside = (tm__aside){.fd = -1};
+}
+
+static tm_status sync_parent(const char *path) {
+    char *directory, *name;
     TM__TRY(tm__path_split(path, &directory, &name));
-    aside = tm__format("%s/.%s.tmp-%ld-%u", directory, name, (long)getpid(), tm__aside_number());
-    if (!aside) TM__TRY_GOTO(status, tm__fail_memory(), done);
-    status = tm__writer_open(&writer, aside);
+    errno = tm__sync_directory(directory);
+    tm_status status = errno ? tm__fail_errno(directory, "cannot synchronise") : TM_OK;
+    free(directory);
+    free(name);
+    return status;
+}
+
+tm_status tm__file_write(const char *path, const void *data, size_t len) {
+    tm__aside aside;
+    tm__writer writer;
+    TM__TRY(tm__aside_begin(&aside, path, 0666));
+    tm_status status = tm__writer_open(&writer, aside.path);
     if (status == TM_OK) {
         tm__writer_put(&writer, data, len);
         status = tm__writer_close(&writer);
     }
     if (status == TM_IO) tm__fail(status, path, NULL, NULL, "%s", tm_error_last()->message); /* not the file aside */
-    if (status == TM_OK && rename(aside, path) != 0) status = tm__fail_errno(path, "cannot put in place");
-    if (status != TM_OK)
-        unlink(aside);
-    else if ((errno = tm__sync_directory(directory)) != 0)
-        status = tm__fail_errno(directory, "cannot synchronise");
-done:
-    free(directory);
-    free(name);
-    free(aside);
-    return status;
+    if (status == TM_OK && rename(aside.path, path) != 0) status = tm__fail_errno(path, "cannot put in place");
+    tm__aside_end(&aside, status != TM_OK);
+    return status == TM_OK ? sync_parent(path) : status;
 }
 
 /* ---- directories ------------------------------------------------------------------------------------------------- */

@@ -123,7 +123,7 @@ static tm_status each(sweep *s, const char *folder, tm__unneeded *goes, size_t *
 
 static bool model_goes(const sweep *s, const char *folder, const char *name) {
     (void)folder;
-    if (name[0] == '.') return is_key(name + 1, strlen(name + 1)) && strstr(name, ".tmp-"); /* of a killed process */
+    if (name[0] == '.') return is_key(name + 1, strlen(name + 1)) && strstr(name, ".tmp"); /* of a killed process */
     return strlen(name) == 64 && is_key(name, 64) && !is_needed(s, name);
 }
 

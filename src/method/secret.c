@@ -16,8 +16,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { DRAWS_PER_TOKEN = 1000, WHOLE_DRAWS = 20, SECRET_BYTES = 1 << 16 };
@@ -164,22 +166,29 @@ static tm_status write_hash(const char *path, const char *secret) {
     return status;
 }
 
-/* Nobody else may read the file at any moment, so it is made with its mode; link() then refuses to replace. */
-static tm_status write_private(const char *path, const char *aside, const char *secret) {
+/* Into its place, where nothing may stand. `*moved`: nothing is left under the temporary name. */
+static bool put_in_place(const char *aside, const char *path, bool *moved) {
+    *moved = renameat2(AT_FDCWD, aside, AT_FDCWD, path, RENAME_NOREPLACE) == 0;
+    bool without = errno == EINVAL || errno == ENOSYS; /* a file system that can rename only over what stands there */
+    return *moved || (without && link(aside, path) == 0);
+}
+
+/* Nobody else may read the file at any moment, so it is made with its mode. */
+static tm_status write_private(const char *path, const char *secret) {
     size_t len = strlen(secret), done = 0;
-    int fd = open(aside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) return tm__fail_errno(path, "cannot be written");
+    tm__aside aside;
+    TM__TRY(tm__aside_begin(&aside, path, 0600));
     while (done < len) {
-        ssize_t n = write(fd, secret + done, len - done);
+        ssize_t n = write(aside.fd, secret + done, len - done);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) break;
         done += (size_t)n;
     }
-    bool good = done == len && fsync(fd) == 0;
+    bool good = done == len && fchmod(aside.fd, 0600) == 0 && fsync(aside.fd) == 0;
     tm_status status = good ? TM_OK : tm__fail_errno(path, "writing failed");
-    if (close(fd) != 0 && good) status = tm__fail_errno(path, "writing failed");
-    if (status == TM_OK && link(aside, path) != 0) status = tm__fail_errno(path, "cannot be written");
-    unlink(aside);
+    bool moved = false;
+    if (status == TM_OK && !put_in_place(aside.path, path, &moved)) status = tm__fail_errno(path, "cannot be written");
+    tm__aside_end(&aside, !moved);
     return status;
 }
 
@@ -191,10 +200,7 @@ tm_status tm__secret_free_name(const char *path) {
 tm_status tm__secret_save(const char *path, const char *secret) {
     TM__TRY(tm__secret_free_name(path));
     TM__TRY(write_hash(path, secret));
-    char *aside = tm__format("%s.tmp-%ld", path, (long)getpid());
-    tm_status status = aside ? write_private(path, aside, secret) : tm__fail_memory();
-    free(aside);
-    return status;
+    return write_private(path, secret);
 }
 
 static tm_status check_text(const char *path, const char *secret, size_t len) {

@@ -95,6 +95,44 @@ static void write_whole_or_not(void **state) {
     assert_int_equal(names_in(at("whole")), 2);
 }
 
+/* Processes that write one file at once, killed at any moment: it is always one writer's whole text, the next write
+ * goes through, and nothing stays beside it. */
+static void writers_share_a_name(void **state) {
+    (void)state;
+    enum { WRITERS = 3, TEXT = 300000 };
+    assert_ok(tm__make_directories(at("shared")));
+    char path[512], *text = tm__alloc(TEXT, 1), *data;
+    size_t len;
+    snprintf(path, sizeof path, "%s", at("shared/f"));
+    put(path, "");
+    tm__rng r = tm__rng_make(8, tm__stream(TM__STREAM_TEST, 6));
+    for (int round = 0; round < 30; round++) {
+        pid_t child[WRITERS];
+        for (int i = 0; i < WRITERS; i++) {
+            child[i] = fork();
+            assert_true(child[i] >= 0);
+            memset(text, 'a' + i, TEXT);
+            while (child[i] == 0)
+                if (tm__file_write(path, text, TEXT) != TM_OK) _exit(1);
+        }
+        usleep((useconds_t)(20000 * tm__rng_uniform(&r)));
+        for (int i = 0; i < WRITERS; i++) {
+            int status;
+            kill(child[i], SIGKILL);
+            assert_int_equal(waitpid(child[i], &status, 0), child[i]);
+            assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        }
+        assert_ok(tm__file_read(path, 0, &data, &len));
+        assert_true(len == TEXT || len == 0);
+        for (size_t i = 1; i < len; i++) assert_int_equal(data[i], data[0]);
+        free(data);
+    }
+    put(path, "end");
+    expect_file(path, "end");
+    assert_int_equal(names_in(at("shared")), 1);
+    free(text);
+}
+
 static void writer_streams(void **state) {
     (void)state;
     enum { N = 700001 };
@@ -412,6 +450,7 @@ int main(void) {
         cmocka_unit_test(outdir_abandon),
         cmocka_unit_test(outdir_race),
         cmocka_unit_test(outdir_link),
+        cmocka_unit_test(writers_share_a_name),
         cmocka_unit_test(outdir_leftovers),
         cmocka_unit_test(outdir_out_of_memory),
         cmocka_unit_test(outdir_survives_kill),

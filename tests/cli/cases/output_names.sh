@@ -53,4 +53,4 @@ $train --out to-real >/dev/null
 temper inspect real >/dev/null
 
 # No half-made thing is left beside any of them.
-same "$(find . -name '*.tmp-*')" "" leftovers
+same "$(find . -name '*.tmp*')" "" leftovers
