@@ -31,8 +31,8 @@ tm_status TM__ISA(attention_plan)(attention_plan *plan, const tm__attention *a, 
             document *doc = &plan->documents[plan->document_count];
             int64_t each = span_length(a->length[s], span_tokens, most);
             *doc = (document){a->start[s], a->length[s], h, plan->keys_floats, plan->values_floats, 0};
-            plan->keys_floats += round_up(doc->length, NR) * a->head_dim;
-            plan->values_floats += round_up(a->head_dim, NR) * doc->length;
+            plan->keys_floats += round_up(doc->length, WIDE) * a->head_dim;
+            plan->values_floats += round_up(a->head_dim, WIDE) * doc->length;
             for (int64_t first = 0; first < doc->length; first += each)
                 plan->spans[plan->span_count++] =
                     (span){plan->document_count, first, TM__MIN(first + each, doc->length), doc->spans++};
@@ -51,10 +51,10 @@ void TM__ISA(attention_plan_free)(attention_plan *plan) {
 void TM__ISA(pack_tokens)(const attention_plan *plan, const document *doc, float *to, const float *x) {
     int64_t d = plan->a->head_dim;
     const float *from = x + doc->start * plan->kv_stride + doc->kv_head * d;
-    for (int64_t j = 0; j * NR < doc->length; j++) {
-        int width = panel_vectors(doc->length, j) * VL;
+    for (int64_t j = 0; j * WIDE < doc->length; j++) {
+        int width = panel_vectors(doc->length, j, WIDE) * VL;
         TM__ISA(pack)
-        (to + j * NR * d, width, TM__MIN(doc->length - j * NR, width), d, from + j * NR * plan->kv_stride, TM_F32,
+        (to + j * WIDE * d, width, TM__MIN(doc->length - j * WIDE, width), d, from + j * WIDE * plan->kv_stride, TM_F32,
          plan->kv_stride, true, false);
     }
 }
@@ -62,10 +62,10 @@ void TM__ISA(pack_tokens)(const attention_plan *plan, const document *doc, float
 void TM__ISA(pack_features)(const attention_plan *plan, const document *doc, float *to, const float *x) {
     int64_t d = plan->a->head_dim;
     const float *from = x + doc->start * plan->kv_stride + doc->kv_head * d;
-    for (int64_t j = 0; j * NR < d; j++) {
-        int width = panel_vectors(d, j) * VL;
+    for (int64_t j = 0; j * WIDE < d; j++) {
+        int width = panel_vectors(d, j, WIDE) * VL;
         TM__ISA(pack)
-        (to + j * NR * doc->length, width, TM__MIN(d - j * NR, width), doc->length, from + j * NR, TM_F32,
+        (to + j * WIDE * doc->length, width, TM__MIN(d - j * WIDE, width), doc->length, from + j * WIDE, TM_F32,
          plan->kv_stride, false, false);
     }
 }

@@ -9,6 +9,8 @@
 
 #include "device/cpu/isa/tile.h"
 
+enum { WIDE = 2 * VL }; /* columns of a panel of keys or values: few heads are no multiple of it */
+
 /* One document and key-value head. Tokens below count from the document's start. */
 typedef struct document {
     int64_t start, length, kv_head;
@@ -54,14 +56,14 @@ TM__INLINE int64_t row_head(const attention_plan *plan, const document *doc, int
     return (doc->start + first + r / plan->group) * plan->a->heads + doc->kv_head * plan->group + r % plan->group;
 }
 
-/* Scores of MR rows (packed along head_dim) against panels of keys that cover [low, high), low a multiple of NR: into
+/* Scores of MR rows (packed along head_dim) against panels of keys that cover [low, high), low a multiple of WIDE: into
  * columns 0.. of s (MR, ld). */
 TM__INLINE void score_panels(const attention_plan *plan, const document *doc, const float *rows, const float *packed,
                              int64_t low, int64_t high, float *s, int64_t ld, float factor) {
     int64_t d = plan->a->head_dim;
-    for (int64_t j = low / NR; j * NR < high; j++) {
-        int vectors = panel_vectors(doc->length, j);
-        TM__ISA(tile)(vectors, d, rows, MR, packed + j * NR * d, vectors * VL, s + j * NR - low, ld, factor, false);
+    for (int64_t j = low / WIDE; j * WIDE < high; j++) {
+        int vectors = panel_vectors(doc->length, j, WIDE);
+        TM__ISA(tile)(vectors, d, rows, MR, packed + j * WIDE * d, vectors * VL, s + j * WIDE - low, ld, factor, false);
     }
 }
 

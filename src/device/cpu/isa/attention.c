@@ -9,7 +9,7 @@
 
 enum { SPAN_ROWS = 8 * MR };
 
-/* What one thread works in, all of `ld` columns or head_dim rounded up to NR. */
+/* What one thread works in, all of `ld` columns or head_dim rounded up to WIDE. */
 typedef struct room {
     float *query;  /* MR rows, then packed */
     float *packed; /* (head_dim, MR) */
@@ -20,13 +20,13 @@ typedef struct room {
 } room;
 
 static size_t room_floats(const attention_plan *plan) {
-    int64_t d = plan->a->head_dim, ld = round_up(plan->longest, NR) + NR;
-    return (size_t)(2 * MR * d + 2 * MR * ld + MR * round_up(d, NR));
+    int64_t d = plan->a->head_dim, ld = round_up(plan->longest, WIDE) + WIDE;
+    return (size_t)(2 * MR * d + 2 * MR * ld + MR * round_up(d, WIDE));
 }
 
 static room room_at(const attention_plan *plan, float *at) {
     int64_t d = plan->a->head_dim;
-    room r = {.ld = round_up(plan->longest, NR) + NR, .features = round_up(d, NR)};
+    room r = {.ld = round_up(plan->longest, WIDE) + WIDE, .features = round_up(d, WIDE)};
     r.query = at;
     r.packed = r.query + MR * d;
     r.score = r.packed + MR * d;
@@ -75,7 +75,7 @@ static void attend_rows(const attention_plan *plan, const span *sp, int64_t r0, 
     int64_t d = a->head_dim, low, high, unused;
     seen_keys(a, doc, sp->first + r0 / plan->group, &low, &unused);
     seen_keys(a, doc, sp->first + (r0 + rows - 1) / plan->group, &unused, &high);
-    low = low / NR * NR;
+    low = low / WIDE * WIDE;
     for (int64_t r = 0; r < rows; r++)
         memcpy(m->query + r * d, q + row_head(plan, doc, sp->first, r0 + r) * d, (size_t)d * 4);
     TM__ISA(pack)(m->packed, MR, rows, d, m->query, TM_F32, d, true, false);
@@ -90,11 +90,11 @@ static void attend_rows(const attention_plan *plan, const span *sp, int64_t r0, 
         lse[row_head(plan, doc, sp->first, r0 + r)] = (float)((double)top + log((double)sum[r]));
     }
     TM__ISA(pack)(m->weight, MR, rows, high - low, m->score, TM_F32, m->ld, true, false);
-    for (int64_t j = 0; j * NR < d; j++) {
-        int vectors = panel_vectors(d, j);
-        const float *panel = values + doc->values_at + j * NR * doc->length + low * vectors * VL;
+    for (int64_t j = 0; j * WIDE < d; j++) {
+        int vectors = panel_vectors(d, j, WIDE);
+        const float *panel = values + doc->values_at + j * WIDE * doc->length + low * vectors * VL;
         TM__ISA(tile)
-        (vectors, high - low, m->weight, MR, panel, vectors * VL, m->mixed + j * NR, m->features, 1, false);
+        (vectors, high - low, m->weight, MR, panel, vectors * VL, m->mixed + j * WIDE, m->features, 1, false);
     }
     for (int64_t r = 0; r < rows; r++) {
         float *to = out + row_head(plan, doc, sp->first, r0 + r) * d, share = 1 / sum[r];

@@ -11,7 +11,12 @@
 #include <omp.h>
 #include <stdlib.h>
 
-enum { PART_TOKENS = 512, PARTS = 4, BLOCKS = 4, BLOCK_ROWS = BLOCKS * MR };
+enum {
+    PART_TOKENS = 512,
+    PARTS = 4,
+    BLOCK_ROWS = VL == 16 ? 48 : 4 * MR, /* queries whose gradients of keys and values are summed at once */
+};
+_Static_assert(BLOCK_ROWS % MR == 0, "blocks are whole tiles");
 
 typedef struct grad_plan {
     attention_plan base;
@@ -30,12 +35,12 @@ typedef struct room {
 } room;
 
 static int64_t room_ld(const grad_plan *g) {
-    return round_up(g->base.longest, NR) + NR + MR;
+    return round_up(g->base.longest, WIDE) + WIDE + MR;
 }
 
 static size_t room_floats(const grad_plan *g) {
     int64_t ld = room_ld(g), d = g->base.a->head_dim;
-    return (size_t)(2 * BLOCK_ROWS * g->features + MR * TM__MAX(ld, d) + 2 * BLOCK_ROWS * ld + MR * round_up(d, NR));
+    return (size_t)(2 * BLOCK_ROWS * g->features + MR * TM__MAX(ld, d) + 2 * BLOCK_ROWS * ld + MR * round_up(d, WIDE));
 }
 
 static room room_at(const grad_plan *g, float *at) {
@@ -50,7 +55,7 @@ static room room_at(const grad_plan *g, float *at) {
 }
 
 static int64_t padded_keys(int64_t length) {
-    return round_up(length, NR) + MR;
+    return round_up(length, WIDE) + MR;
 }
 
 /* Turns scores into probabilities and dp into ds, over keys [low, high) of one row; the rest of [0, n) becomes 0. */
@@ -89,7 +94,7 @@ static void weights_of(const grad_plan *g, const span *sp, int64_t r0, int64_t r
     const attention_plan *plan = &g->base;
     const tm__attention *a = plan->a;
     const document *doc = &plan->documents[sp->document];
-    int64_t d = a->head_dim, live = TM__MIN(rows - block * MR, (int64_t)MR), n = round_up(high - low, NR) + MR;
+    int64_t d = a->head_dim, live = TM__MIN(rows - block * MR, (int64_t)MR), n = round_up(high - low, WIDE) + MR;
     float *p = m->p + block * MR * m->ld, *ds = m->ds + block * MR * m->ld;
     TM__ISA(pack)(m->packed, MR, MR, d, m->query + block * MR * g->features, TM_F32, g->features, true, false);
     score_panels(plan, doc, m->packed, x->keys + doc->keys_at, low, high, p, m->ld, (float)a->scale);
@@ -114,12 +119,12 @@ static void query_grad(const grad_plan *g, const span *sp, int64_t r0, int64_t r
                        int64_t high, const arrays *x, room *m) {
     const attention_plan *plan = &g->base;
     const document *doc = &plan->documents[sp->document];
-    int64_t d = plan->a->head_dim, ld = round_up(d, NR);
+    int64_t d = plan->a->head_dim, ld = round_up(d, WIDE);
     TM__ISA(pack)(m->packed, MR, MR, high - low, m->ds + block * MR * m->ld, TM_F32, m->ld, true, false);
-    for (int64_t j = 0; j * NR < d; j++) {
-        int vectors = panel_vectors(d, j);
-        const float *panel = x->features + doc->values_at + j * NR * doc->length + low * vectors * VL;
-        TM__ISA(tile)(vectors, high - low, m->packed, MR, panel, vectors * VL, m->mixed + j * NR, ld, 1, false);
+    for (int64_t j = 0; j * WIDE < d; j++) {
+        int vectors = panel_vectors(d, j, WIDE);
+        const float *panel = x->features + doc->values_at + j * WIDE * doc->length + low * vectors * VL;
+        TM__ISA(tile)(vectors, high - low, m->packed, MR, panel, vectors * VL, m->mixed + j * WIDE, ld, 1, false);
     }
     for (int64_t r = block * MR; r < TM__MIN(rows, (block + 1) * MR); r++)
         memcpy(x->dq + row_head(plan, doc, sp->first, r0 + r) * d, m->mixed + (r - block * MR) * ld, (size_t)d * 4);
@@ -128,7 +133,7 @@ static void query_grad(const grad_plan *g, const span *sp, int64_t r0, int64_t r
 /* dk += ds^T q and dv += p^T dout over `rows` rows. */
 static void key_grads(const grad_plan *g, int64_t rows, int64_t low, int64_t high, float *dk, float *dv, room *m) {
     for (int64_t key = low; key < high; key += MR)
-        for (int64_t c = 0; c < g->features; c += NR) {
+        for (int64_t c = 0; c < g->features; c += WIDE) {
             int vectors = g->features - c > VL ? 2 : 1;
             TM__ISA(tile)
             (vectors, rows, m->ds + key - low, m->ld, m->query + c, g->features, dk + key * g->features + c,
@@ -146,7 +151,7 @@ static void grad_rows(const grad_plan *g, const span *sp, int64_t r0, int64_t ro
     int64_t d = plan->a->head_dim, low, high, unused;
     seen_keys(plan->a, doc, sp->first + r0 / plan->group, &low, &unused);
     seen_keys(plan->a, doc, sp->first + (r0 + rows - 1) / plan->group, &unused, &high);
-    low = low / NR * NR;
+    low = low / WIDE * WIDE;
     memset(m->query, 0, (size_t)(2 * BLOCK_ROWS * g->features) * 4);
     for (int64_t r = 0; r < rows; r++) {
         int64_t head = row_head(plan, doc, sp->first, r0 + r);

@@ -14,7 +14,7 @@
 enum {
     DEPTH = 384,               /* most of k in one block: a panel of B fills the first-level cache */
     SHARED_FLOATS = 256 << 10, /* of the smaller operand packed at a time: half of a second-level cache */
-    STRIP_PANELS = 8,          /* most panels in a strip */
+    STRIP_FLOATS = 96 << 10,   /* of the larger one: with the above still in that cache */
     STRIPS = 24,               /* wanted at least, so that threads share the work evenly */
 };
 
@@ -50,7 +50,8 @@ static plan plan_of(const tm_device *dev, const tm__gemm *g) {
     const side *small = p.strips_of_b ? &p.a : &p.b, *large = p.strips_of_b ? &p.b : &p.a;
     int64_t at_once = SHARED_FLOATS / (small->panels * small->width * p.depth);
     p.span = p.depth * TM__MAX(1, at_once);
-    p.strip = TM__MIN(TM__MAX(large->panels / STRIPS, 1), STRIP_PANELS);
+    int64_t most = TM__MAX(STRIP_FLOATS / (large->width * p.depth), 1);
+    p.strip = TM__MIN(TM__MAX(large->panels / STRIPS, 1), most);
     p.strips = (large->panels + p.strip - 1) / p.strip;
     return p;
 }
@@ -58,7 +59,7 @@ static plan plan_of(const tm_device *dev, const tm__gemm *g) {
 /* Packs panel i of an operand, k from `first` on. */
 static void pack_panel(float *to, const plan *p, const side *s, int64_t i, int64_t first, int64_t depth) {
     int64_t row = i * s->width, at = s->k_contiguous ? row * s->ld + first : first * s->ld + row;
-    int width = s == &p->b ? panel_vectors(s->rows, i) * VL : s->width;
+    int width = s == &p->b ? panel_vectors(s->rows, i, NR) * VL : s->width;
     TM__ISA(pack)
     (to, width, TM__MIN(s->rows - row, width), depth, (const uint8_t *)s->data + (size_t)at * tm__dtype_size(s->type),
      s->type, s->ld, s->k_contiguous, p->round);
@@ -78,7 +79,7 @@ static void multiply_panels(const plan *p, const float *a, int64_t i0, int64_t i
                             int64_t j1, int64_t depth, bool add) {
     const tm__gemm *g = p->g;
     for (int64_t j = j0; j < j1; j++) {
-        int vectors = panel_vectors(g->n, j);
+        int vectors = panel_vectors(g->n, j, NR);
         int64_t columns = TM__MIN(g->n - j * NR, (int64_t)NR);
         const float *bj = b + (j - j0) * NR * depth;
         for (int64_t i = i0; i < i1; i++) {

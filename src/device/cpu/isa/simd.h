@@ -40,16 +40,24 @@ TM__INLINE void store(float *p, vf v) {
 /* The first n lanes, 0 < n <= VL; the others are `rest`. */
 TM__INLINE vf load_part(const float *p, int64_t n, float rest) {
     if (n >= VL) return load(p);
+#if TM__LANES == 16
+    return (vf)_mm512_mask_loadu_ps((__m512)splat(rest), (__mmask16)((1u << n) - 1), p);
+#else
     vf v = splat(rest);
     memcpy(&v, p, (size_t)n * sizeof *p);
     return v;
+#endif
 }
 
 TM__INLINE void store_part(float *p, vf v, int64_t n) {
     if (n >= VL)
         store(p, v);
     else
+#if TM__LANES == 16
+        _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#else
         memcpy(p, &v, (size_t)n * sizeof *p);
+#endif
 }
 
 TM__INLINE vf choose(vi mask, vf yes, vf no) {
