@@ -233,9 +233,9 @@ struct tm_device {
     const tm__kernels *k;
     tm_status (*alloc)(tm_device *dev, size_t bytes, void **buffer); /* 64-byte aligned, contents undefined */
     void (*release)(tm_device *dev, void *buffer, size_t bytes);     /* the same bytes as in alloc */
-    /* A buffer is zero from now on and takes no memory, where that can be had, until it wakes: before it is written to.
-     * What is not written reads as zero. Both NULL: the device does not do that. */
-    void (*idle)(tm_device *dev, void *buffer, size_t bytes);
+    /* A buffer is zero from now on; where memory is bounded it takes none until it wakes: before it is written to. What
+     * is not written reads as zero. Both NULL: the device does not do that. */
+    tm_status (*idle)(tm_device *dev, void *buffer, size_t bytes);
     void (*wake)(tm_device *dev, void *buffer, size_t bytes);
     tm_status (*upload)(tm_device *dev, void *to, const void *from_host, size_t bytes);
     tm_status (*download)(tm_device *dev, void *to_host, const void *from, size_t bytes);
@@ -271,7 +271,7 @@ void tm__rehearsal_memory(const tm_device *dev, tm_memory *memory);
 tm_status tm__pool_alloc(tm_device *dev, size_t bytes, void **buffer);
 void tm__pool_release(tm_device *dev, void *buffer, size_t bytes); /* buffer NULL: nothing */
 /* See tm_device.idle. */
-void tm__pool_idle(tm_device *dev, void *buffer, size_t bytes);
+tm_status tm__pool_idle(tm_device *dev, void *buffer, size_t bytes);
 void tm__pool_wake(tm_device *dev, void *buffer, size_t bytes);
 void tm__pool_trim(tm_device *dev); /* gives unused buffers back to the system */
 

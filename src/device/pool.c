@@ -155,15 +155,18 @@ void tm__pool_release(tm_device *dev, void *buffer, size_t bytes) {
     POISON(buffer, block->size);
 }
 
-void tm__pool_idle(tm_device *dev, void *buffer, size_t bytes) {
+/* Memory that goes to the system and comes back costs more than its faults where the system is a guest: its host takes
+ * the pages too. So buffers sleep only where memory is bounded (docs/performance/memory.md). */
+tm_status tm__pool_idle(tm_device *dev, void *buffer, size_t bytes) {
     tm__pooled *block = tm__pooled_of(buffer);
-    if (!tm__pages_clear(buffer, block->size)) {
-        memset(buffer, 0, bytes);
-    } else if (!block->idle) {
+    if (!block->idle && (!dev->limit || !tm__pages_clear(buffer, block->size)))
+        return dev->k->fill(dev, buffer, 0, (int64_t)(bytes / tm__dtype_size(dev->act)));
+    if (!block->idle) {
         block->idle = true;
         dev->pool.held -= block->size;
         count_out(dev, block->size, bytes);
     }
+    return TM_OK;
 }
 
 void tm__pool_wake(tm_device *dev, void *buffer, size_t bytes) {

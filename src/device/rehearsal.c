@@ -50,11 +50,12 @@ static void give(tm_device *dev, void *buffer, size_t bytes) {
     tm__pool_release(dev, buffer, bytes);
 }
 
-static void idle(tm_device *dev, void *buffer, size_t bytes) {
+static tm_status idle(tm_device *dev, void *buffer, size_t bytes) {
     const tm__pooled *block = tm__pooled_of(buffer);
     bool before = block->idle;
-    tm__pool_idle(dev, buffer, bytes);
+    tm_status status = tm__pool_idle(dev, buffer, bytes);
     if (!before && block->idle) of(dev)->in_use[block->purpose] -= bytes;
+    return status;
 }
 
 static void wake(tm_device *dev, void *buffer, size_t bytes) {

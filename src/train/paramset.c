@@ -120,7 +120,7 @@ tm_status tm__grads_zero(const tm__paramset *set) {
         tm__param *param = set->items[i];
         param->idle = set->dev->idle != NULL;
         if (param->idle)
-            set->dev->idle(set->dev, param->grad, bytes(set, i));
+            TM__TRY(set->dev->idle(set->dev, param->grad, bytes(set, i)));
         else
             TM__TRY(set->dev->k->fill(set->dev, param->grad, 0, length(param)));
     }

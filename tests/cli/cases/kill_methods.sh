@@ -46,7 +46,13 @@ check_state() {
     [ -z "$said" ] || same "$(step_of "${said% *}")" "${said#* }" "$name: the step that was kept"
 }
 
-# hurt SIGNAL CODE: starts, signals, starts again until a run gets to its end.
+# Until the first checkpoint is there, or the run is at its end: the rest of the run is yet to come.
+wait_for_checkpoint() {
+    until [ -e $state/state.json ] || [ -e $state.vectors/state.json ] || ! kill -s 0 $pid 2>/dev/null; do :; done
+}
+
+# hurt SIGNAL CODE: starts, signals, starts again until a run gets to its end. What the shell starts aside ignores SIGINT
+# until it catches it, so one that comes too soon is lost, and so is any that comes too late: a second attempt waits.
 hurt() {
     hits=0 code=1
     echo 0 | tee $out.was >$out.was.vectors
@@ -56,7 +62,7 @@ hurt() {
         temper $command $name --model "$from" $what $drawn $train $mode --out $out --resume $state --save-every 1 \
             >/dev/null 2>$out.said &
         pid=$!
-        sleep "$(random_moment)"
+        if [ $attempt -gt 1 ] && [ $hits -eq 0 ]; then wait_for_checkpoint; else sleep "$(random_moment)"; fi
         kill -s "$1" $pid 2>/dev/null || true
         code=0
         wait $pid 2>/dev/null || code=$?
@@ -80,11 +86,9 @@ try() {
     once $out-alone --resume $state-alone --save-every 1 $drawn || fail "$name: $(cat $out.said)"
     alone=$(($(milliseconds) - began))
     rm -rf $out-alone $state-alone* $out.secret*
-    # What a run took by itself says little about the next on a machine that others use: sooner, until a signal is in time.
     for attempt in 1 2 3 4 5 6 7 8; do
         hurt $4 $5
         [ $hits -eq 0 ] || break
-        alone=$((alone * 2 / 3))
         rm -rf $out $state* $out.secret*
     done
     [ $hits -gt 0 ] || fail "$name: no run was stopped"
