@@ -12,7 +12,7 @@
 #include <omp.h>
 
 enum {
-    DEPTH = 384,               /* most of k in one block: a panel of B fills the first-level cache */
+    DEPTH = 384,               /* most of k in one block: what C is read and written for once */
     SHARED_FLOATS = 256 << 10, /* of the smaller operand packed at a time: half of a second-level cache */
     STRIP_FLOATS = 96 << 10,   /* of the larger one: with the above still in that cache */
     STRIPS = 24,               /* wanted at least, so that threads share the work evenly */
