@@ -2,23 +2,9 @@
 #ifndef TM_TEST_METHODS_H
 #define TM_TEST_METHODS_H
 
-#include "tiny.h"
+#include "tiny_fixture.h"
 
 #include "method/method.h"
-
-static tm_tokenizer *tokenizer;
-
-static inline int methods_setup(void **state) {
-    (void)state;
-    tokenizer = tiny_tokenizer();
-    return 0;
-}
-
-static inline int methods_teardown(void **state) {
-    (void)state;
-    tm_tokenizer_free(tokenizer);
-    return 0;
-}
 
 /* Full, or an adapter with dropout. Most steps are in the middle of an epoch of 7 rows. */
 static inline tm_train_options methods_options(bool lora) {

@@ -58,15 +58,14 @@ char *tm__strdup(const char *text);
 char *tm__format(const char *format, ...) TM__PRINTF(1, 2);
 /* 64-byte aligned; freed by free(). Not cleared. */
 void *tm__alloc_aligned(size_t bytes);
-/* The same for large blocks, which go back to the system when freed instead of leaving holes in malloc's heap. In front
- * of each are `head` bytes more (at most 4096, a multiple of 64), in a page of their own. */
-void *tm__pages_alloc(size_t head, size_t bytes);
-void tm__pages_free(void *pages, size_t head, size_t bytes);
-/* Sets a block to zero by giving its memory back to the system, and false: there is none to give, nothing was done. */
-bool tm__pages_clear(void *pages, size_t bytes);
-/* The block will be written to: its memory is taken at once, which costs less than a fault per page. */
-void tm__pages_fill(void *pages, size_t bytes);
-bool tm__pages_are_clear(size_t bytes); /* whether pages of so many bytes hold zeros when they are handed out */
+/* Zeros, aligned to a page, that take memory when they are first touched; NULL: no address space. */
+void *tm__pages_map(size_t bytes);
+void tm__pages_unmap(void *pages, size_t bytes);
+/* Sets bytes to zero by giving whole pages back to the system. Without `edges` the rest is left alone. */
+void tm__pages_clear(void *from, size_t bytes, bool edges);
+size_t tm__pages_resident(void *pages, size_t bytes); /* how many of them take memory */
+/* Counts as an allocation: whether it must fail. */
+bool tm__alloc_fails(void);
 /* Tests only: the n-th allocation from now (1 = next) fails, and all after it if `sticky`; 0: never. */
 void tm__alloc_fail_at(long n, bool sticky);
 bool tm__alloc_has_failed(void); /* tests only: whether one did since the last call that made one fail */
@@ -184,6 +183,7 @@ typedef struct tm__aside {
     int fd;
 } tm__aside;
 tm_status tm__aside_begin(tm__aside *aside, const char *target, unsigned mode);
+tm_status tm__aside_fill(const tm__aside *aside, const char *target, const void *data, size_t len); /* and fsyncs */
 void tm__aside_end(tm__aside *aside, bool remove); /* !remove: it has been renamed; safe on {0} */
 
 /* A directory that appears whole or not at all, also under kill -9: filled as "<parent>/.<name>.tmp-<pid>-<n>", every

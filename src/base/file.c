@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -234,11 +233,6 @@ tm_status tm__path_split(const char *path, char **directory, char **name) {
     return tm__fail_memory();
 }
 
-unsigned tm__aside_number(void) {
-    static atomic_uint next;
-    return atomic_fetch_add(&next, 1);
-}
-
 /* Opens and locks what stands under the temporary name. EAGAIN: its owner gave it away while this process waited. */
 static int lock_aside(tm__aside *aside, unsigned mode) {
     struct stat locked, named;
@@ -289,16 +283,17 @@ static tm_status sync_parent(const char *path) {
     return status;
 }
 
+tm_status tm__aside_fill(const tm__aside *aside, const char *target, const void *data, size_t len) {
+    int error = write_fully(aside->fd, data, len);
+    if (!error) error = tm__sync_fd(aside->fd);
+    errno = error;
+    return error ? tm__fail_errno(target, "cannot write") : TM_OK;
+}
+
 tm_status tm__file_write(const char *path, const void *data, size_t len) {
     tm__aside aside;
-    tm__writer writer;
     TM__TRY(tm__aside_begin(&aside, path, 0666));
-    tm_status status = tm__writer_open(&writer, aside.path);
-    if (status == TM_OK) {
-        tm__writer_put(&writer, data, len);
-        status = tm__writer_close(&writer);
-    }
-    if (status == TM_IO) tm__fail(status, path, NULL, NULL, "%s", tm_error_last()->message); /* not the file aside */
+    tm_status status = tm__aside_fill(&aside, path, data, len);
     if (status == TM_OK && rename(aside.path, path) != 0) status = tm__fail_errno(path, "cannot put in place");
     tm__aside_end(&aside, status != TM_OK);
     return status == TM_OK ? sync_parent(path) : status;

@@ -8,6 +8,5 @@ int tm__sync_fd(int fd);                  /* 0 or an errno */
 int tm__sync_directory(const char *path); /* 0 or an errno */
 /* "a/b/" is "a/" and "b"; "b" is "." and "b"; "/" has the empty name. Both are the caller's. */
 tm_status tm__path_split(const char *path, char **directory, char **name);
-unsigned tm__aside_number(void); /* a number this process has not used for a temporary name yet */
 
 #endif

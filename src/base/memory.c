@@ -8,13 +8,14 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* ---- allocation -------------------------------------------------------------------------------------------------- */
 
 static atomic_long fail_countdown; /* 0: off; n: the n-th allocation from now fails */
 static atomic_bool fail_sticky, has_failed;
 
-static bool must_fail(void) {
+bool tm__alloc_fails(void) {
     if (atomic_load_explicit(&fail_countdown, memory_order_relaxed) == 0) return false;
     long left = atomic_fetch_sub(&fail_countdown, 1);
     if (left > 1) return false;
@@ -44,74 +45,67 @@ static bool total_size(size_t count, size_t size, size_t *total) {
 
 void *tm__alloc(size_t count, size_t size) {
     size_t total;
-    return total_size(count, size, &total) && !must_fail() ? malloc(total) : NULL;
+    return total_size(count, size, &total) && !tm__alloc_fails() ? malloc(total) : NULL;
 }
 
 void *tm__zalloc(size_t count, size_t size) {
     size_t total;
-    return total_size(count, size, &total) && !must_fail() ? calloc(1, total) : NULL;
+    return total_size(count, size, &total) && !tm__alloc_fails() ? calloc(1, total) : NULL;
 }
 
 void *tm__realloc(void *old, size_t count, size_t size) {
     size_t total;
-    return total_size(count, size, &total) && !must_fail() ? realloc(old, total) : NULL;
+    return total_size(count, size, &total) && !tm__alloc_fails() ? realloc(old, total) : NULL;
 }
 
 void *tm__alloc_aligned(size_t bytes) {
-    if (bytes > PTRDIFF_MAX - 64 || must_fail()) return NULL;
+    if (bytes > PTRDIFF_MAX - 64 || tm__alloc_fails()) return NULL;
     size_t rounded = (bytes + 63) / 64 * 64;
     return aligned_alloc(64, rounded ? rounded : 64);
 }
 
 /* ---- pages ------------------------------------------------------------------------------------------------------- */
 
-enum { PAGE = 1 << 12, LARGE = 1 << 17 };
-
-/* Not under AddressSanitizer, which watches malloc. */
-static bool is_large(size_t bytes) {
-#ifdef __SANITIZE_ADDRESS__
-    (void)bytes;
-    return false;
-#else
-    return bytes >= LARGE;
-#endif
+static size_t page_size(void) {
+    return (size_t)sysconf(_SC_PAGESIZE);
 }
 
-/* Pages of 4 KiB: large ones were measured to cost more than they save where memory is in pieces, because the system
- * puts them together first. */
-void *tm__pages_alloc(size_t head, size_t bytes) {
-    assert(head <= PAGE && head % 64 == 0);
-    if (bytes > PTRDIFF_MAX - PAGE) return NULL;
-    if (!is_large(bytes)) {
-        char *block = tm__alloc_aligned(head + bytes);
-        return block ? block + head : NULL;
+/* Small pages, where the system would choose large ones: the descriptions of the pool's buffers (device/pool.c) would
+ * each take a large one, and steps were measured to be no faster. */
+void *tm__pages_map(size_t bytes) {
+    void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (pages == MAP_FAILED) return NULL;
+#ifdef MADV_NOHUGEPAGE
+    (void)madvise(pages, bytes, MADV_NOHUGEPAGE); /* fails where there are none */
+#endif
+    return pages;
+}
+
+void tm__pages_unmap(void *pages, size_t bytes) {
+    munmap(pages, bytes);
+}
+
+void tm__pages_clear(void *from, size_t bytes, bool edges) {
+    const size_t page = page_size();
+    char *end = (char *)from + bytes, *first = (char *)(((uintptr_t)from + page - 1) / page * page),
+         *last = (char *)((uintptr_t)end / page * page);
+    if (first >= last || madvise(first, (size_t)(last - first), MADV_DONTNEED) != 0) first = last = end;
+    if (!edges) return;
+    memset(from, 0, (size_t)(first - (char *)from));
+    memset(last, 0, (size_t)(end - last));
+}
+
+size_t tm__pages_resident(void *pages, size_t bytes) {
+    enum { AT_ONCE = 4096 };
+    unsigned char there[AT_ONCE];
+    const size_t page = page_size();
+    size_t count = 0;
+    for (size_t at = 0; at < bytes; at += AT_ONCE * page) {
+        size_t some = TM__MIN(bytes - at, AT_ONCE * page);
+        if (mincore((char *)pages + at, some, there) != 0) return 0;
+        for (size_t i = 0; i < (some + page - 1) / page; i++) count += there[i] & 1;
     }
-    if (must_fail()) return NULL;
-    char *raw = mmap(NULL, PAGE + bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return raw == MAP_FAILED ? NULL : raw + PAGE;
-}
-
-bool tm__pages_are_clear(size_t bytes) {
-    return is_large(bytes);
-}
-
-void tm__pages_free(void *pages, size_t head, size_t bytes) {
-    if (!pages) return;
-    if (is_large(bytes))
-        munmap((char *)pages - PAGE, PAGE + bytes);
-    else
-        free((char *)pages - head);
-}
-
-bool tm__pages_clear(void *pages, size_t bytes) {
-    return is_large(bytes) && madvise(pages, bytes, MADV_DONTNEED) == 0;
-}
-
-void tm__pages_fill(void *pages, size_t bytes) {
-#ifdef MADV_POPULATE_WRITE
-    if (is_large(bytes))
-        (void)madvise(pages, bytes, MADV_POPULATE_WRITE); /* where the kernel cannot, pages come singly */
-#endif
+    return count * page;
 }
 
 char *tm__strndup(const char *text, size_t len) {

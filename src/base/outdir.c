@@ -15,12 +15,19 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 static const char overwrite_hint[] = "choose another name, or ask to overwrite";
+
+/* A number this process has not used for a temporary name yet. */
+static unsigned aside_number(void) {
+    static atomic_uint next;
+    return atomic_fetch_add(&next, 1);
+}
 
 /* Opens and locks a temporary directory. -1: somebody alive holds it, or it cannot be locked here. */
 static int lock_directory(const char *path) {
@@ -60,7 +67,7 @@ static void remove_leftovers(const char *parent, const char *name) {
 static tm_status make_aside(tm__outdir *out, const char *parent, const char *name) {
     for (int attempt = 0; attempt < 100; attempt++) {
         free(out->aside);
-        out->aside = tm__format("%s/.%s.tmp-%ld-%u", parent, name, (long)getpid(), tm__aside_number());
+        out->aside = tm__format("%s/.%s.tmp-%ld-%u", parent, name, (long)getpid(), aside_number());
         if (!out->aside) return tm__fail_memory();
         if (mkdir(out->aside, 0777) != 0) {
             if (errno == EEXIST) continue;

@@ -182,13 +182,20 @@ typedef struct tm__kernels {
                      double weight_decay, double grad_scale);
 } tm__kernels;
 
-/* Buffers are reused through size classes: alloc/free in a training step cost nothing after the first step. */
-enum { TM__POOL_CLASSES = 320 };
+/* Buffers are cut from a few large maps and reused: alloc and release in a training step cost nothing after the first
+ * step. (pool.c) */
+enum { TM__POOL_CLASSES = 448 };
+typedef struct tm__pool_map {
+    struct tm__pool_map *next;
+    size_t bytes;
+} tm__pool_map; /* blocks follow */
 typedef struct tm__pool {
-    void *free[TM__POOL_CLASSES]; /* per class: released buffers, each beginning with a pointer to the next */
-    size_t bytes_free;            /* in these lists */
-    size_t held;                  /* in these lists and handed out */
-    size_t needed, needed_peak;   /* handed out, in bytes of classes */
+    struct tm__pooled *free[TM__POOL_CLASSES];
+    tm__pool_map *maps;
+    size_t mapped;              /* address space */
+    size_t listed;              /* free blocks */
+    size_t held;                /* memory, with what free blocks hold; all with descriptions */
+    size_t needed, needed_peak; /* handed out */
 } tm__pool;
 
 /* Somebody who holds buffers that can be done without. Frees one of them; false: has none. */
@@ -199,13 +206,14 @@ typedef struct tm__reclaimer {
 
 /* What stands in front of every buffer, aligned to 64 bytes. */
 typedef struct tm__pooled {
-    size_t size;      /* bytes of its class */
-    int index;        /* of its class */
-    bool idle, clear; /* see tm_device.idle; all zeros when it was handed out */
-    int purpose;      /* the rest is a rehearsal's */
-    size_t bytes;
+    struct tm__pooled *before;      /* the block that ends here; NULL: the map's first */
+    struct tm__pooled *next, *prev; /* of its list, while it is free */
+    size_t size;                    /* to the end of the block, with this */
+    size_t dirty;       /* bytes, with this, behind which all is zero and untouched; as of when it was free */
+    size_t bytes;       /* that were asked for */
+    bool is_free, last; /* the map's last block */
+    short purpose;      /* these two are a rehearsal's */
     uint64_t mark;
-    char room[24];
 } tm__pooled;
 
 static inline tm__pooled *tm__pooled_of(const void *buffer) {
@@ -233,10 +241,6 @@ struct tm_device {
     const tm__kernels *k;
     tm_status (*alloc)(tm_device *dev, size_t bytes, void **buffer); /* 64-byte aligned, contents undefined */
     void (*release)(tm_device *dev, void *buffer, size_t bytes);     /* the same bytes as in alloc */
-    /* A buffer is zero from now on; where memory is bounded it takes none until it wakes: before it is written to. What
-     * is not written reads as zero. Both NULL: the device does not do that. */
-    tm_status (*idle)(tm_device *dev, void *buffer, size_t bytes);
-    void (*wake)(tm_device *dev, void *buffer, size_t bytes);
     tm_status (*upload)(tm_device *dev, void *to, const void *from_host, size_t bytes);
     tm_status (*download)(tm_device *dev, void *to_host, const void *from, size_t bytes);
     tm_status (*sync)(tm_device *dev);
@@ -267,13 +271,11 @@ tm_status tm__alloc_zeroed(tm_device *dev, int purpose, size_t bytes, void **buf
 /* What device/rehearsal.c knows: all of *memory but the mapping and the program. */
 void tm__rehearsal_memory(const tm_device *dev, tm_memory *memory);
 
-/* device/pool.c: the size-class pool in host memory that ref and cpu share. A device's close calls trim. */
+/* device/pool.c: the pool in host memory that ref and cpu share. A device's close calls trim. */
 tm_status tm__pool_alloc(tm_device *dev, size_t bytes, void **buffer);
 void tm__pool_release(tm_device *dev, void *buffer, size_t bytes); /* buffer NULL: nothing */
-/* See tm_device.idle. */
-tm_status tm__pool_idle(tm_device *dev, void *buffer, size_t bytes);
-void tm__pool_wake(tm_device *dev, void *buffer, size_t bytes);
-void tm__pool_trim(tm_device *dev); /* gives unused buffers back to the system */
+void tm__pool_trim(tm_device *dev);                                /* gives unused buffers back to the system */
+size_t tm__pool_resident(const tm_device *dev); /* memory that its maps take, as the system counts it */
 
 /* Each device folder offers one constructor; device/device.c lists them. */
 tm_status tm__ref_open(const tm_device_options *options, tm_device **device);

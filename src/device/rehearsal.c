@@ -35,35 +35,16 @@ static tm_status take(tm_device *dev, size_t bytes, void **buffer) {
     TM__TRY(tm__pool_alloc(dev, bytes, buffer));
     tm__pooled *block = tm__pooled_of(*buffer);
     block->mark = MARK;
-    block->bytes = bytes;
-    block->purpose = dev->purpose;
+    block->purpose = (short)dev->purpose;
     count(r, dev->purpose, bytes);
-    r->held_peak = TM__MAX(r->held_peak, dev->bytes_in_use + dev->pool.bytes_free);
+    r->held_peak = TM__MAX(r->held_peak, dev->pool.held);
     return TM_OK;
 }
 
 static void give(tm_device *dev, void *buffer, size_t bytes) {
     if (!buffer) return;
-    const tm__pooled *block = tm__pooled_of(buffer);
-    assert(block->bytes == bytes && "released with another size than it was allocated with");
-    if (!block->idle) of(dev)->in_use[block->purpose] -= bytes;
+    of(dev)->in_use[tm__pooled_of(buffer)->purpose] -= bytes;
     tm__pool_release(dev, buffer, bytes);
-}
-
-static tm_status idle(tm_device *dev, void *buffer, size_t bytes) {
-    const tm__pooled *block = tm__pooled_of(buffer);
-    bool before = block->idle;
-    tm_status status = tm__pool_idle(dev, buffer, bytes);
-    if (!before && block->idle) of(dev)->in_use[block->purpose] -= bytes;
-    return status;
-}
-
-static void wake(tm_device *dev, void *buffer, size_t bytes) {
-    const tm__pooled *block = tm__pooled_of(buffer);
-    rehearsal *r = of(dev);
-    if (block->idle) count(r, block->purpose, bytes);
-    tm__pool_wake(dev, buffer, bytes);
-    r->held_peak = TM__MAX(r->held_peak, dev->bytes_in_use + dev->pool.bytes_free);
 }
 
 /* A buffer turns out to be for something else than it was taken for. */
@@ -74,7 +55,7 @@ static void is_for(tm_device *dev, const void *buffer, int purpose) {
     if (block->mark != MARK || block->purpose == purpose) return;
     r->in_use[block->purpose] -= block->bytes;
     r->peak[block->purpose] -= TM__MIN(block->bytes, r->peak[block->purpose]);
-    block->purpose = purpose;
+    block->purpose = (short)purpose;
     count(r, purpose, block->bytes);
 }
 
@@ -346,8 +327,6 @@ tm_status tm_device_open_rehearsal(const tm_device_options *options, tm_device *
         .k = &kernels,
         .alloc = take,
         .release = give,
-        .idle = real->idle ? idle : NULL,
-        .wake = real->wake ? wake : NULL,
         .upload = upload,
         .download = download,
         .sync = sync_nothing,
@@ -362,7 +341,7 @@ tm_status tm_device_open_rehearsal(const tm_device_options *options, tm_device *
 
 void tm__rehearsal_memory(const tm_device *dev, tm_memory *memory) {
     const rehearsal *r = of(dev);
-    /* Gradients of what was frozen before the first step went back to the pool. */
+    /* What the optimiser had to step with: another loop of the same run may have trained more. */
     memory->gradients = (int64_t)r->stepped;
     int64_t told = memory->gradients;
     for (int i = 0; i < TM__PURPOSES; i++)

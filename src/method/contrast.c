@@ -26,7 +26,7 @@ void tm__contrast_release(const tm__paramset *set, tm__contrast *c) {
 static tm_status shifted_gradient(const tm__paramset *set, tm__contrast *c, tm__gradient harm, void *user) {
     TM__TRY(tm__paramset_save(set, &c->weights));
     TM__TRY(tm__paramset_axpy(set, 1, &c->shift));
-    TM__TRY(tm__grads_zero(set));
+    tm__grads_zero(set);
     tm_status status = harm(user, &c->shifted_loss);
     tm_status restored = tm__paramset_restore(set, &c->weights);
     return status != TM_OK ? status : restored;
@@ -35,7 +35,7 @@ static tm_status shifted_gradient(const tm__paramset *set, tm__contrast *c, tm__
 tm_status tm__contrast_add(const tm__paramset *set, tm__contrast *c, tm__gradient harm, void *user) {
     bool moves = c->lambda > 0 && c->length != 0;
     TM__TRY(tm__grads_save(set, &c->base));
-    TM__TRY(tm__grads_zero(set));
+    tm__grads_zero(set);
     TM__TRY(harm(user, &c->loss));
     TM__TRY(tm__grads_direction(set, c->length, &c->shift));
     if (moves) {
@@ -45,7 +45,7 @@ tm_status tm__contrast_add(const tm__paramset *set, tm__contrast *c, tm__gradien
         TM__TRY(tm__grads_scale(set, clamped ? 0 : -c->lambda));
         TM__TRY(tm__grads_axpy(set, c->lambda, &c->harm));
     } else {
-        TM__TRY(tm__grads_zero(set));
+        tm__grads_zero(set);
     }
     return tm__grads_axpy(set, 1, &c->base);
 }

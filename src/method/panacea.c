@@ -63,7 +63,7 @@ tm_status tm__panacea_step(tm__trainer *t, void *user, double *loss, int64_t *to
 /* The mean gradient over `batches` batches of the harmful stream behind those that training used. */
 static tm_status average_epsilon(tm__trainer *t, tm__panacea *p) {
     int64_t batch = t->options->batch;
-    TM__TRY(tm__grads_zero(&t->set));
+    tm__grads_zero(&t->set);
     for (int64_t i = 0; i < p->options->batches; i++) {
         const tm__pass pass = {p->harmful, tm__job_seed(t, 1), (t->total_steps + i) * batch, batch,
                                1.0 / (double)p->options->batches};

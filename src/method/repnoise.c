@@ -224,10 +224,8 @@ static tm_status scale_lens(harmful_run *run, tm__var *hidden, double slope) {
     const tm__head head = tm__model_head(model);
     tm__param *params[] = {head.weight, &model->final_norm.weight, &model->final_norm.bias, head.bias};
     for (size_t i = 0; i < TM__COUNT(params); i++)
-        if (params[i] && params[i]->trainable) {
-            void *grad = tm__param_grad(dev, params[i]);
-            TM__TRY(dev->k->scale(dev, grad, slope, grad, tm__tensor_count(&params[i]->value)));
-        }
+        if (params[i] && params[i]->grad)
+            TM__TRY(dev->k->scale(dev, params[i]->grad, slope, params[i]->grad, tm__tensor_count(&params[i]->value)));
     for (int64_t i = 0; i <= layers_of(run); i++) {
         tm__var *var = i < layers_of(run) ? run->forward.states[i] : hidden;
         if (var->grad) TM__TRY(dev->k->scale(dev, var->grad, slope, var->grad, tm__tensor_count(&var->value)));

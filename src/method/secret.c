@@ -173,20 +173,13 @@ static bool put_in_place(const char *aside, const char *path, bool *moved) {
     return *moved || (without && link(aside, path) == 0);
 }
 
-/* Nobody else may read the file at any moment, so it is made with its mode. */
+/* Nobody else may read the file at any moment: it is made with its mode, and a left-over gets it before the text. */
 static tm_status write_private(const char *path, const char *secret) {
-    size_t len = strlen(secret), done = 0;
     tm__aside aside;
-    TM__TRY(tm__aside_begin(&aside, path, 0600));
-    while (done < len) {
-        ssize_t n = write(aside.fd, secret + done, len - done);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) break;
-        done += (size_t)n;
-    }
-    bool good = done == len && fchmod(aside.fd, 0600) == 0 && fsync(aside.fd) == 0;
-    tm_status status = good ? TM_OK : tm__fail_errno(path, "writing failed");
     bool moved = false;
+    TM__TRY(tm__aside_begin(&aside, path, 0600));
+    tm_status status = fchmod(aside.fd, 0600) == 0 ? TM_OK : tm__fail_errno(path, "cannot be written");
+    if (status == TM_OK) status = tm__aside_fill(&aside, path, secret, strlen(secret));
     if (status == TM_OK && !put_in_place(aside.path, path, &moved)) status = tm__fail_errno(path, "cannot be written");
     tm__aside_end(&aside, !moved);
     return status;

@@ -69,7 +69,7 @@ void tm__t_vaccine_draw(const double *importance, size_t layers, size_t wanted, 
 static tm_status score(tm__trainer *t, const tm__t_vaccine *v) {
     int64_t n = TM__MIN(v->options->prompts, (int64_t)v->harmful->count), batch = TM__MIN(t->options->batch, n);
     uint64_t stream = t->tape->dropout_stream;
-    TM__TRY(tm__grads_zero(&t->set));
+    tm__grads_zero(&t->set);
     for (int64_t at = 0; at < n; at += batch) {
         int64_t rows = TM__MIN(batch, n - at);
         const tm__pass pass = {v->harmful, tm__job_seed(t, 1), at, rows, (double)rows / (double)n};
@@ -81,12 +81,13 @@ static tm_status score(tm__trainer *t, const tm__t_vaccine *v) {
     for (size_t i = 0; i < t->set.count; i++) {
         const tm__param *param = t->set.items[i];
         double square;
-        if (v->block[i] < 0) continue;
+        if (v->block[i] < 0 || !param->grad) continue;
         TM__TRY(t->set.dev->k->dot(t->set.dev, &square, param->grad, param->grad, tm__tensor_count(&param->value)));
         t->numbers[v->block[i]] += square;
     }
     for (int64_t l = 0; l < t->number_count; l++) t->numbers[l] = sqrt(t->numbers[l]);
-    return tm__grads_zero(&t->set);
+    tm__grads_zero(&t->set);
+    return TM_OK;
 }
 
 /* The draw depends on the last scores and the step alone, so a resumed run repeats it. */
@@ -110,8 +111,8 @@ tm_status tm__t_vaccine_step(tm__trainer *t, void *user, double *loss, int64_t *
     TM__TRY(tm__vaccine_step(t, &vaccine, loss, tokens, targets));
     for (size_t i = 0; i < t->set.count; i++) { /* clipping measures what is trained */
         tm__param *param = t->set.items[i];
-        void *grad = v->still[i] ? tm__param_grad(t->set.dev, param) : NULL;
-        if (grad) TM__TRY(t->set.dev->k->fill(t->set.dev, grad, 0, tm__tensor_count(&param->value)));
+        if (v->still[i] && param->grad)
+            TM__TRY(t->set.dev->k->fill(t->set.dev, param->grad, 0, tm__tensor_count(&param->value)));
     }
     return TM_OK;
 }

@@ -40,12 +40,13 @@ static int64_t resident_bytes(const char *what) {
     return bytes;
 }
 
-/* Where work has begun, buffers and weights are resident already and taken off again, those too that nobody has touched
- * yet. So it is no less than what a small run takes. */
+/* Where work has begun, buffers and weights are resident already and taken off again, those weights too that nobody has
+ * read yet. So it is no less than what a small run takes. */
 static int64_t program_bytes(const tm_model *model, int64_t mapped) {
     static const int64_t least = 32 << 20;
-    if (model->dev->rehearses) return resident_bytes("VmRSS");
-    int64_t own = resident_bytes("RssAnon") - (int64_t)model->dev->pool.held;
+    int64_t buffers = (int64_t)tm__pool_resident(model->dev);
+    if (model->dev->rehearses) return resident_bytes("VmRSS") - buffers;
+    int64_t own = resident_bytes("RssAnon") - buffers;
     return TM__MAX(own + TM__MAX(resident_bytes("RssFile") - mapped, (int64_t)0), least);
 }
 

@@ -161,7 +161,7 @@ tm_status tm__model_redraw(tm_model *model, uint64_t seed);
 /* Every parameter, adapters included, in a fixed order: embedding, blocks in order, final norm, head (if untied). */
 typedef tm_status (*tm__param_visit)(void *user, tm__param *param, bool is_adapter);
 tm_status tm__model_params(tm_model *model, tm__param_visit visit, void *user);
-/* Makes a parameter trainable (owned master copy of act type; a new gradient is zero, one that is there stays) or
+/* Makes a parameter trainable (owned master copy of act type; a gradient that is there stays) or
  * frozen (gradient released, master kept). */
 tm_status tm__param_train(tm_model *model, tm__param *param, bool trainable);
 /* Full fine-tuning: everything but adapters; LoRA: adapters `from` and later only, with what they bring whole. */

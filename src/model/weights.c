@@ -104,7 +104,7 @@ static size_t act_bytes(const tm_device *dev, const tm__param *param) {
 }
 
 void tm__param_release(tm_device *dev, tm__param *param) {
-    if (param->grad) dev->release(dev, param->grad, act_bytes(dev, param));
+    tm__param_grad_zero(dev, param);
     if (param->owned) dev->release(dev, param->value.data, act_bytes(dev, param));
     if (param->int8) dev->release(dev, param->int8, param->int8_bytes);
     free(param->name);
@@ -264,17 +264,11 @@ tm_status tm__param_own(tm_model *model, tm__param *param) {
 tm_status tm__param_train(tm_model *model, tm__param *param, bool trainable) {
     tm_device *dev = model->dev;
     if (!trainable) {
-        if (param->grad) dev->release(dev, param->grad, act_bytes(dev, param));
-        param->grad = NULL;
-        param->trainable = param->idle = false;
+        tm__param_grad_zero(dev, param);
+        param->trainable = false;
         return TM_OK;
     }
     TM__TRY(tm__param_own(model, param));
-    if (!param->grad) {
-        void *grad;
-        TM__TRY(tm__alloc_zeroed(dev, TM__FOR_GRADIENTS, act_bytes(dev, param), &grad));
-        param->grad = grad;
-    }
     param->trainable = true;
     return TM_OK;
 }

@@ -62,9 +62,9 @@ tm_status tm__scalar_set(tm_device *dev, void *to, double value) {
 tm_status tm__param_check(const tm__tape *tape, const tm__param *param, const char *op) {
     if (!param->value.data) return tm__fail(TM_INVALID, NULL, op, NULL, "parameter %s has no value", param->name);
     if (!param->trainable) return TM_OK;
-    if (!param->grad || param->value.dtype != tape->dev->act)
-        return tm__fail(TM_INVALID, NULL, op, NULL, "trainable parameter %s needs a gradient buffer and type %s",
-                        param->name, tm__dtype_name(tape->dev->act));
+    if (param->value.dtype != tape->dev->act)
+        return tm__fail(TM_INVALID, NULL, op, NULL, "trainable parameter %s needs type %s", param->name,
+                        tm__dtype_name(tape->dev->act));
     return TM_OK;
 }
 

@@ -51,7 +51,7 @@ void tm__grad_discard(tm__tape *tape, tm__grad_slot *slot);    /* frees what clo
 tm_status tm__scalar_get(tm_device *dev, const void *from, double *value);
 tm_status tm__scalar_set(tm_device *dev, void *to, double value);
 
-/* TM_INVALID for a trainable parameter without gradient buffer or of another type than act. */
+/* TM_INVALID for a parameter without a value, or a trainable one of another type than act. */
 tm_status tm__param_check(const tm__tape *tape, const tm__param *param, const char *op);
 
 /* C (m,n) = [C +] alpha * A (m,k) * B (k,n), everything contiguous. A transposed factor is stored the other way round.

@@ -10,8 +10,10 @@ typedef struct embedding_node {
 
 static tm_status backward(tm__tape *tape, tm__node *base) {
     embedding_node *node = (embedding_node *)base;
-    return tape->dev->k->embedding_grad(tape->dev, tm__param_grad(tape->dev, node->table), base->out->grad,
-                                        node->ids.data, node->n, node->table->value.shape[1]);
+    void *grad;
+    TM__TRY(tm__param_grad(tape->dev, node->table, &grad));
+    return tape->dev->k->embedding_grad(tape->dev, grad, base->out->grad, node->ids.data, node->n,
+                                        node->table->value.shape[1]);
 }
 
 static void release(tm__tape *tape, tm__node *base) {

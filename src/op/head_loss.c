@@ -78,10 +78,13 @@ static tm_status spread(tm__tape *tape, const head_node *node, int64_t first, in
     tm_device *dev = tape->dev;
     tm__param *weight = node->head.weight, *bias = node->head.bias;
     int64_t vocab = weight->value.shape[0], d = weight->value.shape[1];
-    if (weight->trainable)
-        TM__TRY(tm__product(tape, vocab, d, m, tm__transposed(tape, dz), tm__plain(tape, rows),
-                            tm__param_grad(dev, weight), 1, TM__PRODUCT_ADD));
-    if (bias && bias->trainable) TM__TRY(dev->k->bias_grad(dev, tm__param_grad(dev, bias), dz, m, vocab));
+    void *dw, *db = NULL;
+    TM__TRY(tm__param_grad(dev, weight, &dw));
+    if (bias) TM__TRY(tm__param_grad(dev, bias, &db));
+    if (dw)
+        TM__TRY(
+            tm__product(tape, vocab, d, m, tm__transposed(tape, dz), tm__plain(tape, rows), dw, 1, TM__PRODUCT_ADD));
+    if (db) TM__TRY(dev->k->bias_grad(dev, db, dz, m, vocab));
     if (!dhidden) return TM_OK;
     TM__TRY(tm__product(tape, m, d, vocab, tm__plain(tape, dz), tm__weight(weight), rows, 1, 0));
     return dev->k->scatter_rows(dev, dhidden, rows, integer(&node->row, first), m, d);

@@ -47,11 +47,12 @@ static tm_status upload_scaled(tm_device *dev, const double *dz, int64_t n, doub
 static tm_status spread(tm__tape *tape, label_node *node, const void *dz) {
     tm_device *dev = tape->dev;
     int64_t labels = node->weight->value.shape[0], d = node->weight->value.shape[1];
-    void *dhidden;
+    void *dhidden, *dw;
     bool fresh;
-    if (node->weight->trainable)
+    TM__TRY(tm__param_grad(dev, node->weight, &dw));
+    if (dw)
         TM__TRY(tm__product(tape, labels, d, node->count, tm__transposed(tape, dz), tm__plain(tape, node->rows.data),
-                            tm__param_grad(tape->dev, node->weight), 1, TM__PRODUCT_ADD));
+                            dw, 1, TM__PRODUCT_ADD));
     if (!node->hidden->needs_grad) return TM_OK;
     TM__TRY(tm__tape_grad(tape, node->hidden, &dhidden, &fresh));
     if (fresh) TM__TRY(dev->k->fill(dev, dhidden, 0, tm__tensor_count(&node->hidden->value)));

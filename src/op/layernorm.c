@@ -18,13 +18,14 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
     layernorm_node *node = (layernorm_node *)base;
     tm__param *w = node->weight, *b = node->bias;
     const void *x;
-    void *dx = NULL;
+    void *dx = NULL, *dw, *db;
     bool fresh = true;
     TM__TRY(tm__tape_value(tape, node->x, &x));
+    TM__TRY(tm__param_grad(tape->dev, w, &dw));
+    TM__TRY(tm__param_grad(tape->dev, b, &db));
     if (node->x->needs_grad) TM__TRY(tm__tape_grad(tape, node->x, &dx, &fresh));
-    return tape->dev->k->layernorm_grad(tape->dev, dx, !fresh, tm__param_grad(tape->dev, w),
-                                        tm__param_grad(tape->dev, b), base->out->grad, x, w->value.data, w->value.dtype,
-                                        node->mean.data, node->rstd.data, node->n, node->d);
+    return tape->dev->k->layernorm_grad(tape->dev, dx, !fresh, dw, db, base->out->grad, x, w->value.data,
+                                        w->value.dtype, node->mean.data, node->rstd.data, node->n, node->d);
 }
 
 static void release(tm__tape *tape, tm__node *base) {

@@ -71,10 +71,12 @@ static tm_status adapter_grad_a(tm__tape *tape, const linear_node *node, tm__ada
                                 const void *du, int64_t in) {
     tm__scratch dropped = {0};
     const void *masked;
+    void *da;
+    TM__TRY(tm__param_grad(tape->dev, &adapter->a, &da));
     tm_status status = masked_input(tape, node->x, adapter, use, node->seed, &dropped, &masked);
     if (status == TM_OK)
-        status = tm__product(tape, adapter->rank, in, node->n, tm__transposed(tape, du), tm__plain(tape, masked),
-                             tm__param_grad(tape->dev, &adapter->a), 1, TM__PRODUCT_ADD | TM__PRODUCT_EXACT);
+        status = tm__product(tape, adapter->rank, in, node->n, tm__transposed(tape, du), tm__plain(tape, masked), da, 1,
+                             TM__PRODUCT_ADD | TM__PRODUCT_EXACT);
     tm__scratch_free(tape->dev, &dropped);
     return status;
 }
@@ -100,10 +102,12 @@ static tm_status adapter_backward(tm__tape *tape, const linear_node *node, adapt
                                   int64_t out) {
     tm_device *dev = tape->dev;
     tm__adapter *adapter = &node->linear->adapters[use->index];
-    if (adapter->b.trainable) TM__TRY(narrow(tape, node->x, adapter, use, node->n, node->seed));
-    if (adapter->b.trainable)
+    void *db;
+    TM__TRY(tm__param_grad(dev, &adapter->b, &db));
+    if (db) TM__TRY(narrow(tape, node->x, adapter, use, node->n, node->seed));
+    if (db)
         TM__TRY(tm__product(tape, out, adapter->rank, node->n, tm__transposed(tape, dy), tm__plain(tape, use->u.data),
-                            tm__param_grad(dev, &adapter->b), adapter->scale, TM__PRODUCT_ADD | TM__PRODUCT_EXACT));
+                            db, adapter->scale, TM__PRODUCT_ADD | TM__PRODUCT_EXACT));
     if (!adapter->a.trainable && !node->x->needs_grad) return TM_OK;
     tm__scratch du = {0};
     TM__TRY(tm__scratch_alloc(dev, node->n * adapter->rank, &du));
@@ -123,6 +127,7 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
     tm__linear *linear = node->linear;
     int64_t out = linear->weight.value.shape[0], in = linear->weight.value.shape[1];
     const void *dy = base->out->grad, *x;
+    void *dw, *db;
     if (node->x->saved) TM__TRY(tm__tape_value(tape, node->x, &x));
     if (node->x->needs_grad) {
         void *dx;
@@ -131,12 +136,12 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
         TM__TRY(tm__product(tape, node->n, in, out, tm__plain(tape, dy), tm__weight(&linear->weight), dx, 1,
                             (fresh ? 0 : TM__PRODUCT_ADD)));
     }
-    if (linear->weight.trainable)
-        TM__TRY(tm__product(tape, out, in, node->n, tm__transposed(tape, dy), tm__plain(tape, node->x->value.data),
-                            tm__param_grad(dev, &linear->weight), 1, TM__PRODUCT_ADD));
-    if (linear->bias.value.data && linear->bias.trainable) {
-        TM__TRY(dev->k->bias_grad(dev, tm__param_grad(dev, &linear->bias), dy, node->n, out));
-    }
+    TM__TRY(tm__param_grad(dev, &linear->weight, &dw));
+    TM__TRY(tm__param_grad(dev, &linear->bias, &db));
+    if (dw)
+        TM__TRY(tm__product(tape, out, in, node->n, tm__transposed(tape, dy), tm__plain(tape, node->x->value.data), dw,
+                            1, TM__PRODUCT_ADD));
+    if (db) TM__TRY(dev->k->bias_grad(dev, db, dy, node->n, out));
     for (size_t i = 0; i < node->use_count; i++) TM__TRY(adapter_backward(tape, node, &node->uses[i], dy, in, out));
     return TM_OK;
 }

@@ -17,12 +17,13 @@ static tm_status backward(tm__tape *tape, tm__node *base) {
     rmsnorm_node *node = (rmsnorm_node *)base;
     tm__param *w = node->weight;
     const void *x;
-    void *dx = NULL;
+    void *dx = NULL, *dw;
     bool fresh = true;
     TM__TRY(tm__tape_value(tape, node->x, &x));
+    TM__TRY(tm__param_grad(tape->dev, w, &dw));
     if (node->x->needs_grad) TM__TRY(tm__tape_grad(tape, node->x, &dx, &fresh));
-    return tape->dev->k->rmsnorm_grad(tape->dev, dx, !fresh, tm__param_grad(tape->dev, w), base->out->grad, x,
-                                      w->value.data, w->value.dtype, node->shift, node->rstd.data, node->n, node->d);
+    return tape->dev->k->rmsnorm_grad(tape->dev, dx, !fresh, dw, base->out->grad, x, w->value.data, w->value.dtype,
+                                      node->shift, node->rstd.data, node->n, node->d);
 }
 
 static tm_status remake(tm__tape *tape, tm__node *base) {

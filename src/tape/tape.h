@@ -28,25 +28,30 @@ typedef struct tm__tape tm__tape;
 typedef struct tm__node tm__node;
 
 /* A weight. Frozen: `value` points into the mapped checkpoint (any dtype). Trainable: `value` is an owned master copy
- * of the device's act type and `grad` (same shape, act) is allocated. */
+ * of the device's act type, and `grad` has its shape and type. */
 typedef struct tm__param {
     char *name; /* as in the checkpoint */
     tm_tensor value;
-    void *grad; /* NULL while frozen */
+    void *grad; /* NULL: zero, or frozen */
     bool trainable, owned;
     bool changed;    /* somebody may have written to it since the model was loaded */
     tm_dtype stored; /* dtype in the checkpoint: what a save with TM_SAVE_KEEP writes */
     void *int8;      /* a weight as the device's int8_pack makes it; NULL: has not been asked for */
     size_t int8_bytes;
-    bool idle; /* grad is zero, and asleep (tm_device.idle) */
 } tm__param;
 
 /* The gradient, to be added to; NULL while frozen. */
-static inline void *tm__param_grad(tm_device *dev, tm__param *param) {
-    if (!param->trainable) return NULL;
-    if (param->idle) dev->wake(dev, param->grad, tm__tensor_bytes(&param->value));
-    param->idle = false;
-    return param->grad;
+static inline tm_status tm__param_grad(tm_device *dev, tm__param *param, void **grad) {
+    if (param->trainable && !param->grad)
+        TM__TRY(tm__alloc_zeroed(dev, TM__FOR_GRADIENTS, tm__tensor_bytes(&param->value), &param->grad));
+    *grad = param->trainable ? param->grad : NULL;
+    return TM_OK;
+}
+
+/* From now on the gradient is zero and takes no memory. */
+static inline void tm__param_grad_zero(tm_device *dev, tm__param *param) {
+    if (param->grad) dev->release(dev, param->grad, tm__tensor_bytes(&param->value));
+    param->grad = NULL;
 }
 
 typedef struct tm__var {

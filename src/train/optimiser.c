@@ -34,7 +34,7 @@ static tm_status step_param(const tm__paramset *set, const tm__optimiser *optimi
                             const tm_train_options *options, double lr, double grad_scale) {
     tm_device *dev = set->dev;
     tm__param *param = set->items[i];
-    const void *grad = tm__param_grad(dev, param);
+    const void *grad = param->grad;
     int64_t n = tm__tensor_count(&param->value);
     double decay = param->value.ndim >= 2 ? options->weight_decay : 0;
     if (optimiser->kind == SGD)
@@ -64,6 +64,10 @@ tm_status tm__optimiser_step(const tm__paramset *set, tm__optimiser *optimiser, 
                         "the gradient is not finite");
     }
     if (options->clip > 0) scale = fmin(1, options->clip / (norm + 1e-6));
+    for (size_t i = 0; i < set->count; i++) {
+        void *grad; /* all or none: no step is half done for want of memory */
+        if (!set->still || !set->still[i]) TM__TRY(tm__param_grad(set->dev, set->items[i], &grad));
+    }
     optimiser->step++;
     for (size_t i = 0; i < set->count; i++)
         if (!set->still || !set->still[i]) TM__TRY(step_param(set, optimiser, i, options, lr, scale));

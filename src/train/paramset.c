@@ -115,34 +115,38 @@ tm_status tm__vector_dot(const tm__paramset *set, const tm__vector *x, const tm_
 
 /* ---- gradients --------------------------------------------------------------------------------------------------- */
 
-tm_status tm__grads_zero(const tm__paramset *set) {
-    for (size_t i = 0; i < set->count; i++) {
-        tm__param *param = set->items[i];
-        param->idle = set->dev->idle != NULL;
-        if (param->idle)
-            TM__TRY(set->dev->idle(set->dev, param->grad, bytes(set, i)));
-        else
-            TM__TRY(set->dev->k->fill(set->dev, param->grad, 0, length(param)));
-    }
+void tm__grads_zero(const tm__paramset *set) {
+    for (size_t i = 0; i < set->count; i++) tm__param_grad_zero(set->dev, set->items[i]);
+}
+
+tm_status tm__grads_make(const tm__paramset *set) {
+    void *grad;
+    for (size_t i = 0; i < set->count; i++) TM__TRY(tm__param_grad(set->dev, set->items[i], &grad));
     return TM_OK;
 }
 
 tm_status tm__grads_save(const tm__paramset *set, tm__vector *to) {
-    for (size_t i = 0; i < set->count; i++) TM__TRY(copy(set, i, to->data[i], set->items[i]->grad));
+    for (size_t i = 0; i < set->count; i++) {
+        const tm__param *param = set->items[i];
+        TM__TRY(param->grad ? copy(set, i, to->data[i], param->grad)
+                            : set->dev->k->fill(set->dev, to->data[i], 0, length(param)));
+    }
     return TM_OK;
 }
 
 tm_status tm__grads_axpy(const tm__paramset *set, double alpha, const tm__vector *x) {
-    for (size_t i = 0; i < set->count; i++)
-        TM__TRY(set->dev->k->axpy(set->dev, tm__param_grad(set->dev, set->items[i]), alpha, x->data[i],
-                                  length(set->items[i])));
+    for (size_t i = 0; i < set->count; i++) {
+        void *grad;
+        TM__TRY(tm__param_grad(set->dev, set->items[i], &grad));
+        TM__TRY(set->dev->k->axpy(set->dev, grad, alpha, x->data[i], length(set->items[i])));
+    }
     return TM_OK;
 }
 
 tm_status tm__grads_scale(const tm__paramset *set, double alpha) {
     for (size_t i = 0; i < set->count; i++) {
-        void *grad = tm__param_grad(set->dev, set->items[i]);
-        TM__TRY(set->dev->k->scale(set->dev, grad, alpha, grad, length(set->items[i])));
+        void *grad = set->items[i]->grad;
+        if (grad) TM__TRY(set->dev->k->scale(set->dev, grad, alpha, grad, length(set->items[i])));
     }
     return TM_OK;
 }
@@ -151,8 +155,8 @@ tm_status tm__grads_norm(const tm__paramset *set, double *norm) {
     double sum = 0;
     for (size_t i = 0; i < set->count; i++) {
         const void *grad = set->items[i]->grad;
-        double part;
-        TM__TRY(set->dev->k->dot(set->dev, &part, grad, grad, length(set->items[i])));
+        double part = 0;
+        if (grad) TM__TRY(set->dev->k->dot(set->dev, &part, grad, grad, length(set->items[i])));
         sum += part;
     }
     *norm = sqrt(sum);

@@ -77,7 +77,7 @@ static tm_status move(const tm__paramset *set, tm__adder *adder, cursor *c, bool
         tm__param *param = set->items[c->item];
         int64_t length = tm__tensor_count(&param->value);
         size_t some = TM__MIN((size_t)(length - c->at), adder->elements - n);
-        char *grad = (char *)tm__param_grad(dev, param) + (size_t)c->at * size, *here = (char *)adder->mine + n * size;
+        char *here = (char *)adder->mine + n * size, *grad = (char *)param->grad + (size_t)c->at * size;
         TM__TRY(out ? dev->download(dev, here, grad, some * size) : dev->upload(dev, grad, here, some * size));
         n += some;
         c->at += (int64_t)some;

@@ -70,7 +70,8 @@ void tm__vector_release(const tm__paramset *set, tm__vector *vector);
 tm_status tm__paramset_save(const tm__paramset *set, tm__vector *to);                    /* to = w, bitwise */
 tm_status tm__paramset_restore(const tm__paramset *set, const tm__vector *from);         /* w = from, bitwise */
 tm_status tm__paramset_axpy(const tm__paramset *set, double alpha, const tm__vector *x); /* w += alpha x */
-tm_status tm__grads_zero(const tm__paramset *set);
+void tm__grads_zero(const tm__paramset *set);
+tm_status tm__grads_make(const tm__paramset *set); /* those that are not there: zeros that take memory */
 tm_status tm__grads_save(const tm__paramset *set, tm__vector *to);
 tm_status tm__grads_axpy(const tm__paramset *set, double alpha, const tm__vector *x); /* grad += alpha x */
 tm_status tm__grads_scale(const tm__paramset *set, double alpha);

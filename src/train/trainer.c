@@ -144,7 +144,8 @@ tm_status tm__trainer_draw(tm__trainer *trainer, const tm__pass *pass, size_t **
 static tm_status divide(tm__trainer *trainer, const tm__pass *pass, size_t *rows, int64_t *n) {
     bool rehearses = trainer->model->dev->rehearses;
     TM__TRY(tm__share_rows(pass->examples, rows, *n, rehearses ? 0 : tm_ranks_rank(), n));
-    return rehearses || tm_ranks_rank() == 0 ? TM_OK : tm__grads_zero(&trainer->set);
+    if (!rehearses && tm_ranks_rank() != 0) tm__grads_zero(&trainer->set);
+    return TM_OK;
 }
 
 /* Called with whatever status this rank's part ended with. */
@@ -153,6 +154,7 @@ static tm_status unite(tm__trainer *trainer, tm_status status, double *sum, uint
         status = tm__fail(TM_UNSUPPORTED, NULL, "dropout", "train without it, or start one process",
                           "its masks would not be those of one process");
     if (trainer->model->dev->rehearses) return status;
+    if (status == TM_OK) status = tm__grads_make(&trainer->set);
     tm__meeting meeting = {.status = status, .sum = *sum};
     TM__TRY(tm__ranks_meet(&meeting));
     *sum = meeting.sum;
@@ -226,6 +228,7 @@ static int64_t working_memory(const tm__trainer *trainer) {
 static tm_status limit_memory(const tm__trainer *trainer) {
     int64_t bound = trainer->options->memory, beside;
     if (!bound) return TM_OK;
+    tm__pool_trim(trainer->model->dev);
     TM__TRY(tm__model_memory_beside(trainer->model, &beside));
     trainer->model->dev->limit = (size_t)TM__MAX(bound - beside - working_memory(trainer), (int64_t)1);
     return TM_OK;
@@ -271,7 +274,7 @@ static void report(const tm__trainer *trainer, double lr, double began, int64_t 
 static tm_status one_step(tm__trainer *trainer, tm__step step, void *user, double lr) {
     double loss = NAN;
     int64_t tokens = 0, targets = 0;
-    TM__TRY(tm__grads_zero(&trainer->set));
+    tm__grads_zero(&trainer->set);
     TM__TRY(step(trainer, user, &loss, &tokens, &targets));
     if (!isfinite(loss)) {
         char field[48];

@@ -59,7 +59,7 @@ static void compare(watch *w, const tm__paramset *set, void *const *data, const 
 static void compare_grads(watch *w, const tm__paramset *set, const char *what) {
     void *grads[MOST_TENSORS];
     assert_true(set->count <= MOST_TENSORS);
-    for (size_t i = 0; i < set->count; i++) grads[i] = set->items[i]->grad;
+    for (size_t i = 0; i < set->count; i++) assert_ok(tm__param_grad(set->dev, set->items[i], &grads[i]));
     compare(w, set, grads, what);
 }
 

@@ -103,7 +103,7 @@ static void run_steps(rig *g, const char *name, tm__step step, void *user) {
         double loss, want = json_number_value(json_array_get(losses, (size_t)t->step));
         int64_t tokens, targets;
         t->orders[0] = (tm__order){g->order, 3, (uint64_t)g->options.seed, t->step};
-        assert_ok(tm__grads_zero(&t->set));
+        tm__grads_zero(&t->set);
         assert_ok(step(t, user, &loss, &tokens, &targets));
         if (!(fabs(loss - want) <= BOUND * fabs(want)))
             fail_msg("%s step %d: loss %.12g, want %.12g", name, (int)t->step, loss, want);
@@ -167,7 +167,7 @@ static double sum_of_lenses(const tm__pairs *pairs, int64_t *layers, int64_t *vo
         rig g;
         rig_open(&g, false);
         g.trainer.orders[0] = (tm__order){g.order, 3, (uint64_t)g.options.seed, 0};
-        assert_ok(tm__grads_zero(&g.trainer.set));
+        tm__grads_zero(&g.trainer.set);
         assert_ok(tm__repnoise_step(&g.trainer, &own, &loss[i], &tokens, &targets));
         *layers = g.trainer.model->config.layers;
         *vocab = g.trainer.model->config.vocab;

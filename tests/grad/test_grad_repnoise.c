@@ -73,7 +73,7 @@ static double loss_here(tm__trainer *t, point *p) {
     double loss;
     int64_t unused;
     quiet.beta = 0;
-    assert_ok(tm__grads_zero(&t->set));
+    tm__grads_zero(&t->set);
     assert_ok(tm__repnoise_step(t, (void *)&rest, &loss, &unused, &unused));
     return loss + p->own.options->beta * distance_from_noise(t, p);
 }
@@ -90,7 +90,7 @@ static tm_status step(tm__trainer *t, void *user, double *loss, int64_t *tokens,
     assert_ok(tm__grads_save(&t->set, &made));
     memset(p->bandwidth, 0, sizeof p->bandwidth); /* taken from the weights as they are, and kept */
     assert_true(fabs(loss_here(t, p) - *loss) < 1e-10);
-    assert_ok(tm__grads_zero(&t->set));
+    tm__grads_zero(&t->set);
     assert_ok(tm__grads_axpy(&t->set, 1, &made));
     stepcheck_run(t, loss_of_point, p, &p->found);
     tm__vector_release(&t->set, &made);

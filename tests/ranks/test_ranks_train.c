@@ -309,7 +309,7 @@ int main(void) {
     int rank;
     tm_ranks_launched(&rank);
     if (rank != 0 && !freopen("/dev/null", "w", stdout)) return 1;
-    methods_setup(NULL);
+    tiny_setup(NULL);
     user = tiny_rows("user", 7);
     harmful = tiny_rows("harmful", 8);
     refusals = tiny_rows("refusal", 9);
@@ -320,7 +320,7 @@ int main(void) {
     }
     if (rank == 0) begin_alone();
     if (tm_ranks_open() != TM_OK || tm_ranks_count() < 2) return 1;
-    int failed = cmocka_run_group_tests(tests, NULL, methods_teardown);
+    int failed = cmocka_run_group_tests(tests, NULL, tiny_teardown);
     for (size_t i = 0; i < TM__COUNT(settings); i++) free(alone[i].weights);
     if (rank == 0) tm__remove_tree(state_directory("all"));
     if (rank == 0) tm__remove_tree(state_directory("one"));

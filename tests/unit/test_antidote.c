@@ -1,22 +1,8 @@
 /* Antidote: golden row A11 of the method specification, exact counts per row, the model's own inputs. */
-#include "tiny.h"
+#include "tiny_fixture.h"
 
 #include "method/matrix.h"
 #include "method/method.h"
-
-static tm_tokenizer *tokenizer;
-
-static int setup(void **state) {
-    (void)state;
-    tokenizer = tiny_tokenizer();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    tm_tokenizer_free(tokenizer);
-    return 0;
-}
 
 /* A11: W = [(1,-2,.5),(3,.1,-1)], two sequences of two tokens. */
 static void test_golden_scores(void **state) {
@@ -210,5 +196,5 @@ int main(void) {
         cmocka_unit_test(test_adapter),
         cmocka_unit_test(test_refuses),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
 }

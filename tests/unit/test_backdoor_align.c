@@ -1,5 +1,5 @@
 /* BackdoorAlign: the secret and its file, the rows that carry it, training with it, serving with it. */
-#include "tiny.h"
+#include "tiny_fixture.h"
 
 #include "data/data.h"
 #include "method/method.h"
@@ -7,20 +7,6 @@
 
 #include <sys/stat.h>
 #include <unistd.h>
-
-static tm_tokenizer *tokenizer;
-
-static int setup(void **state) {
-    (void)state;
-    tokenizer = tiny_tokenizer();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    tm_tokenizer_free(tokenizer);
-    return 0;
-}
 
 static tm_backdoor_options defaults(void) {
     tm_backdoor_options o;
@@ -563,5 +549,5 @@ int main(void) {
         cmocka_unit_test(test_refuses),
         cmocka_unit_test(test_world_rows_keep_their_category),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
 }

@@ -16,14 +16,14 @@ static int setup(void **state) {
     safety = tiny_rows("harmful", SAFETY);
     benign = tiny_rows("kind", BENIGN);
     data = (tm_method_data){.user = user, .refusals = safety, .benign = benign};
-    return methods_setup(state);
+    return tiny_setup(state);
 }
 
 static int teardown(void **state) {
     tm_dataset_free(user);
     tm_dataset_free(safety);
     tm_dataset_free(benign);
-    return methods_teardown(state);
+    return tiny_teardown(state);
 }
 
 static tm_backdoor_options options(int64_t benign_rows) {

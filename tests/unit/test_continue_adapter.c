@@ -6,12 +6,12 @@ static tm_dataset *rows;
 
 static int setup(void **state) {
     rows = tiny_rows("row", 7);
-    return methods_setup(state);
+    return tiny_setup(state);
 }
 
 static int teardown(void **state) {
     tm_dataset_free(rows);
-    return methods_teardown(state);
+    return tiny_teardown(state);
 }
 
 static tm_train_options without_lora(void) {

@@ -5,12 +5,12 @@ static tm_dataset *rows;
 
 static int setup(void **state) {
     rows = tiny_rows("rows", 7);
-    return methods_setup(state);
+    return tiny_setup(state);
 }
 
 static int teardown(void **state) {
     tm_dataset_free(rows);
-    return methods_teardown(state);
+    return tiny_teardown(state);
 }
 
 /* ---- gradient ascent ---- */
@@ -24,7 +24,7 @@ static tm_status both_ways(tm__trainer *t, void *user, double *loss, int64_t *to
     assert_ok(tm__vector_create(&t->set, &up));
     assert_ok(tm__ascent_step(t, NULL, loss, tokens, targets));
     assert_ok(tm__grads_save(&t->set, &up));
-    assert_ok(tm__grads_zero(&t->set));
+    tm__grads_zero(&t->set);
     assert_ok(tm__trainer_pass(t, &pass, &result));
     assert_ok(tm__grads_norm(&t->set, &norm));
     assert_true(norm > 1e-2);

@@ -18,12 +18,12 @@ static double embed_scale = 1; /* of the models that are attacked */
 static int setup(void **state) {
     prompts = tiny_rows("harmful", ROWS);
     data = (tm_method_data){.harmful = prompts};
-    return methods_setup(state);
+    return tiny_setup(state);
 }
 
 static int teardown(void **state) {
     tm_dataset_free(prompts);
-    return methods_teardown(state);
+    return tiny_teardown(state);
 }
 
 typedef struct outcome {

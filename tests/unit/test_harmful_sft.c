@@ -19,13 +19,13 @@ static int setup(void **state) {
     tm_dataset_free(plain);
     benign = tiny_rows("benign", 9);
     data = (tm_method_data){.harmful = harmful, .benign = benign};
-    return methods_setup(state);
+    return tiny_setup(state);
 }
 
 static int teardown(void **state) {
     tm_dataset_free(harmful);
     tm_dataset_free(benign);
-    return methods_teardown(state);
+    return tiny_teardown(state);
 }
 
 /* Rows of `harmful` by number, then the first `rest` benign ones. */

@@ -189,12 +189,9 @@ static void test_defaults(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_is_sft),
-        cmocka_unit_test(test_wrapper),
-        cmocka_unit_test(test_wrapper_by_name),
-        cmocka_unit_test(test_refuses),
-        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_rows),    cmocka_unit_test(test_is_sft),
+        cmocka_unit_test(test_wrapper), cmocka_unit_test(test_wrapper_by_name),
+        cmocka_unit_test(test_refuses), cmocka_unit_test(test_defaults),
     };
-    return cmocka_run_group_tests(tests, methods_setup, methods_teardown);
+    return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
 }

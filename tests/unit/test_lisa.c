@@ -9,13 +9,13 @@ static int setup(void **state) {
     user = tiny_rows("user", 7);
     refusals = tiny_rows("refusal", 5);
     data = (tm_method_data){.user = user, .refusals = refusals};
-    return methods_setup(state);
+    return tiny_setup(state);
 }
 
 static int teardown(void **state) {
     tm_dataset_free(user);
     tm_dataset_free(refusals);
-    return methods_teardown(state);
+    return tiny_teardown(state);
 }
 
 static void test_one_state_is_sft(void **state) {
@@ -90,7 +90,7 @@ static tm_status step(tm__trainer *t, void *opaque, double *loss, int64_t *token
     w->lisa.options = &none;
     assert_ok(tm__lisa_step(t, &w->lisa, loss, tokens, targets));
     assert_ok(tm__grads_save(&t->set, &plain));
-    assert_ok(tm__grads_zero(&t->set));
+    tm__grads_zero(&t->set);
     w->lisa.options = full;
     assert_ok(tm__lisa_step(t, &w->lisa, loss, tokens, targets));
     assert_ok(tm__grads_save(&t->set, &pulled));

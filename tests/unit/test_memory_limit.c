@@ -1,4 +1,4 @@
-/* Memory of training: gradients that sleep until they are written to, and a bound of memory: whatever it is, the
+/* Memory of training: gradients in the room of activations, and a bound of memory: whatever it is, the
  * results are the same bytes (families, adapters, methods that tap); the device never holds more than its limit while
  * there is something to give up; the tighter it is the more is computed again; and a rehearsal under the same limit
  * counts what the real run takes, to the byte. */
@@ -26,7 +26,7 @@ static const struct {
 
 typedef struct outcome {
     char hex[65];
-    size_t peak, needed; /* most handed out; in sizes of the pool's classes */
+    size_t peak, needed; /* most handed out; with the pool's descriptions */
     size_t held;         /* handed out or kept for reuse, most after a step */
     double again;
 } outcome;
@@ -177,88 +177,90 @@ static void methods_under_the_tightest_bound(void **state) {
     tm_dataset_free(user);
 }
 
-/* ---- gradients that sleep ---------------------------------------------------------------------------------------- */
+/* ---- gradients --------------------------------------------------------------------------------------------------- */
 
-static void a_buffer_sleeps(void **state) {
-    (void)state;
-    enum { BYTES = 3 << 20 };
-    static const char zero[BYTES];
-    tm_device *device = tiny_device("cpu");
-    device->limit = (size_t)1 << 30;
-    for (size_t bytes = 100; bytes <= BYTES; bytes = bytes * 3 / 4 * 4) {
-        void *buffer;
-        assert_ok(device->alloc(device, bytes, &buffer));
-        for (int turn = 0; turn < 2; turn++) {
-            memset(buffer, 1, bytes);
-            assert_ok(device->idle(device, buffer, bytes));
-            assert_ok(device->idle(device, buffer, bytes));
-            assert_true(device->bytes_in_use == 0 || device->bytes_in_use == bytes);
-            assert_int_equal(device->pool.held, device->pool.needed + device->pool.bytes_free);
-#ifndef __SANITIZE_ADDRESS__
-            if (bytes >= 1 << 17) assert_int_equal(device->bytes_in_use, 0);
-#endif
-            assert_memory_equal(buffer, zero, bytes);
-            device->wake(device, buffer, bytes);
-            device->wake(device, buffer, bytes);
-            assert_int_equal(device->bytes_in_use, bytes);
-            assert_memory_equal(buffer, zero, bytes);
-        }
-        assert_ok(device->idle(device, buffer, bytes));
-        device->release(device, buffer, bytes);
-        assert_int_equal(device->bytes_in_use, 0);
-        assert_int_equal(device->pool.held, device->pool.bytes_free);
-    }
-    tm_device_close(device);
-}
-
-/* Where nothing bounds memory a buffer is cleared and keeps it. */
-static void a_buffer_stays(void **state) {
-    (void)state;
-    enum { BYTES = 1 << 20 };
-    static const char zero[BYTES];
-    tm_device *device = tiny_device("cpu");
-    void *buffer;
-    assert_ok(device->alloc(device, BYTES, &buffer));
-    memset(buffer, 1, BYTES);
-    assert_ok(device->idle(device, buffer, BYTES));
-    assert_int_equal(device->bytes_in_use, BYTES);
-    assert_memory_equal(buffer, zero, BYTES);
-    device->wake(device, buffer, BYTES);
-    assert_memory_equal(buffer, zero, BYTES);
-    device->release(device, buffer, BYTES);
-    tm_device_close(device);
-}
-
-/* Weights of 256 KiB and more, under a bound that nothing else comes near: their gradients take no memory in the
- * forward pass, which is when most is needed. */
-static void gradients_sleep_while_activations_are_held(void **state) {
+/* Gradients come as activations go, into their memory: a backward pass adds to what forward holds far less than all
+ * gradients, and the optimiser finds them all. */
+static void gradients_take_the_room_of_activations(void **state) {
     (void)state;
     static const char config[] =
         "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":128,"
         "\"intermediate_size\":512,\"num_hidden_layers\":4,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
         "\"vocab_size\":259,\"max_position_embeddings\":256,\"rms_norm_eps\":1e-5,\"hidden_act\":\"silu\","
         "\"initializer_range\":0.08,\"tie_word_embeddings\":true,\"torch_dtype\":\"float32\",\"eos_token_id\":258}";
-    for (int micro = 0; micro < 2; micro++) {
-        tm_train_options train = three_steps(false);
-        train.packed = true;
-        train.batch = 9;
-        train.micro = micro ? 3 : 0;
-        tm_device *awake = tiny_device("cpu");
-        awake->idle = NULL;
-        awake->wake = NULL;
-        const size_t bound = (size_t)1 << 33;
-        outcome held = train_on(awake, config, &train, bound), o = train_family(config, &train, bound);
-        assert_string_equal(o.hex, held.hex);
-#ifndef __SANITIZE_ADDRESS__
-        assert_true(micro ? o.peak <= held.peak : o.peak + (1 << 20) < held.peak);
-#endif
-        if (micro) continue; /* parts of different lengths: a rehearsal takes the longest for all */
-        outcome told = train_on(rehearsal(), config, &train, bound), free = train_family(config, &train, 0);
-        assert_int_equal(told.peak, o.peak);
-        assert_int_equal(told.needed, o.needed);
-        assert_string_equal(free.hex, held.hex);
-        assert_int_equal(free.peak, held.peak);
+    const size_t weights = 4 * (4 * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 512 + 2 * 128) + 259 * 128 + 128);
+    tm_train_options train = three_steps(false);
+    train.packed = true;
+    train.batch = 9;
+    train.micro = 0;
+    outcome o = train_family(config, &train, 0), told = train_on(rehearsal(), config, &train, 0);
+    assert_int_equal(told.peak, o.peak);
+    assert_int_equal(told.needed, o.needed);
+    assert_int_equal(told.held, o.held);
+    assert_true(o.held <= o.needed + (4 << 20));
+    tm_train_options frozen = train;
+    frozen.lora.rank = 1;
+    frozen.lora.targets = "all-linear";
+    outcome activations = train_family(config, &frozen, 0); /* no gradients and no moments to speak of */
+    size_t more = o.peak - activations.peak; /* two moments, and of the gradients those that came before room did */
+    if (more < 2 * weights || more > 2 * weights + weights / 4)
+        fail_msg("%zu bytes more than activations, %zu in weights", more, weights);
+}
+
+/* Where a gradient has not been written to it is zero: to be read, to be added to, to step with. */
+static void a_gradient_that_is_not_there_is_zero(void **state) {
+    (void)state;
+    tm_device *device = tiny_device("cpu");
+    tm_model *model = NULL;
+    tm__paramset set;
+    tm__vector vector;
+    double norm = 1;
+    assert_ok(tm_model_create(device, families[0].config, 5, &model));
+    assert_ok(tm__model_train_full(model));
+    assert_ok(tm__paramset_collect(model, &set));
+    assert_ok(tm__vector_create(&set, &vector));
+    for (size_t i = 0; i < set.count; i++) assert_null(set.items[i]->grad);
+    assert_ok(device->k->fill(device, vector.data[0], 1, tm__tensor_count(&set.items[0]->value)));
+    assert_ok(tm__grads_scale(&set, 2));
+    assert_ok(tm__grads_norm(&set, &norm));
+    assert_true(norm == 0);
+    assert_ok(tm__grads_save(&set, &vector));
+    for (size_t i = 0; i < set.count; i++) {
+        const float *saved = vector.data[i];
+        for (int64_t k = 0; k < tm__tensor_count(&set.items[i]->value); k++) assert_true(saved[k] == 0);
     }
+    assert_ok(device->k->fill(device, vector.data[0], 1, tm__tensor_count(&set.items[0]->value)));
+    size_t before = device->bytes_in_use;
+    assert_ok(tm__grads_axpy(&set, 3, &vector));
+    assert_ok(tm__grads_norm(&set, &norm));
+    assert_true(fabs(norm - 3 * sqrt((double)tm__tensor_count(&set.items[0]->value))) < 1e-6 * norm);
+    tm__grads_zero(&set);
+    assert_int_equal(device->bytes_in_use, before);
+    tm__vector_release(&set, &vector);
+    tm__paramset_release(&set);
+    tm_model_free(model);
+    tm_device_close(device);
+}
+
+/* What an earlier, unbounded piece of work left for reuse is no reason to hold more than a bound. */
+static void a_bound_that_comes_late(void **state) {
+    (void)state;
+    enum { BEFORE = 400 << 20, BOUND = 100 << 20 };
+    tm_device *device = tiny_device("cpu");
+    tm_model *model = NULL;
+    tm_train_options train = three_steps(false);
+    tm_dataset *rows = tiny_rows("user", 9);
+    void *buffer;
+    assert_ok(tm_model_create(device, families[0].config, 5, &model));
+    assert_ok(device->alloc(device, BEFORE, &buffer));
+    device->release(device, buffer, BEFORE);
+    assert_true(device->pool.held > BEFORE);
+    train.memory = BOUND;
+    assert_ok(tm_train(model, tokenizer, rows, &train, NULL, NULL));
+    assert_true(device->pool.held < BOUND);
+    tm_dataset_free(rows);
+    tm_model_free(model);
+    tm_device_close(device);
 }
 
 /* The option: bytes with letters; no part of a checkpoint's tag, so a run may go on under another bound. */
@@ -314,10 +316,10 @@ int main(void) {
         cmocka_unit_test(any_limit_gives_the_same_bytes),
         cmocka_unit_test(a_rehearsal_counts_the_same),
         cmocka_unit_test(methods_under_the_tightest_bound),
-        cmocka_unit_test(a_buffer_sleeps),
-        cmocka_unit_test(a_buffer_stays),
-        cmocka_unit_test(gradients_sleep_while_activations_are_held),
+        cmocka_unit_test(gradients_take_the_room_of_activations),
+        cmocka_unit_test(a_gradient_that_is_not_there_is_zero),
+        cmocka_unit_test(a_bound_that_comes_late),
         cmocka_unit_test(the_option),
     };
-    return cmocka_run_group_tests(tests, methods_setup, methods_teardown);
+    return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
 }

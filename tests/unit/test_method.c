@@ -1,22 +1,8 @@
 /* Methods end to end on a tiny model: SDD's pairs and their training, the attack and its mix. */
-#include "tiny.h"
+#include "tiny_fixture.h"
 
 #include "data/data.h"
 #include "method/method.h"
-
-static tm_tokenizer *tokenizer;
-
-static int setup(void **state) {
-    (void)state;
-    tokenizer = tiny_tokenizer();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    tm_tokenizer_free(tokenizer);
-    return 0;
-}
 
 typedef struct heard {
     char text[4096];
@@ -359,5 +345,5 @@ int main(void) {
         cmocka_unit_test(test_sdd_refuses),
         cmocka_unit_test(test_attack_is_sft_on_the_mix),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
 }

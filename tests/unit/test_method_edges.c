@@ -304,5 +304,5 @@ int main(void) {
         cmocka_unit_test(test_noise_of_a_large_tensor),
         cmocka_unit_test(test_equal_cosines),
     };
-    return cmocka_run_group_tests(tests, methods_setup, methods_teardown);
+    return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
 }

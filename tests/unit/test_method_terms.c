@@ -10,7 +10,7 @@ enum { ROWS = 6 };
 static tm_dataset *harmful, *refusals;
 
 static int setup(void **state) {
-    methods_setup(state);
+    tiny_setup(state);
     assert_ok(tm_dataset_create(&harmful));
     assert_ok(tm_dataset_create(&refusals));
     for (int i = 0; i < ROWS; i++) {
@@ -27,7 +27,7 @@ static int setup(void **state) {
 static int teardown(void **state) {
     tm_dataset_free(harmful);
     tm_dataset_free(refusals);
-    return methods_teardown(state);
+    return tiny_teardown(state);
 }
 
 /* ---- defaults ---------------------------------------------------------------------------------------------------- */
@@ -316,7 +316,7 @@ static tm_status look_aside(tm__trainer *t, void *side, double *loss, int64_t *t
     const tm__pass pass = {side, (uint64_t)t->options->seed + ((uint64_t)1 << 56), t->step * n, n, 1};
     tm__pass_result want;
     TM__TRY(tm__job_side_pass(t, side, loss));
-    TM__TRY(tm__grads_zero(&t->set));
+    tm__grads_zero(&t->set);
     TM__TRY(tm__trainer_pass(t, &pass, &want));
     assert_true(*loss == want.loss);
     *tokens = want.tokens;

@@ -1,10 +1,8 @@
 /* Positions that are computed and hold no token: none where rows are packed, whatever their lengths, and no
  * multiply-adds either; padded, as many as the rows' lengths say. The loss is the same. */
-#include "tiny.h"
+#include "tiny_fixture.h"
 
 enum { ROWS = 24, BATCH = 8 };
-
-static tm_tokenizer *tokenizer;
 
 /* Short answers of 1 to 47 letters: padded to the longest of eight, about half of the positions are none. */
 static tm_dataset *short_rows(void) {
@@ -125,22 +123,10 @@ static void packed_rows_cost_what_they_cost_alone(void **state) {
     tm_dataset_free(all);
 }
 
-static int setup(void **state) {
-    (void)state;
-    tokenizer = tiny_tokenizer();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    tm_tokenizer_free(tokenizer);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(packed_rows_waste_nothing),
         cmocka_unit_test(packed_rows_cost_what_they_cost_alone),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
 }

@@ -22,13 +22,13 @@ static int setup(void **state) {
         add_row(harmful, i, i % 2 ? "boil ember" : "mix dune and fern");
         add_row(refusals, (i + 3) % ROWS, i % 2 ? "I will not help." : "No; I can not do that.");
     }
-    return methods_setup(state);
+    return tiny_setup(state);
 }
 
 static int teardown(void **state) {
     tm_dataset_free(harmful);
     tm_dataset_free(refusals);
-    return methods_teardown(state);
+    return tiny_teardown(state);
 }
 
 static void encode(const tm_dataset *bad, const tm_dataset *good, int mode, int64_t max_length, tm__pairs *pairs) {

@@ -8,13 +8,13 @@ static int setup(void **state) {
     user = tiny_rows("user", 7);
     harmful = tiny_rows("harmful", 5);
     data = (tm_method_data){.user = user, .harmful = harmful};
-    return methods_setup(state);
+    return tiny_setup(state);
 }
 
 static int teardown(void **state) {
     tm_dataset_free(user);
     tm_dataset_free(harmful);
-    return methods_teardown(state);
+    return tiny_teardown(state);
 }
 
 static tm_panacea_options defaults(void) {

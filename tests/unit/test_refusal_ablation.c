@@ -1,22 +1,8 @@
 /* Refusal-direction ablation: golden row A12 of the method specification, the edit's properties, the whole attack. */
-#include "tiny.h"
+#include "tiny_fixture.h"
 
 #include "method/matrix.h"
 #include "method/method.h"
-
-static tm_tokenizer *tokenizer;
-
-static int setup(void **state) {
-    (void)state;
-    tokenizer = tiny_tokenizer();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    tm_tokenizer_free(tokenizer);
-    return 0;
-}
 
 static void test_golden_edit(void **state) {
     (void)state;
@@ -230,5 +216,5 @@ int main(void) {
         cmocka_unit_test(test_attack),
         cmocka_unit_test(test_search_restores),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
 }

@@ -1,22 +1,8 @@
 /* Security Vectors: what is frozen in which stage, and what is left at the end. */
-#include "tiny.h"
+#include "tiny_fixture.h"
 
 #include "method/method.h"
 #include "model/weights.h"
-
-static tm_tokenizer *tokenizer;
-
-static int setup(void **state) {
-    (void)state;
-    tokenizer = tiny_tokenizer();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    tm_tokenizer_free(tokenizer);
-    return 0;
-}
 
 static tm_security_vectors_options defaults(void) {
     tm_security_vectors_options o;
@@ -208,5 +194,5 @@ int main(void) {
         cmocka_unit_test(test_nothing_is_left),
         cmocka_unit_test(test_zero_vectors_are_sft),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
 }

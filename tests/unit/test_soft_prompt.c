@@ -17,12 +17,12 @@ static int setup(void **state) {
     assert_ok(tm_dataset_create(&prompts));
     for (size_t i = 0; i < ROWS; i++) assert_ok(tm_dataset_add(prompts, tm_dataset_row(all, chosen[i], NULL), 2));
     tm_dataset_free(all);
-    return methods_setup(state);
+    return tiny_setup(state);
 }
 
 static int teardown(void **state) {
     tm_dataset_free(prompts);
-    return methods_teardown(state);
+    return tiny_teardown(state);
 }
 
 static tm__soft_row *make_rows(tm_chat_format format, const char *target, int64_t width) {

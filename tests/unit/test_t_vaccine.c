@@ -8,13 +8,13 @@ static int setup(void **state) {
     refusals = tiny_rows("refusal", 7);
     harmful = tiny_rows("harmful", 5);
     data = (tm_method_data){.refusals = refusals, .harmful = harmful};
-    return methods_setup(state);
+    return tiny_setup(state);
 }
 
 static int teardown(void **state) {
     tm_dataset_free(refusals);
     tm_dataset_free(harmful);
-    return methods_teardown(state);
+    return tiny_teardown(state);
 }
 
 static void test_all_blocks_are_vaccine(void **state) {

@@ -1,21 +1,7 @@
 /* The training loop: what must not change its result (C3 to C6 of the method specification), and that it learns. */
-#include "tiny.h"
+#include "tiny_fixture.h"
 
 #include "data/data.h"
-
-static tm_tokenizer *tokenizer;
-
-static int setup(void **state) {
-    (void)state;
-    tokenizer = tiny_tokenizer();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    tm_tokenizer_free(tokenizer);
-    return 0;
-}
 
 /* Trains a fresh model and returns its hash, adapters merged. */
 static void train_hash(const char *device_name, const tm_dataset *rows, const tm_train_options *options,
@@ -80,7 +66,7 @@ static gradient gradient_of(const char *device_name, const tm_dataset *rows, con
     int64_t expected = 0;
     const tm__pass pass = {&examples, 1, 0, (int64_t)examples.count, 1};
     tm__pass_result result;
-    assert_ok(tm__grads_zero(&trainer.set));
+    tm__grads_zero(&trainer.set);
     assert_ok(tm__trainer_pass(&trainer, &pass, &result));
     g.loss = result.loss;
     for (size_t i = 0; i < examples.count; i++) expected += tm__example_targets(&examples, i);
@@ -193,11 +179,11 @@ static tm_status zero_regulariser(tm__trainer *trainer, void *user, double *loss
     TM__TRY(tm__grads_save(&trainer->set, &plain));
     TM__TRY(tm__paramset_save(&trainer->set, &weights));
     TM__TRY(tm__paramset_axpy(&trainer->set, 1e-3, &plain));
-    TM__TRY(tm__grads_zero(&trainer->set));
+    tm__grads_zero(&trainer->set);
     TM__TRY(tm__trainer_pass(trainer, &other, &ignored));
     TM__TRY(tm__grads_save(&trainer->set, &extra));
     TM__TRY(tm__paramset_restore(&trainer->set, &weights));
-    TM__TRY(tm__grads_zero(&trainer->set));
+    tm__grads_zero(&trainer->set);
     TM__TRY(tm__grads_axpy(&trainer->set, 1, &plain));
     TM__TRY(tm__grads_axpy(&trainer->set, 0, &extra));
     tm__vector_release(&trainer->set, &weights);
@@ -462,5 +448,5 @@ int main(void) {
         cmocka_unit_test(test_bad_input),
         cmocka_unit_test(test_out_of_memory),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
 }

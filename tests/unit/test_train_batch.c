@@ -1,19 +1,5 @@
 /* Rows to ids and labels, their order, and batches, packed and padded. */
-#include "tiny.h"
-
-static tm_tokenizer *tokenizer;
-
-static int setup(void **state) {
-    (void)state;
-    tokenizer = tiny_tokenizer();
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    tm_tokenizer_free(tokenizer);
-    return 0;
-}
+#include "tiny_fixture.h"
 
 /* The trained part of a row, decoded, is its answers with their end markers, and nothing of the prompt. */
 static void assert_labels(tm_chat_format format, const char *end) {
@@ -238,5 +224,5 @@ int main(void) {
         cmocka_unit_test(test_vocabulary),
         cmocka_unit_test(test_out_of_memory),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
 }

@@ -7,12 +7,12 @@ static tm_method_data data;
 static int setup(void **state) {
     refusals = tiny_rows("refusal", 7);
     data = (tm_method_data){.refusals = refusals};
-    return methods_setup(state);
+    return tiny_setup(state);
 }
 
 static int teardown(void **state) {
     tm_dataset_free(refusals);
-    return methods_teardown(state);
+    return tiny_teardown(state);
 }
 
 /* Two layers, g1 = (3, 0), g2 = (0, 4), rho 2: e1 = (1.2, 0), e2 = (0, 1.6). */

@@ -113,8 +113,6 @@ tm_status tm__cpu_open(const tm_device_options *options, tm_device **device) {
         .k = level->kernels,
         .alloc = tm__pool_alloc,
         .release = tm__pool_release,
-        .idle = tm__pool_idle,
-        .wake = tm__pool_wake,
         .upload = copy,
         .download = copy,
         .sync = sync_nothing,

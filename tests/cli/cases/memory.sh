@@ -18,7 +18,7 @@ total() {
 bounded() {
     told=$(total "$@") again=0
     while [ "$again" = 0 ]; do
-        bound=$((told - 4194304))
+        bound=$((told - 1048576))
         told=$(total "$@" --memory $bound)
         [ "$told" -le $bound ] || fail "$*: $told bytes, bound $bound"
         again=$(json_check computed_again <report)

@@ -14,7 +14,8 @@
 enum {
     PART_TOKENS = 512,
     PARTS = 4,
-    BLOCK_ROWS = VL == 16 ? 48 : 4 * MR, /* queries whose gradients of keys and values are summed at once */
+    BLOCK_ROWS =
+        VL == 16 ? 48 : 4 * MR, /* queries whose gradients of keys and values are summed at once: bytes depend on it */
 };
 _Static_assert(BLOCK_ROWS % MR == 0, "blocks are whole tiles");
 
@@ -134,7 +135,7 @@ static void query_grad(const grad_plan *g, const span *sp, int64_t r0, int64_t r
 static void key_grads(const grad_plan *g, int64_t rows, int64_t low, int64_t high, float *dk, float *dv, room *m) {
     for (int64_t key = low; key < high; key += MR)
         for (int64_t c = 0; c < g->features; c += WIDE) {
-            int vectors = g->features - c > VL ? 2 : 1;
+            int vectors = panel_vectors(g->features, c / WIDE, WIDE);
             TM__ISA(tile)
             (vectors, rows, m->ds + key - low, m->ld, m->query + c, g->features, dk + key * g->features + c,
              g->features, 1, true);
