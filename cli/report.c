@@ -24,8 +24,8 @@ static struct {
     double first_seconds, last_seconds; /* where this phase was first seen; when a line was last printed */
 } watch;
 
-static volatile sig_atomic_t stop_asked;
-static bool leads = true; /* of several processes only the first says what all would say */
+static volatile sig_atomic_t stop_asked, error_told; /* an error is or was told: no step follows */
+static bool leads = true;                            /* of several processes only the first says what all would say */
 
 /* ---- lines ------------------------------------------------------------------------------------------------------- */
 
@@ -53,6 +53,7 @@ static void say(const char *text) {
 static int tell(tm_status status, const char *text) {
     char line[1200];
     int rank = tm_ranks_rank();
+    error_told = 1; /* a launcher ends its other processes by a signal as soon as one has failed */
     if (!tm_ranks_fail(status, text)) return tm_status_exit_code(status);
     if (rank == 0)
         snprintf(line, sizeof line, "temper: %.1150s", text);
@@ -308,7 +309,7 @@ static void on_signal(int signal_number) {
     static const char text[] = "\ntemper: stopping after this step (once more to stop at once)\n";
     (void)signal_number;
     stop_asked = 1;
-    if (!leads) return;
+    if (!leads || error_told) return;
     ssize_t written = write(STDERR_FILENO, text, sizeof text - 1);
     (void)written;
 }
