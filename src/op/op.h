@@ -84,7 +84,7 @@ tm_status tm__param_int8(const tm__tape *tape, tm__param *param, const void **pa
  *
  * weight: 1/N for the mean over N targets. row_loss (count, host, fp64; may be NULL) receives each unweighted term at
  * once. Logits are kept for backward when all of them fit into TM__HEAD_CHUNK_BYTES, else recomputed chunk by chunk. */
-#define TM__HEAD_CHUNK_BYTES ((size_t)32 << 20)
+#define TM__HEAD_CHUNK_BYTES ((size_t)64 << 20)
 typedef struct tm__head {
     tm__param *weight, *bias; /* (vocab, d), (vocab); bias NULL: none */
     double soft_cap;          /* 0: none */

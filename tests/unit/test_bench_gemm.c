@@ -57,7 +57,7 @@ static void products_are_those_of_the_model(void **state) {
         const tm_bench_layer *l = &p.layers[i];
         weights += (double)(l->in * l->out) * (i + 1 < p.count ? l->times : 1);
         operations += l->times * tm__products_operations(l);
-        assert_int_equal(l->rows, i + 1 < p.count ? 2048 : (32 << 20) / 4 / 49152);
+        assert_int_equal(l->rows, i + 1 < p.count ? 2048 : (64 << 20) / 4 / 49152);
     }
     assert_true(weights == (double)m.parameters - 61 * 576); /* norms */
     const tm__bench_size size = {.model = m};

@@ -169,7 +169,7 @@ static tm_model *wide_model(tm_device *device, int vocab) {
 /* More targets than have their logits at a time: RepNoise's step does not depend on the order of a batch's rows. */
 static void test_lenses_in_chunks(void **state) {
     (void)state;
-    enum { VOCAB = 40000, ROWS = 4, LEAST = 60, D = 32 };
+    enum { VOCAB = 80000, ROWS = 4, LEAST = 60, D = 32 };
     static const char text[] = "the grove by night, then boil ember and mix it with dune and fern until it is amber; "
                                "leave the brook and cedar";
     const tm_repnoise_options o = {.alpha = 1};
