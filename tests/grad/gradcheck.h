@@ -37,6 +37,7 @@ struct gradcheck {
     tm_status (*build)(tm__tape *tape, gradcheck *check, tm__var **y);
     void *ctx;
     bool training;
+    bool begun; /* the parameters' gradients are there, and zero, before forward; else they do not exist yet */
     size_t head_chunk_bytes;
     double corrupt; /* relative error put into one analytic element: the check must then fail */
     double weight[GRAD_MAX];
@@ -125,14 +126,20 @@ static inline double grad_value(gradcheck *check) {
 static inline void grad_analytic(gradcheck *check) {
     tm__tape *tape = grad_tape(check);
     tm__var *y, *loss;
-    for (size_t i = 0; i < check->count; i++) memset(check->slots[i].grad, 0, check->slots[i].n * sizeof(double));
+    for (size_t i = 0; i < check->count; i++) {
+        grad_slot *slot = &check->slots[i];
+        memset(slot->grad, 0, slot->n * sizeof(double));
+        if (slot->param) slot->param->grad = check->begun && slot->param->trainable ? slot->grad : NULL;
+    }
     assert_ok(check->build(tape, check, &y));
     assert_true(tm__tensor_count(&y->value) <= GRAD_MAX);
     assert_ok(tm__op_weighted_sum(tape, y, check->weight, &loss));
     assert_ok(tm__tape_backward(tape, 1, &loss, NULL));
     for (size_t i = 0; i < check->count; i++) {
         grad_slot *slot = &check->slots[i];
-        if (!slot->param && slot->var->grad) memcpy(slot->grad, slot->var->grad, slot->n * sizeof(double));
+        const void *grad = slot->param ? slot->param->grad : slot->var->grad;
+        if (grad && grad != slot->grad) memcpy(slot->grad, grad, slot->n * sizeof(double));
+        if (slot->param && grad != slot->grad) tm__param_grad_zero(check->dev, slot->param);
     }
     tm__tape_free(tape);
     if (check->corrupt != 0) check->slots[0].grad[0] *= 1 + check->corrupt;

@@ -4,7 +4,7 @@
 enum { TOKENS = 7, WIDTH = 4, VOCAB = 9, TARGETS = 5 };
 
 static gradcheck check;
-static tm__param head;
+static tm__param head, head_bias;
 
 static const int32_t rows[TARGETS] = {5, 0, 2, 6, 3}, ids[TARGETS] = {8, 0, 4, 4, 1};
 static const double weights[TARGETS] = {0.2, 0.3, -0.1, 0.5, 1};
@@ -50,15 +50,59 @@ static void test_many_chunks(void **state) {
     grad_analytic(&check);
     double value = grad_value(&check), whole[2][VOCAB * WIDTH];
     for (int i = 0; i < 2; i++) memcpy(whole[i], check.slots[i].grad, check.slots[i].n * sizeof(double));
-    for (size_t fitting = 1; fitting < TARGETS; fitting++) {
-        check.head_chunk_bytes = fitting * VOCAB * sizeof(double);
+    for (size_t fitting = 1; fitting < 2 * TARGETS; fitting++) {
+        check.begun = fitting > TARGETS; /* then the logits are computed again */
+        check.head_chunk_bytes = (1 + fitting % TARGETS) * VOCAB * sizeof(double);
         assert_true(grad_agrees(&check));
         assert_true(grad_value(&check) == value);
         for (int i = 0; i < 2; i++)
             assert_true(test_relative_error(check.slots[i].grad, whole[i], check.slots[i].n) < 1e-14);
     }
     check.head_chunk_bytes = 1; /* less than a row: one row at a time */
-    assert_true(grad_agrees(&check));
+    for (int begun = 0; begun < 2; begun++) {
+        check.begun = begun;
+        assert_true(grad_agrees(&check));
+    }
+}
+
+/* Two losses on one tape through one head, of different weight: what the second has made is added to the first's. */
+static tm_status build_twice(tm__tape *tape, gradcheck *c, tm__var **y) {
+    tm__var *hidden, *loss, *some, *half;
+    const tm__head shared = {.weight = &head, .bias = &head_bias};
+    const tm__head_targets fewer = {3, rows + 1, ids, weights};
+    TM__TRY(grad_var(tape, c, 0, &hidden));
+    TM__TRY(tm__op_head_loss(tape, hidden, &shared, &targets, NULL, &loss));
+    TM__TRY(tm__op_head_loss(tape, hidden, &shared, &fewer, NULL, &half));
+    TM__TRY(tm__op_scale(tape, half, -0.3, &some));
+    return tm__op_add(tape, loss, some, y);
+}
+
+static void test_two_losses(void **state) {
+    (void)state;
+    make_slots();
+    grad_param(&check, &head_bias, "bias", 1, (int64_t[]){VOCAB});
+    check.build = build_twice;
+    for (int begun = 0; begun < 2; begun++)
+        for (size_t fitting = 1; fitting <= TARGETS; fitting++) {
+            check.begun = begun;
+            check.head_chunk_bytes = fitting * VOCAB * sizeof(double);
+            assert_true(grad_agrees(&check));
+        }
+}
+
+/* Forward has made the gradients, and nobody asks for them: they are given back with the tape. */
+static void test_no_backward(void **state) {
+    (void)state;
+    make_slots();
+    head.grad = NULL;
+    check.head_chunk_bytes = 2 * VOCAB * sizeof(double);
+    tm__tape *tape = grad_tape(&check);
+    tm__var *y;
+    assert_ok(build(tape, &check, &y));
+    assert_true(check.dev->bytes_in_use >= sizeof(double) * VOCAB * WIDTH);
+    tm__tape_free(tape);
+    assert_int_equal(check.dev->bytes_in_use, 0);
+    assert_null(head.grad);
 }
 
 static void test_frozen_head(void **state) {
@@ -71,8 +115,6 @@ static void test_frozen_head(void **state) {
 }
 
 /* A bias, and a soft cap that the logits are well inside, near and beyond. */
-static tm__param head_bias;
-
 static tm_status build_capped(tm__tape *tape, gradcheck *c, tm__var **y) {
     tm__var *hidden;
     TM__TRY(grad_var(tape, c, 0, &hidden));
@@ -87,7 +129,10 @@ static void test_bias_and_soft_cap(void **state) {
     check.build = build_capped;
     assert_true(grad_agrees(&check));
     check.head_chunk_bytes = 2 * VOCAB * sizeof(double);
-    assert_true(grad_agrees(&check));
+    for (int begun = 0; begun < 2; begun++) {
+        check.begun = begun;
+        assert_true(grad_agrees(&check));
+    }
 }
 
 /* The embedding is the head as well: its gradient is the sum of both uses. */
@@ -106,7 +151,10 @@ static void test_tied(void **state) {
     check.build = build_tied;
     assert_true(grad_agrees(&check));
     check.head_chunk_bytes = 2 * VOCAB * sizeof(double);
-    assert_true(grad_agrees(&check));
+    for (int begun = 0; begun < 2; begun++) {
+        check.begun = begun;
+        assert_true(grad_agrees(&check));
+    }
 }
 
 static void test_row_losses(void **state) {
@@ -202,6 +250,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_one_chunk, begin, end),
         cmocka_unit_test_setup_teardown(test_many_chunks, begin, end),
+        cmocka_unit_test_setup_teardown(test_two_losses, begin, end),
+        cmocka_unit_test_setup_teardown(test_no_backward, begin, end),
         cmocka_unit_test_setup_teardown(test_frozen_head, begin, end),
         cmocka_unit_test_setup_teardown(test_bias_and_soft_cap, begin, end),
         cmocka_unit_test_setup_teardown(test_tied, begin, end),
