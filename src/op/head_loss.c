@@ -7,7 +7,7 @@
  * Rows are worked through in chunks whose logits fit into a fixed number of bytes, so memory does not grow with the
  * batch. If one chunk is enough, its logits stay for backward and become dz in place. If not, forward goes on from each
  * chunk's logits to the gradients at dloss = 1, which backward multiplies by dloss: the largest product of a small
- * model is not done twice (a LoRA step on the 135M shape ran 9% shorter). Only where dW has begun already, so that what
+ * model is not done twice (a LoRA step on the 135M shape ran 8% shorter). Only where dW has begun already, so that what
  * forward makes would need room beside it, the logits are computed again.
  */
 #include "op/common.h"
