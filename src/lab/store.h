@@ -81,7 +81,8 @@ typedef struct tm__cell_name {
 } tm__cell_name;
 tm_status tm__store_name_cells(tm__store *store, const char *plan, const tm__cell_name *cells, size_t count);
 
-/* Forgets jobs whose keys are not among these and names of other plans' cells; *removed: how many jobs. dry: counts only.
+/* Forgets jobs whose keys are not among these and names of other plans' cells; *removed: how many jobs. dry: counts
+ * only.
  */
 tm_status tm__store_keep(tm__store *store, const char *const *keys, size_t key_count, const char *const *plans,
                          size_t plan_count, bool dry, size_t *removed);

@@ -13,8 +13,7 @@ static const size_t max_config = (size_t)16 << 20;
 
 tm_status tm__param_take(tm__checkpoint *files, const char *directory, const char *name, tm__param *param) {
     int64_t index = tm__checkpoint_index(files, name);
-    if (index < 0)
-        return tm__fail(TM_NOT_FOUND, directory, name, "is the download complete?", "the tensor is missing");
+    if (index < 0) return tm__fail(TM_NOT_FOUND, directory, name, "is the download complete?", "the tensor is missing");
     const char *file = tm__checkpoint_file(files, (size_t)index);
     tm_tensor found;
     TM__TRY(tm__checkpoint_at(files, (size_t)index, &found));

@@ -1,5 +1,5 @@
-/* test_represent_golden.c: hidden states against transformers' output_hidden_states, their principal components and a linear
- * probe against scikit-learn. tools/golden/represent.py wrote the fixture.
+/* test_represent_golden.c: hidden states against transformers' output_hidden_states, their principal components and a
+ * linear probe against scikit-learn. tools/golden/represent.py wrote the fixture.
  */
 #include "golden.h"
 

@@ -100,7 +100,7 @@ static void test_inactive_adapter(void **state) {
     (void)state;
     give_adapter(0.7, 0, true);
     tm__adapter *idle = give_adapter(0.9, 0.5, false);
-    agrees(); /* central differences find its influence to be zero, too */
+    agrees();                  /* central differences find its influence to be zero, too */
     assert_null(idle->a.grad); /* nothing was ever added */
     assert_null(idle->b.grad);
 }

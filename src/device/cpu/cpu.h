@@ -12,7 +12,7 @@ typedef struct tm__cpu {
     uint8_t *scratch; /* grows to the largest kernel's need, then stays */
     size_t scratch_bytes;
     struct tm__amx
-        *amx; /* prepared oneDNN primitives; NULL: the processor has no bf16 matrix unit, or fp32 was asked for */
+        *amx;   /* prepared oneDNN primitives; NULL: the processor has no bf16 matrix unit, or fp32 was asked for */
     bool quads; /* the processor sums four products of bytes at once (AVX-512 VNNI) */
 } tm__cpu;
 

@@ -8,8 +8,8 @@
 #include <stdlib.h>
 
 #include "device/ref/attention.inc.h"
-#include "device/ref/int8.inc.h"
 #include "device/ref/dense.inc.h"
+#include "device/ref/int8.inc.h"
 #include "device/ref/layers.inc.h"
 #include "device/ref/vector.inc.h"
 
