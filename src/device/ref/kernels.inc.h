@@ -7,9 +7,10 @@
 
 #include <stdlib.h>
 
-#include "device/ref/attention.inc.h"
-#include "device/ref/dense.inc.h"
 #include "device/ref/int8.inc.h"
+
+#include "device/ref/attention.inc.h"
+#include "device/ref/dense.inc.h" /* uses int8.inc.h */
 #include "device/ref/layers.inc.h"
 #include "device/ref/vector.inc.h"
 
