@@ -53,7 +53,7 @@ static void say(const char *text) {
 static int tell(tm_status status, const char *text) {
     char line[1200];
     int rank = tm_ranks_rank();
-    error_told = 1; /* a launcher ends its other processes by a signal as soon as one has failed */
+    if (tm_ranks_count() > 1) error_told = 1; /* a launcher then ends its other processes by a signal */
     if (!tm_ranks_fail(status, text)) return tm_status_exit_code(status);
     if (rank == 0)
         snprintf(line, sizeof line, "temper: %.1150s", text);

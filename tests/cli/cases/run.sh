@@ -111,20 +111,27 @@ same "$(sed 1d why | wc -l)" 8 "cells that failed"
 grep -q '^small,composed,lr=1e-4 pure,grid,1,1,refusals: 100000' why && fail "columns of failures"
 grep -q '^small,composed,grid,lr=1e-4 pure,1,1,"*refusals: 100000 safety rows' why || fail "no reason in the store: $(cat why)"
 
-# One whose process is killed is told as well.
-sed 's/steps: 3,/steps: 3000,/' plan.yaml >long.yaml
+# One whose process is killed is told as well; and the runner still says that it was asked to stop.
+sed 's/steps: 3,/steps: 3000,/; s/worlds: .*/worlds: [1, 2]/' plan.yaml >long.yaml
 temper run long.yaml --directory shot --workers 1 --quiet >/dev/null 2>stderr &
 runner=$!
-child=
-for _ in $(seq 200); do
-    child=$(sed -n "s/^\([0-9]*\) .*) [A-Z] $runner .*/\1/p" /proc/[0-9]*/stat 2>/dev/null | head -n 1)
-    [ -z "$child" ] || break
-    sleep 0.05
-done
+find_child() { # another one than $1
+    child=
+    for _ in $(seq 200); do
+        child=$(sed -n "s/^\([0-9]*\) .*) [A-Z] $runner .*/\1/p" /proc/[0-9]*/stat 2>/dev/null | grep -vx "$1" | head -n 1)
+        [ -z "$child" ] || return 0
+        sleep 0.05
+    done
+    fail "the runner has no worker"
+}
+find_child none
 kill -s KILL "$child"
+find_child "$child"
+kill -s TERM $runner
 code=0
 wait $runner || code=$?
 same "$code" 130 "exit code after a killed job"
+grep -q '^temper: stopping after this step' stderr || fail "no answer to the signal: $(cat stderr)"
 grep -q '^temper: base, world 1: was ended by signal 9 (Killed) (where memory is short' stderr || fail "not told: $(cat stderr)"
 
 # A job that somebody else is at is passed over, and done once he is gone.
