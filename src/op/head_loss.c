@@ -7,8 +7,9 @@
  * Rows are worked through in chunks whose logits fit into a fixed number of bytes, so memory does not grow with the
  * batch. If one chunk is enough, its logits stay for backward and become dz in place. If not, forward goes on from each
  * chunk's logits to the gradients at dloss = 1, which backward multiplies by dloss: the largest product of a small
- * model is not done twice (a LoRA step on the 135M shape ran 8% shorter). Only where dW has begun already, so that what
- * forward makes would need room beside it, the logits are computed again.
+ * model is not done twice (a LoRA step on the 135M shape ran 8% shorter). Where dW or db has begun already when forward
+ * comes, what forward makes would need room beside it: then the logits are computed again. Of several losses recorded
+ * before backward each makes a dW.
  */
 #include "op/common.h"
 
@@ -34,6 +35,12 @@ static void *element(const tm_device *dev, const tm__scratch *scratch, int64_t i
 
 static const int32_t *integer(const tm__scratch *scratch, int64_t index) {
     return (const int32_t *)scratch->data + index;
+}
+
+/* Those of a chunk. */
+static tm_status alloc_logits(tm_device *dev, const head_node *node, tm__scratch *logits) {
+    logits->bytes = (size_t)(node->chunk * node->head.weight->value.shape[0]) * tm__dtype_size(dev->act);
+    return tm__alloc_for(dev, TM__FOR_LOGITS, logits->bytes, &logits->data);
 }
 
 static void free_made(tm_device *dev, const tm__param *param, void **made) {
@@ -112,8 +119,7 @@ static tm_status backward_chunks(tm__tape *tape, const head_node *node, double u
     TM__TRY(tm__param_grad(dev, node->head.weight, &dw));
     if (node->head.bias) TM__TRY(tm__param_grad(dev, node->head.bias, &db));
     TM__TRY_GOTO(status, tm__scratch_alloc(dev, node->chunk * node->head.weight->value.shape[1], &rows), done);
-    if (!kept)
-        TM__TRY_GOTO(status, tm__scratch_alloc(dev, node->chunk * node->head.weight->value.shape[0], &again), done);
+    if (!kept) TM__TRY_GOTO(status, alloc_logits(dev, node, &again), done);
     void *logits = kept ? node->logits.data : again.data;
     for (int64_t first = 0; first < node->count; first += node->chunk) {
         int64_t m = TM__MIN(node->chunk, node->count - first);
@@ -230,7 +236,7 @@ static tm_status prepare(tm__tape *tape, head_node *node, const tm__head_targets
     TM__TRY(tm__scratch_upload(dev, targets->row, n * sizeof *targets->row, &node->row));
     TM__TRY(tm__scratch_upload(dev, targets->id, n * sizeof *targets->id, &node->id));
     TM__TRY(tm__scratch_alloc(dev, node->count, &node->lse));
-    return tm__scratch_alloc(dev, node->chunk * node->head.weight->value.shape[0], &node->logits);
+    return alloc_logits(dev, node, &node->logits);
 }
 
 static tm_status make_grad(tm_device *dev, const tm__param *param, void **made) {

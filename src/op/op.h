@@ -83,7 +83,9 @@ tm_status tm__param_int8(const tm__tape *tape, tm__param *param, const void **pa
  *   loss {1} = sum_i weight[i] * ( lse(z_i) - z_i[target_i] ),   z_i = cap(W hidden[row_i] + b)
  *
  * weight: 1/N for the mean over N targets. row_loss (count, host, fp64; may be NULL) receives each unweighted term at
- * once. Logits are kept for backward when all of them fit into TM__HEAD_CHUNK_BYTES; else forward makes the gradients.
+ * once. Logits are kept for backward when all of them fit into TM__HEAD_CHUNK_BYTES. Else forward makes the gradients,
+ * each loss recorded its own (vocab, d), unless backward has added to one of W or b already: then backward computes the
+ * logits again.
  */
 #define TM__HEAD_CHUNK_BYTES ((size_t)64 << 20)
 typedef struct tm__head {

@@ -50,8 +50,6 @@ static void give(network *net, tm__param *param, char *name, int64_t rows, int64
     for (size_t i = 0; i < n; i++) data[i] = round(spread * 1024 * tm__rng_normal(&rng)) / 1024 + (columns == 0);
     *param = (tm__param){.name = name, .trainable = true};
     param->value = (tm_tensor){net->dev->act, columns ? 2 : 1, {rows, columns}, in_device_type(net, data, n)};
-    param->grad = calloc(n, tm__dtype_size(net->dev->act));
-    assert_non_null(param->grad);
     net->params[net->count++] = param;
 }
 
@@ -94,7 +92,7 @@ static void create(network *net, const char *device, int precision, int threads)
 static void destroy(network *net) {
     for (size_t i = 0; i < net->count; i++) {
         free(net->params[i]->value.data);
-        free(net->params[i]->grad);
+        tm__param_grad_zero(net->dev, net->params[i]);
         free(net->grads[i]);
     }
     free(net->rope.cos);

@@ -90,19 +90,72 @@ static void test_two_losses(void **state) {
         }
 }
 
-/* Forward has made the gradients, and nobody asks for them: they are given back with the tape. */
-static void test_no_backward(void **state) {
-    (void)state;
-    make_slots();
-    head.grad = NULL;
-    check.head_chunk_bytes = 2 * VOCAB * sizeof(double);
+/* A bias, and a soft cap that the logits are well inside, near and beyond. */
+static tm_status build_capped(tm__tape *tape, gradcheck *c, tm__var **y) {
+    tm__var *hidden;
+    TM__TRY(grad_var(tape, c, 0, &hidden));
+    const tm__head capped = {.weight = &head, .bias = &head_bias, .soft_cap = 1.5};
+    return tm__op_head_loss(tape, hidden, &capped, &targets, NULL, y);
+}
+
+/* What lies in the device's memory behind forward; nobody asks for gradients, and all of it goes with the tape. */
+static size_t bytes_behind_forward(tm_status (*how)(tm__tape *, gradcheck *, tm__var **), double *grad,
+                                   double *bias_grad) {
+    head.grad = grad;
+    head_bias.grad = bias_grad;
     tm__tape *tape = grad_tape(&check);
     tm__var *y;
-    assert_ok(build(tape, &check, &y));
-    assert_true(check.dev->bytes_in_use >= sizeof(double) * VOCAB * WIDTH);
+    assert_ok(how(tape, &check, &y));
+    size_t bytes = check.dev->bytes_in_use;
     tm__tape_free(tape);
     assert_int_equal(check.dev->bytes_in_use, 0);
-    assert_null(head.grad);
+    assert_ptr_equal(head.grad, grad);
+    assert_ptr_equal(head_bias.grad, bias_grad);
+    return bytes;
+}
+
+/* Forward of several chunks has made the gradients of the hidden rows and of every parameter, unless one has begun. */
+static void test_no_backward(void **state) {
+    (void)state;
+    enum { ROWS = TARGETS * WIDTH, ONE = VOCAB * WIDTH };
+    make_slots();
+    size_t bias = grad_param(&check, &head_bias, "bias", 1, (int64_t[]){VOCAB});
+    double *begun = check.slots[1].grad, *bias_begun = check.slots[bias].grad;
+    check.head_chunk_bytes = 2 * VOCAB * sizeof(double);
+    size_t least = bytes_behind_forward(build, begun, bias_begun);
+    assert_int_equal(bytes_behind_forward(build, NULL, bias_begun) - least, sizeof(double) * (ROWS + ONE));
+    size_t with_bias = bytes_behind_forward(build_capped, begun, bias_begun);
+    assert_int_equal(bytes_behind_forward(build_capped, NULL, NULL) - with_bias, sizeof(double) * (ROWS + ONE + VOCAB));
+    assert_int_equal(bytes_behind_forward(build_capped, NULL, bias_begun), with_bias);
+    assert_int_equal(bytes_behind_forward(build_capped, begun, NULL), with_bias);
+    head.trainable = head_bias.trainable = false;
+    assert_int_equal(bytes_behind_forward(build_capped, NULL, NULL) - with_bias, sizeof(double) * ROWS);
+}
+
+/* The hidden state may go behind forward if its gradients are made: else it has to stay. */
+static tm_status build_dropped(tm__tape *tape, gradcheck *c, tm__var **y) {
+    tm__var *hidden, *half;
+    TM__TRY(grad_var(tape, c, 0, &hidden));
+    TM__TRY(tm__op_scale(tape, hidden, 0.5, &half));
+    TM__TRY(tm__op_head_loss(tape, half, &(const tm__head){.weight = &head}, &targets, NULL, y));
+    tm__tape_drop(tape, half);
+    return TM_OK;
+}
+
+static void test_dropped_hidden(void **state) {
+    (void)state;
+    make_slots();
+    check.build = build_dropped;
+    for (int chunks = 0; chunks < 2; chunks++) {
+        check.head_chunk_bytes = chunks ? 2 * VOCAB * sizeof(double) : 0;
+        for (int begun = 0; begun < 2; begun++) {
+            check.begun = begun;
+            assert_true(grad_agrees(&check));
+        }
+    }
+    size_t kept = bytes_behind_forward(build_dropped, check.slots[1].grad, NULL);
+    size_t gone = bytes_behind_forward(build_dropped, NULL, NULL);
+    assert_int_equal(gone + sizeof(double) * TOKENS * WIDTH, kept + sizeof(double) * (TARGETS + VOCAB) * WIDTH);
 }
 
 static void test_frozen_head(void **state) {
@@ -112,14 +165,6 @@ static void test_frozen_head(void **state) {
     head.grad = NULL;
     check.slots[1].n = 0;
     assert_true(grad_agrees(&check));
-}
-
-/* A bias, and a soft cap that the logits are well inside, near and beyond. */
-static tm_status build_capped(tm__tape *tape, gradcheck *c, tm__var **y) {
-    tm__var *hidden;
-    TM__TRY(grad_var(tape, c, 0, &hidden));
-    const tm__head capped = {.weight = &head, .bias = &head_bias, .soft_cap = 1.5};
-    return tm__op_head_loss(tape, hidden, &capped, &targets, NULL, y);
 }
 
 static void test_bias_and_soft_cap(void **state) {
@@ -252,6 +297,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_many_chunks, begin, end),
         cmocka_unit_test_setup_teardown(test_two_losses, begin, end),
         cmocka_unit_test_setup_teardown(test_no_backward, begin, end),
+        cmocka_unit_test_setup_teardown(test_dropped_hidden, begin, end),
         cmocka_unit_test_setup_teardown(test_frozen_head, begin, end),
         cmocka_unit_test_setup_teardown(test_bias_and_soft_cap, begin, end),
         cmocka_unit_test_setup_teardown(test_tied, begin, end),
