@@ -72,8 +72,9 @@ static size_t page_size(void) {
 
 /* Small pages, where the system would choose large ones: the descriptions of the pool's buffers (device/pool.c) would
  * each take a large one, and steps were measured to be no faster. */
-void *tm__pages_map(size_t bytes) {
-    void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+void *tm__pages_map(size_t bytes, bool unused) {
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | (unused ? MAP_NORESERVE : 0);
+    void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (pages == MAP_FAILED) return NULL;
 #ifdef MADV_NOHUGEPAGE
     (void)madvise(pages, bytes, MADV_NOHUGEPAGE); /* fails where there are none */

@@ -120,11 +120,12 @@ static void give_back(tm_device *dev, size_t most) {
 /* ---- maps -------------------------------------------------------------------------------------------------------- */
 
 /* Address space for `size` bytes, and as a rule for more: what is not touched costs nothing. */
-static tm__pooled *make_map(tm__pool *pool, size_t size) {
+static tm__pooled *make_map(tm_device *dev, size_t size) {
+    tm__pool *pool = &dev->pool;
     size_t exact = (HEAD + size + MAP_STEP - 1) / MAP_STEP * MAP_STEP; /* pages, however large they are */
     size_t bytes = TM__MAX(TM__MAX(exact, (size_t)MAP_BYTES), pool->mapped / 4 / MAP_STEP * MAP_STEP);
-    tm__pool_map *map = tm__pages_map(bytes);
-    if (!map && bytes > exact) map = tm__pages_map(bytes = exact);
+    tm__pool_map *map = tm__pages_map(bytes, dev->rehearses);
+    if (!map && bytes > exact) map = tm__pages_map(bytes = exact, dev->rehearses);
     if (!map) return NULL;
     *map = (tm__pool_map){.next = pool->maps, .bytes = bytes};
     pool->maps = map;
@@ -230,10 +231,11 @@ static tm__pooled *find(tm_device *dev, size_t size) {
     }
     if (tm__alloc_fails()) return NULL;
     block = find_any(pool, size);
-    if (!block) block = make_map(pool, size);
-    if (!block) { /* maps that nobody uses may be in the way */
+    if (!block) block = make_map(dev, size);
+    if (!block) { /* maps that nobody uses may be in the way; and what gave its pages back joins its neighbours */
         tm__pool_trim(dev);
-        block = make_map(pool, size);
+        block = find_any(pool, size);
+        if (!block) block = make_map(dev, size);
     }
     if (!block) return NULL;
     take(pool, block, size);
@@ -282,7 +284,6 @@ void tm__pool_release(tm_device *dev, void *buffer, size_t bytes) {
     pool->needed -= block->size;
     dev->bytes_in_use -= bytes;
     block->dirty = block->size;
-    block->mark = 0;
     POISON(buffer, block->size - HEAD);
     let_go(pool, block);
 }

@@ -4,7 +4,9 @@
 
 #include "device/device.h"
 
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 static tm_device *dev;
@@ -259,12 +261,28 @@ static void test_refused(void **state) {
     check_blocks();
 }
 
+/* alloc where the process may take no more than `more` bytes of address space. */
+static tm_status alloc_in_tight_space(size_t more, size_t bytes, void **buffer) {
+    struct rlimit before, tight;
+    unsigned long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%lu", &pages), 1);
+    fclose(file);
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    tight = before;
+    tight.rlim_cur = pages * (unsigned long)sysconf(_SC_PAGESIZE) + more;
+    assert_int_equal(setrlimit(RLIMIT_AS, &tight), 0);
+    tm_status status = dev->alloc(dev, bytes, buffer);
+    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+    return status;
+}
+
 /* Address space runs out while a map that nobody uses lies about in several blocks: it makes room. */
 static void test_unused_maps_make_room(void **state) {
     (void)state;
     enum { PART = 8 << 20, MAP = 64 << 20, LARGE = 100 << 20 };
     void *parts[4], *large;
-    struct rlimit before, tight;
 #ifdef __SANITIZE_ADDRESS__
     skip(); /* it takes all address space itself */
 #endif
@@ -277,19 +295,49 @@ static void test_unused_maps_make_room(void **state) {
     dev->release(dev, large, PART * 2);
     for (size_t i = 1; i < TM__COUNT(parts); i++) dev->release(dev, parts[i], PART);
     assert_int_equal(dev->pool.listed, 2);
-    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
-    tight = before;
-    FILE *file = fopen("/proc/self/statm", "r");
-    unsigned long pages = 0;
-    assert_non_null(file);
-    assert_int_equal(fscanf(file, "%lu", &pages), 1);
-    fclose(file);
-    tight.rlim_cur = pages * (unsigned long)sysconf(_SC_PAGESIZE) + LARGE - MAP / 2;
-    assert_int_equal(setrlimit(RLIMIT_AS, &tight), 0);
-    tm_status status = dev->alloc(dev, LARGE, &large);
-    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
-    assert_ok(status);
+    assert_ok(alloc_in_tight_space(LARGE - MAP / 2, LARGE, &large));
     dev->release(dev, large, LARGE);
+}
+
+/* The same in a map that is in use: free blocks beside each other, one clean and one not, become one that fits. */
+static void test_parts_of_a_used_map_make_room(void **state) {
+    (void)state;
+    enum { PART = 8 << 20, LARGE = 44 << 20 };
+    void *parts[7], *large;
+#ifdef __SANITIZE_ADDRESS__
+    skip();
+#endif
+    for (size_t i = 0; i < TM__COUNT(parts); i++) assert_ok(dev->alloc(dev, PART, &parts[i]));
+    dev->release(dev, parts[0], PART);
+    tm__pool_trim(dev);
+    for (size_t i = 1; i < TM__COUNT(parts) - 1; i++) dev->release(dev, parts[i], PART);
+    assert_int_equal(dev->pool.listed, 3);
+    assert_ok(alloc_in_tight_space(1 << 20, LARGE, &large));
+    dev->release(dev, large, LARGE);
+    dev->release(dev, parts[TM__COUNT(parts) - 1], PART);
+    check_blocks();
+}
+
+/* What the system would not promise is refused at once, instead of the process being ended when it uses it. A rehearsal
+ * uses nothing. */
+static void test_more_than_there_is(void **state) {
+    (void)state;
+    struct sysinfo there;
+    const tm_device_options where = {.name = "cpu", .threads = 1};
+    tm_device *rehearsal;
+    void *buffer;
+    assert_int_equal(sysinfo(&there), 0);
+    size_t bytes = 2 * ((size_t)there.totalram + (size_t)there.totalswap) * there.mem_unit;
+    void *promised = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (promised != MAP_FAILED) { /* as it was set up, it promises anything */
+        munmap(promised, bytes);
+        skip();
+    }
+    assert_int_equal(dev->alloc(dev, bytes, &buffer), TM_NO_MEMORY);
+    assert_ok(tm_device_open_rehearsal(&where, &rehearsal));
+    assert_ok(rehearsal->alloc(rehearsal, bytes, &buffer));
+    rehearsal->release(rehearsal, buffer, bytes);
+    tm_device_close(rehearsal);
 }
 
 int main(void) {
@@ -301,6 +349,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_pages_given_back, begin, end),
         cmocka_unit_test_setup_teardown(test_refused, begin, end),
         cmocka_unit_test_setup_teardown(test_unused_maps_make_room, begin, end),
+        cmocka_unit_test_setup_teardown(test_parts_of_a_used_map_make_room, begin, end),
+        cmocka_unit_test_setup_teardown(test_more_than_there_is, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -450,8 +450,7 @@ static void test_every_allocation_may_fail(void **state) {
                  .dropout = 0.5,
                  .active = true},
     };
-    /* All allocations from the n-th on fail, until none is left to fail; then each of them alone. A single failure may
-     * be survived, because the pool gives back what lies unused and asks again. */
+    /* All allocations from the n-th on fail, until none is left to fail; then each of them alone. */
     long total = 0;
     int backward_failures = 0;
     while (step_failing_at(&g, total + 1, true, &backward_failures) != TM_OK) total++;
