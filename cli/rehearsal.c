@@ -13,7 +13,7 @@ typedef struct item {
     int64_t bytes;
 } item;
 
-enum { ITEMS = 10 };
+enum { ITEMS = 11 };
 
 static void list_items(const tm_memory *m, item items[ITEMS]) {
     const item all[ITEMS] = {
@@ -22,9 +22,10 @@ static void list_items(const tm_memory *m, item items[ITEMS]) {
         {"gradients", "gradients", m->gradients},
         {"moments", "optimiser's moments", m->moments},
         {"method", "method's vectors of that size", m->vectors},
-        {"activations", "activations of the largest batch", m->activations},
+        {"activations", "activations, at most", m->activations},
         {"logits", "logits of a chunk", m->logits},
         {"cache", "keys and values of generation", m->cache},
+        {"overlap", m->overlap < 0 ? "less what is never there at once" : "gaps kept for reuse", m->overlap},
         {"kernels", "working memory of kernels", m->kernels},
         {"program", "program, tokenizer, rows", m->program},
     };

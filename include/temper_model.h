@@ -54,10 +54,12 @@ TM_API tm_status tm_model_classify(tm_model *model, const tm_ids *texts, size_t 
 typedef struct tm_memory {
     int64_t mapped, weights; /* mapped from files: the system may drop these pages; held: masters, adapters, merged */
     int64_t gradients, moments, vectors; /* of what is trained, of the optimiser, of a method */
-    int64_t activations, logits, cache; /* of the largest batch and what is kept for reuse; of a chunk; of generation */
-    int64_t kernels, program;           /* working memory, about; program, tokenizer and rows as measured now */
-    int64_t total, trained, tokens;     /* the sum; numbers that are trained; most tokens in one forward pass */
-    double again;                       /* share of all multiply-adds that compute values again which were not kept */
+    int64_t activations, logits, cache;  /* at most: of a batch; of a chunk; of generation */
+    int64_t
+        overlap; /* negative: what of all these is never there at once; positive: gaps between them, kept for reuse */
+    int64_t kernels, program;       /* working memory, about; program, tokenizer and rows as measured now */
+    int64_t total, trained, tokens; /* the sum; numbers that are trained; most tokens in one forward pass */
+    double again;                   /* share of all multiply-adds that compute values again which were not kept */
 } tm_memory;
 TM_API tm_status tm_model_memory(const tm_model *model, tm_memory *memory);
 

@@ -206,14 +206,13 @@ typedef struct tm__reclaimer {
 
 /* What stands in front of every buffer, aligned to 64 bytes. */
 typedef struct tm__pooled {
-    struct tm__pooled *before;      /* the block that ends here; NULL: the map's first */
-    struct tm__pooled *next, *prev; /* of its list, while it is free */
-    size_t size;                    /* to the end of the block, with this */
+    _Alignas(64) struct tm__pooled *before; /* the block that ends here; NULL: the map's first */
+    struct tm__pooled *next, *prev;         /* of its list, while it is free */
+    size_t size;                            /* to the end of the block, with this */
     size_t dirty;       /* bytes, with this, behind which all is zero and untouched; as of when it was free */
     size_t bytes;       /* that were asked for */
     bool is_free, last; /* the map's last block */
-    short purpose;      /* these two are a rehearsal's */
-    uint64_t mark;
+    short purpose;      /* of a buffer: tm__purpose, for a rehearsal */
 } tm__pooled;
 
 static inline tm__pooled *tm__pooled_of(const void *buffer) {

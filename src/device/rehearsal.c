@@ -1,11 +1,12 @@
 /* rehearsal.c: a device that computes nothing and counts the memory that another would take.
  *
  * The program runs on it as it would on the real one: the same buffers are asked for in the same order and sizes, but
- * no kernel touches them, so that they cost address space only and a step takes no time. What a kernel is given tells
- * what its buffers are for: the optimiser's moments, the logits. Numbers read back are zero.
+ * no kernel touches them, so that they cost address space only and a step takes no time. Numbers read back are zero.
  *
- * What a buffer is for stands in the pool's description of it. Buffers come from the same pool as those of the real
- * devices, so that what the pool keeps for reuse counts too. (tests/unit/test_rehearsal.c)
+ * What a buffer is for is said when it is taken (tm__alloc_for) and stands in the pool's description of it. Buffers
+ * come from the same pool as those of the real devices, so that what the pool keeps for reuse counts too. Parts have
+ * their peaks at different times: gradients come as activations go. So the peak of all is counted by itself.
+ * (tests/unit/test_rehearsal.c)
  */
 #include "device/device.h"
 
@@ -19,24 +20,17 @@ typedef struct tm__rehearsal {
     int64_t tokens;                                  /* most in one forward pass */
 } rehearsal;
 
-static const uint64_t MARK = 0x7265686561727365; /* tells a buffer's beginning from a place inside one */
-
 static rehearsal *of(const tm_device *dev) {
     return dev->state;
-}
-
-static void count(rehearsal *r, int purpose, size_t bytes) {
-    r->in_use[purpose] += bytes;
-    r->peak[purpose] = TM__MAX(r->peak[purpose], r->in_use[purpose]);
 }
 
 static tm_status take(tm_device *dev, size_t bytes, void **buffer) {
     rehearsal *r = of(dev);
     TM__TRY(tm__pool_alloc(dev, bytes, buffer));
-    tm__pooled *block = tm__pooled_of(*buffer);
-    block->mark = MARK;
-    block->purpose = (short)dev->purpose;
-    count(r, dev->purpose, bytes);
+    tm__pooled_of(*buffer)->purpose = (short)dev->purpose;
+    size_t *in_use = &r->in_use[dev->purpose], *peak = &r->peak[dev->purpose];
+    *in_use += bytes;
+    *peak = TM__MAX(*peak, *in_use);
     r->held_peak = TM__MAX(r->held_peak, dev->pool.held);
     return TM_OK;
 }
@@ -45,18 +39,6 @@ static void give(tm_device *dev, void *buffer, size_t bytes) {
     if (!buffer) return;
     of(dev)->in_use[tm__pooled_of(buffer)->purpose] -= bytes;
     tm__pool_release(dev, buffer, bytes);
-}
-
-/* A buffer turns out to be for something else than it was taken for. */
-static void is_for(tm_device *dev, const void *buffer, int purpose) {
-    rehearsal *r = of(dev);
-    if (!buffer) return;
-    tm__pooled *block = tm__pooled_of(buffer);
-    if (block->mark != MARK || block->purpose == purpose) return;
-    r->in_use[block->purpose] -= block->bytes;
-    r->peak[block->purpose] -= TM__MIN(block->bytes, r->peak[block->purpose]);
-    block->purpose = (short)purpose;
-    count(r, purpose, block->bytes);
 }
 
 static void works_with(tm_device *dev, double floats) {
@@ -155,10 +137,6 @@ static tm_status attention_grad(tm_device *dev, void *dq, void *dk, void *dv, co
 
 static tm_status attention_cached(tm_device *dev, void *out, const void *q, const void *cache_k, const void *cache_v,
                                   const tm__attention_cached *a) {
-    is_for(dev, cache_k, TM__FOR_CACHE);
-    is_for(dev, cache_v, TM__FOR_CACHE);
-    if (a->prefix) is_for(dev, a->prefix_k, TM__FOR_CACHE);
-    if (a->prefix) is_for(dev, a->prefix_v, TM__FOR_CACHE);
     return TM_OK;
 }
 
@@ -218,33 +196,27 @@ static tm_status move_rows(tm_device *dev, void *y, const void *x, const int32_t
 }
 
 static tm_status largest(tm_device *dev, int32_t *index, const void *x, int64_t n, int64_t d) {
-    is_for(dev, x, TM__FOR_LOGITS);
     memset(index, 0, (size_t)n * sizeof *index);
     return TM_OK;
 }
 
 static tm_status cross_entropy(tm_device *dev, void *loss, void *lse, const void *logits, const int32_t *targets,
                                int64_t n, int64_t vocab) {
-    is_for(dev, logits, TM__FOR_LOGITS);
     return TM_OK;
 }
 
 static tm_status cross_entropy_grad(tm_device *dev, void *logits, const void *lse, const int32_t *targets,
                                     const void *weight, int64_t n, int64_t vocab, double cap) {
-    is_for(dev, logits, TM__FOR_LOGITS);
     return TM_OK;
 }
 
 static tm_status adamw(tm_device *dev, void *w, void *m, void *v, const void *g, int64_t n, const tm__adamw *o) {
-    is_for(dev, m, TM__FOR_MOMENTS);
-    is_for(dev, v, TM__FOR_MOMENTS);
     of(dev)->stepped = of(dev)->in_use[TM__FOR_GRADIENTS];
     return TM_OK;
 }
 
 static tm_status sgd(tm_device *dev, void *w, void *velocity, const void *g, int64_t n, double lr, double momentum,
                      double weight_decay, double grad_scale) {
-    is_for(dev, velocity, TM__FOR_MOMENTS);
     of(dev)->stepped = of(dev)->in_use[TM__FOR_GRADIENTS];
     return TM_OK;
 }
@@ -343,15 +315,14 @@ void tm__rehearsal_memory(const tm_device *dev, tm_memory *memory) {
     const rehearsal *r = of(dev);
     /* What the optimiser had to step with: another loop of the same run may have trained more. */
     memory->gradients = (int64_t)r->stepped;
-    int64_t told = memory->gradients;
-    for (int i = 0; i < TM__PURPOSES; i++)
-        if (i != TM__FOR_ACTIVATIONS && i != TM__FOR_GRADIENTS) told += (int64_t)r->peak[i];
     memory->weights = (int64_t)r->peak[TM__FOR_WEIGHTS];
     memory->moments = (int64_t)r->peak[TM__FOR_MOMENTS];
     memory->vectors = (int64_t)r->peak[TM__FOR_VECTORS];
     memory->logits = (int64_t)r->peak[TM__FOR_LOGITS];
     memory->cache = (int64_t)r->peak[TM__FOR_CACHE];
-    memory->activations = TM__MAX((int64_t)r->held_peak - told, (int64_t)0);
+    memory->activations = (int64_t)r->peak[TM__FOR_ACTIVATIONS];
+    memory->overlap = (int64_t)r->held_peak - memory->weights - memory->gradients - memory->moments - memory->vectors -
+                      memory->logits - memory->cache - memory->activations;
     memory->kernels = (int64_t)r->kernels;
     memory->tokens = r->tokens;
     memory->again = dev->worked > 0 ? dev->worked_again / dev->worked : 0;

@@ -46,8 +46,8 @@ tm_status tm__cache_create(tm_model *model, int64_t slots, int64_t capacity, con
     made->v = tm__zalloc(layers, sizeof *made->v);
     tm_status status = made->k && made->v ? TM_OK : tm__fail_memory();
     for (size_t i = 0; status == TM_OK && i < layers; i++) {
-        status = model->dev->alloc(model->dev, bytes, &made->k[i]);
-        if (status == TM_OK) status = model->dev->alloc(model->dev, bytes, &made->v[i]);
+        status = tm__alloc_for(model->dev, TM__FOR_CACHE, bytes, &made->k[i]);
+        if (status == TM_OK) status = tm__alloc_for(model->dev, TM__FOR_CACHE, bytes, &made->v[i]);
     }
     if (status != TM_OK) {
         tm__cache_free(model, made);

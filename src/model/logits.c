@@ -58,7 +58,7 @@ static tm_status row_scores(tm_model *model, tm__tape *tape, const tm__var *hidd
     if (!dev->k->gather_rows) return tm__device_lacks(dev, "gather_rows");
     if (to->largest && !dev->k->largest) return tm__device_lacks(dev, "largest");
     if (head->soft_cap > 0 && !dev->k->soft_cap) return tm__device_lacks(dev, "soft_cap");
-    TM__TRY(tm__tape_room(tape, scores_at + score_bytes, &room));
+    TM__TRY(tm__tape_room(tape, TM__FOR_LOGITS, scores_at + score_bytes, &room));
     void *scores = (char *)room + scores_at;
     for (int64_t first = 0; first < count; first += chunk) {
         int64_t n = TM__MIN(chunk, count - first);

@@ -66,7 +66,7 @@ tm_status tm_model_memory(const tm_model *model, tm_memory *memory) {
     TM__TRY(mapped_bytes(model, &made.mapped));
     made.program = program_bytes(model, made.mapped);
     made.total = made.mapped + made.weights + made.gradients + made.moments + made.vectors + made.activations +
-                 made.logits + made.cache + made.kernels + made.program;
+                 made.logits + made.cache + made.overlap + made.kernels + made.program;
     *memory = made;
     return TM_OK;
 }

@@ -65,10 +65,10 @@ static void release_room(tm__tape *tape) {
     tape->room_bytes = 0;
 }
 
-tm_status tm__tape_room(tm__tape *tape, size_t bytes, void **room) {
+tm_status tm__tape_room(tm__tape *tape, int purpose, size_t bytes, void **room) {
     if (bytes > tape->room_bytes) {
         release_room(tape);
-        TM__TRY(tape->dev->alloc(tape->dev, bytes, &tape->room));
+        TM__TRY(tm__alloc_for(tape->dev, purpose, bytes, &tape->room));
         tape->room_bytes = bytes;
     }
     *room = tape->room;

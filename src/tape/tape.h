@@ -113,7 +113,7 @@ void tm__tape_free(tm__tape *tape);
 
 /* Device memory for what an op computes and forgets, contents undefined, the same every time until more is asked for: a
  * large block that each step took from the system and gave back would cost a page fault for every 4 KiB. */
-tm_status tm__tape_room(tm__tape *tape, size_t bytes, void **room);
+tm_status tm__tape_room(tm__tape *tape, int purpose, size_t bytes, void **room);
 
 /* A var over the caller's tensor (device memory, act type, must outlive the recording). */
 tm_status tm__tape_input(tm__tape *tape, tm_tensor value, bool needs_grad, tm__var **var);

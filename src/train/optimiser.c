@@ -15,8 +15,8 @@ enum { ADAMW, SGD };
 tm_status tm__optimiser_create(const tm__paramset *set, const tm_train_options *options, tm__optimiser *optimiser) {
     tm__optimiser made = {.kind = options->optimiser};
     tm_status status = TM_OK;
-    if (made.kind == ADAMW || options->momentum > 0) status = tm__vector_create(set, &made.m);
-    if (status == TM_OK && made.kind == ADAMW) status = tm__vector_create(set, &made.v);
+    if (made.kind == ADAMW || options->momentum > 0) status = tm__vector_create_for(set, TM__FOR_MOMENTS, &made.m);
+    if (status == TM_OK && made.kind == ADAMW) status = tm__vector_create_for(set, TM__FOR_MOMENTS, &made.v);
     if (status == TM_OK)
         *optimiser = made;
     else

@@ -51,12 +51,12 @@ void tm__paramset_release(tm__paramset *set) {
 
 /* ---- vectors ----------------------------------------------------------------------------------------------------- */
 
-tm_status tm__vector_create(const tm__paramset *set, tm__vector *vector) {
+tm_status tm__vector_create_for(const tm__paramset *set, int purpose, tm__vector *vector) {
     tm__vector made = {.data = tm__zalloc(set->count, sizeof *made.data)};
     if (!made.data) return tm__fail_memory();
     tm_status status = TM_OK;
     for (size_t i = 0; i < set->count && status == TM_OK; i++) {
-        status = tm__alloc_zeroed(set->dev, TM__FOR_VECTORS, bytes(set, i), &made.data[i]);
+        status = tm__alloc_zeroed(set->dev, purpose, bytes(set, i), &made.data[i]);
         if (status != TM_OK) made.data[i] = NULL;
     }
     if (status == TM_OK)
@@ -64,6 +64,10 @@ tm_status tm__vector_create(const tm__paramset *set, tm__vector *vector) {
     else
         tm__vector_release(set, &made);
     return status;
+}
+
+tm_status tm__vector_create(const tm__paramset *set, tm__vector *vector) {
+    return tm__vector_create_for(set, TM__FOR_VECTORS, vector);
 }
 
 void tm__vector_release(const tm__paramset *set, tm__vector *vector) {

@@ -66,6 +66,7 @@ typedef struct tm__vector {
 tm_status tm__paramset_collect(tm_model *model, tm__paramset *set); /* all trainable parameters */
 void tm__paramset_release(tm__paramset *set);
 tm_status tm__vector_create(const tm__paramset *set, tm__vector *vector); /* zeros */
+tm_status tm__vector_create_for(const tm__paramset *set, int purpose, tm__vector *vector);
 void tm__vector_release(const tm__paramset *set, tm__vector *vector);
 tm_status tm__paramset_save(const tm__paramset *set, tm__vector *to);                    /* to = w, bitwise */
 tm_status tm__paramset_restore(const tm__paramset *set, const tm__vector *from);         /* w = from, bitwise */

@@ -87,8 +87,8 @@ static void asks_for_the_same_buffers(void **state) {
         assert_true((m.mapped > 0) == (cases[i].lora_rank > 0)); /* else every weight has a copy, which is read */
         assert_true(m.program > 0 && m.again >= 0);
         assert_int_equal(m.total, m.mapped + m.weights + m.gradients + m.moments + m.vectors + m.activations +
-                                      m.logits + m.cache + m.kernels + m.program);
-        assert_true((size_t)(m.weights + m.gradients + m.moments + m.activations + m.logits) >= want);
+                                      m.logits + m.cache + m.overlap + m.kernels + m.program);
+        assert_true((size_t)(m.weights + m.gradients + m.moments + m.activations + m.logits + m.overlap) >= want);
         tm_device_close(rehearsal);
         tm_device_close(real);
     }
