@@ -16,6 +16,7 @@ enum {
     ROWS = VL == 16 ? 6 : 3,  /* of C in a block: the sums fill the registers */
     FEW = 3,                  /* rows of A that meet a weight of any type where it lies */
     GROUP = 4 * COLUMNS,      /* columns that a block of A meets in turn, a line of C; a task */
+    FETCHED = VL / 4,         /* lines asked for per vector of A: as many as a block of an fp32 weight has */
     ALONE = 8,                /* rows of A that one thread copies faster than all would */
     TOGETHER = 4,             /* products that are done as one */
     CHUNK_FLOATS = 256 << 10, /* of A that pass a group: half of a second-level cache */
@@ -86,13 +87,15 @@ static void full_block(int fetch, const rows *a, const columns *b, f4 result[ROW
     case n:                            \
         if (fetch == 0)                \
             BLOCK(n, TM_F32, true, 0); \
+        else if (fetch == 1)           \
+            BLOCK(n, TM_F32, true, 1); \
         else if (fetch == 2)           \
             BLOCK(n, TM_F32, true, 2); \
         else                           \
             BLOCK(n, TM_F32, true, 4); \
         break;
 
-/* Fewer rows of such a weight. fetch: 0, 2 or 4. */
+/* Fewer rows of such a weight. fetch: 0, 1, 2 or 4. */
 static void part_block(int64_t n, int fetch, const rows *a, const columns *b, f4 result[ROWS]) {
     switch (n) {
         PART_CASE(1)
@@ -109,17 +112,17 @@ static void part_block(int64_t n, int fetch, const rows *a, const columns *b, f4
 static void block_in_place(int64_t n, const rows *a, const columns *b, f4 result[ROWS]) {
     bool whole_bf16 = b->type == TM_BF16 && b->whole;
     if (whole_bf16 && n == 1)
-        BLOCK(1, TM_BF16, true, 2);
+        BLOCK(1, TM_BF16, true, FETCHED / 2);
     else if (whole_bf16 && n == 2)
-        BLOCK(2, TM_BF16, true, 2);
+        BLOCK(2, TM_BF16, true, FETCHED / 2);
     else if (whole_bf16)
-        BLOCK(3, TM_BF16, true, 2);
+        BLOCK(3, TM_BF16, true, FETCHED / 2);
     else if (n == 1)
-        BLOCK(1, b->type, false, 4);
+        BLOCK(1, b->type, false, FETCHED);
     else if (n == 2)
-        BLOCK(2, b->type, false, 4);
+        BLOCK(2, b->type, false, FETCHED);
     else
-        BLOCK(3, b->type, false, 4);
+        BLOCK(3, b->type, false, FETCHED);
 }
 
 /* n rows as fp32, padded with zeros to (total, depth). */
@@ -164,14 +167,14 @@ static void multiply_group(const tm__gemm *g, const rows *a, int64_t from, int64
     bool floats = b->type == TM_F32 && b->whole;
     int64_t most = floats ? ROWS : FEW, block = 0;
     size_t size = tm__dtype_size(b->type);
+    rows left = *a;
+    columns right = *b;
     for (int64_t i = from; i < to; i += most)
         for (int64_t j = 0; j < count; j += COLUMNS, block++) {
             f4 result[ROWS];
             int64_t n = TM__MIN(to - i, most);
             int fetch = runs_to_fetch(b, to - from, block);
-            rows left = *a;
-            columns right = *b;
-            left.data += i * a->ld;
+            left.data = a->data + i * a->ld;
             right.data = (const uint8_t *)b->data + (size_t)(j * b->ld) * size;
             right.ahead = fetch ? b->ahead + block * fetch * (a->depth / VL * LINE) : right.data;
             if (!floats)
@@ -196,7 +199,8 @@ typedef struct job {
 
 typedef struct work {
     job jobs[TOGETHER];
-    int64_t count, claimed;
+    int64_t count;
+    all_tasks tasks;
 } work;
 
 static const uint8_t *weight_row(const job *j, int64_t row) {
@@ -208,7 +212,7 @@ static void multiply_columns(const job *j, int64_t from, int64_t to, int64_t fir
                              float *own) {
     const tm__gemm *g = j->g;
     int64_t size = (int64_t)tm__dtype_size(g->b_type);
-    columns b = {.ahead = ahead, .runs = size == 4 ? GROUP : GROUP / 2};
+    columns b = {.ahead = ahead, .runs = GROUP / COLUMNS * FETCHED * size / 4};
     if (j->in_place && count % COLUMNS == 0) {
         b.data = weight_row(j, first);
         b.type = g->b_type;
@@ -222,13 +226,6 @@ static void multiply_columns(const job *j, int64_t from, int64_t to, int64_t fir
         b.whole = true;
     }
     multiply_group(g, &j->a, from, to, &b, first, count);
-}
-
-static int64_t claim(work *w) {
-    int64_t t;
-#pragma omp atomic capture
-    t = w->claimed++;
-    return t;
 }
 
 static const job *job_of(const work *w, int64_t t) {
@@ -246,9 +243,10 @@ static const uint8_t *task_rows(const work *w, int64_t t) {
 
 /* A thread knows its next task while it does one. */
 static void multiply_tasks(work *w, float *own) {
+    tasks mine = {.all = &w->tasks};
     const job *j;
-    for (int64_t t = claim(w), next; (j = job_of(w, t)); t = next) {
-        next = claim(w);
+    for (int64_t t = next_task(&mine), next; (j = job_of(w, t)); t = next) {
+        next = next_task(&mine);
         int64_t from = (t - j->first) / j->tasks * j->chunk, to = TM__MIN(from + j->chunk, j->g->m);
         int64_t column = (t - j->first) % j->tasks * GROUP;
         multiply_columns(j, from, to, column, TM__MIN(j->g->n - column, (int64_t)GROUP), task_rows(w, next), own);
@@ -304,7 +302,9 @@ static tm_status multiply_list(tm_device *dev, const tm__gemm *list, int64_t cou
         }
         for (int64_t row = 0; row < j->g->m; row++) widen_a(j, row);
     }
-#pragma omp parallel num_threads(tm__cpu_team(dev, operations))
+    int team = tm__cpu_team(dev, operations);
+    w.tasks = (all_tasks){.count = end, .threads = team};
+#pragma omp parallel num_threads(team)
     {
         for (int64_t i = 0; widens && i < count; i++) {
             const job *j = &w.jobs[i];

@@ -5,11 +5,12 @@
  * are summed as integers, which is exact; groups are added in fp32 in their order. So an element of C depends on its
  * row of A and on the weight alone, and on nothing that is done in parallel.
  *
- * A weight is held as panels of 2 VL columns, group after group: what unsigned activations add too much, the scales,
- * then for every four k the four bytes of each column. Activations are stored with 128 added, as the processor's
- * instruction for four products at once (VPDPBUSD) wants them; without it, signs move from one factor to the other and
- * pairs are summed in 16 bits, which cannot overflow because -128 does not occur. All ways give the same integers.
- * Test: tests/unit/test_int8.c.
+ * A weight is held as panels of 2 VL columns, group after group: the scales, then for every few k the bytes of each
+ * column. In vectors of 16 lanes they are four, and activations are bytes with 128 added, as the processor's
+ * instruction for four products at once (VPDPBUSD) wants them; where it lacks that, signs move from one factor to the
+ * other and pairs are summed in 16 bits, which cannot overflow because -128 does not occur. In shorter vectors they are
+ * two, which are widened to 16 bits when they are read, and activations are held so (PMADDWD): twice as many products
+ * at once as in fp32. All ways give the same integers. Test: tests/unit/test_int8.c.
  */
 #include "device/cpu/isa/gemm.h"
 
@@ -17,22 +18,32 @@
 #include <omp.h>
 
 enum {
-    PANEL = 2 * VL, /* columns */
-    QUAD = 4,       /* k that one instruction sums */
-    STEPS = TM__INT8_GROUP / QUAD,
-    ROWS = VL == 16 ? 6 : 2, /* of C in a block: the sums fill the registers */
-    CHUNK_BYTES = 512 << 10, /* of A that pass a panel: part of a second-level cache */
-    FEW = 4,                 /* rows of A for which a weight is read once only, at the speed of memory */
-    ALONE = 8,               /* rows of A that one thread converts faster than all would */
-    TOGETHER = 4,            /* products that are done as one */
-    AHEAD = 2048,            /* bytes that are asked for in advance */
-    OFFSET = 128,            /* added to activations */
+    PANEL = 2 * VL,           /* columns */
+    TAKEN = VL == 16 ? 4 : 2, /* k that one instruction sums */
+    STEPS = TM__INT8_GROUP / TAKEN,
+    RUN = PANEL * TAKEN < LINE ? LINE / (PANEL * TAKEN) : 1, /* steps for a line of a weight */
+    ROWS = VL == 16 ? 6 : 4,                                 /* of C in a block: the sums fill the registers */
+    CHUNK_BYTES = 512 << 10,                                 /* of A that pass a panel: part of a second-level cache */
+    FEW = 4,      /* rows of A for which a weight is read once only, at the speed of memory */
+    ALONE = 8,    /* rows of A that one thread converts faster than all would */
+    TOGETHER = 4, /* products that are done as one */
+    AHEAD = 2048, /* bytes that are asked for in advance */
 };
 
+#if TM__LANES == 16
+enum { OFFSET = 128 }; /* added to activations */
+typedef uint8_t activation;
+#else
+enum { OFFSET = 0 };
+typedef int16_t activation;
+#endif
+
 typedef struct group {
+#if TM__LANES == 16
     int32_t excess[PANEL]; /* -OFFSET times the sum of the column's integers */
+#endif
     float scale[PANEL];
-    int8_t weight[STEPS][PANEL][QUAD];
+    int8_t weight[STEPS][PANEL][TAKEN];
 } group;
 
 static int64_t groups_of(int64_t k) {
@@ -50,7 +61,7 @@ size_t TM__ISA(int8_bytes)(int64_t n, int64_t k) {
 /* ---- from floats ------------------------------------------------------------------------------------------------- */
 
 enum { VECTORS = TM__INT8_GROUP / VL };
-typedef int8_t vq __attribute__((vector_size(VL), aligned(1), may_alias));
+typedef activation va __attribute__((vector_size(VL * sizeof(activation)), aligned(2), may_alias));
 
 /* Integers of the first n values, at most a group; the rest of it is 0. Returns the scale, which is NaN where a value
  * is not finite. */
@@ -84,14 +95,14 @@ TM__INLINE float quantise(const float *x, int64_t n, vi q[VECTORS]) {
 /* One column of one group. */
 static void pack_column(group *to, int column, const float *x, int64_t n) {
     vi vectors[VECTORS];
-    int32_t q[TM__INT8_GROUP], sum = 0;
+    int32_t q[TM__INT8_GROUP];
     to->scale[column] = quantise(x, n, vectors);
     memcpy(q, vectors, sizeof q);
-    for (int p = 0; p < TM__INT8_GROUP; p++) {
-        to->weight[p / QUAD][column][p % QUAD] = (int8_t)q[p];
-        sum += q[p];
-    }
-    to->excess[column] = -OFFSET * sum;
+    for (int p = 0; p < TM__INT8_GROUP; p++) to->weight[p / TAKEN][column][p % TAKEN] = (int8_t)q[p];
+#if TM__LANES == 16
+    to->excess[column] = 0;
+    for (int p = 0; p < TM__INT8_GROUP; p++) to->excess[column] -= OFFSET * q[p];
+#endif
 }
 
 static void pack_panel(group *to, const void *w, tm_dtype type, int64_t first, int64_t n, int64_t k, int64_t ld) {
@@ -115,7 +126,7 @@ tm_status TM__ISA(int8_pack)(tm_device *dev, void *packed, const void *w, tm_dty
 
 /* Rows of A as integers with OFFSET added, padded to whole groups, and their scales. */
 typedef struct rows8 {
-    uint8_t *data;
+    activation *data;
     float *scale; /* (m, groups) */
     int64_t ld, groups;
 } rows8;
@@ -124,55 +135,55 @@ static void convert_row(const rows8 *to, const float *a, int64_t row, int64_t k)
     for (int64_t g = 0; g < to->groups; g++) {
         vi q[VECTORS];
         int64_t at = g * TM__INT8_GROUP;
-        vq *bytes = (vq *)(to->data + row * to->ld + at);
+        va *made = (va *)(to->data + row * to->ld + at);
         to->scale[row * to->groups + g] = quantise(a + at, k - at, q);
-        for (int i = 0; i < VECTORS; i++) bytes[i] = __builtin_convertvector(q[i] + OFFSET, vq);
+        for (int i = 0; i < VECTORS; i++) made[i] = __builtin_convertvector(q[i] + OFFSET, va);
     }
 }
 
-/* ---- four products in each lane ---------------------------------------------------------------------------------- */
+/* ---- a few products in each lane --------------------------------------------------------------------------------- */
 
+/* sum += a b of TAKEN k: `b` as `weights` reads it, `a` for all columns. `quads`: the processor has VPDPBUSD. */
 #if TM__LANES == 16
-/* As text, so that the rest of the file needs no more than the level's instructions. */
-TM__INLINE vi dot_quads(vi sum, int32_t quad, const vi b) {
-    __m512i a = _mm512_set1_epi32(quad);
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-    return sum;
+TM__INLINE vi weights(const int8_t *at) {
+    return *(const vi *)at;
 }
-TM__INLINE vi dot_pairs(vi sum, int32_t quad, vi b) {
-    __m512i a = _mm512_set1_epi32(quad ^ (int32_t)0x80808080u), w = (__m512i)b;
-    __m512i turned = _mm512_mask_sub_epi8(w, _mm512_movepi8_mask(a), _mm512_setzero_si512(), w);
-    __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(a), turned);
+TM__INLINE vi dot(vi sum, int32_t a, vi b, bool quads) {
+    __m512i left = _mm512_set1_epi32(a), right = (__m512i)b;
+    if (quads) { /* as text, so that the rest of the file needs no more than the level's instructions */
+        __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(left), "v"(b));
+        return sum;
+    }
+    left = _mm512_xor_si512(left, _mm512_set1_epi8(-128));
+    __m512i turned = _mm512_mask_sub_epi8(right, _mm512_movepi8_mask(left), _mm512_setzero_si512(), right);
+    __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(left), turned);
     return sum + (vi)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 }
-#elif TM__LANES == 8
-#define NO_QUADS
-TM__INLINE vi dot_pairs(vi sum, int32_t quad, vi b) {
-    __m256i a = _mm256_set1_epi32(quad ^ (int32_t)0x80808080u), w = (__m256i)b;
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(w, a));
-    return sum + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+TM__INLINE vi sum_before(const group *b, int j, bool quads) {
+    return quads ? *(const vi *)(b->excess + j * VL) : (vi){0};
 }
 #else
-#define NO_QUADS
-TM__INLINE __m128i widen_low(__m128i x) {
-    return _mm_srai_epi16(_mm_unpacklo_epi8(x, x), 8);
+#if TM__LANES == 8
+TM__INLINE vi weights(const int8_t *at) {
+    return (vi)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)at));
 }
-TM__INLINE __m128i widen_high(__m128i x) {
-    return _mm_srai_epi16(_mm_unpackhi_epi8(x, x), 8);
+TM__INLINE vi dot(vi sum, int32_t a, vi b, bool quads) {
+    (void)quads;
+    return sum + (vi)_mm256_madd_epi16(_mm256_set1_epi32(a), (__m256i)b);
 }
-TM__INLINE vi dot_pairs(vi sum, int32_t quad, vi b) {
-    __m128i a = widen_low(_mm_set1_epi32(quad ^ (int32_t)0x80808080u)), w = (__m128i)b;
-    __m128 low = _mm_castsi128_ps(_mm_madd_epi16(a, widen_low(w)));
-    __m128 high = _mm_castsi128_ps(_mm_madd_epi16(a, widen_high(w)));
-    vi even = (vi)_mm_castps_si128(_mm_shuffle_ps(low, high, _MM_SHUFFLE(2, 0, 2, 0)));
-    vi odd = (vi)_mm_castps_si128(_mm_shuffle_ps(low, high, _MM_SHUFFLE(3, 1, 3, 1)));
-    return sum + even + odd;
+#else
+TM__INLINE vi weights(const int8_t *at) {
+    __m128i bytes = _mm_loadl_epi64((const __m128i *)at);
+    return (vi)_mm_srai_epi16(_mm_unpacklo_epi8(bytes, bytes), 8);
+}
+TM__INLINE vi dot(vi sum, int32_t a, vi b, bool quads) {
+    (void)quads;
+    return sum + (vi)_mm_madd_epi16(_mm_set1_epi32(a), (__m128i)b);
 }
 #endif
-
-#ifdef NO_QUADS
-TM__INLINE vi dot_quads(vi sum, int32_t quad, vi b) {
-    return dot_pairs(sum, quad, b);
+TM__INLINE vi sum_before(const group *b, int j, bool quads) {
+    (void)b, (void)j, (void)quads;
+    return (vi){0};
 }
 #endif
 
@@ -183,7 +194,6 @@ TM__INLINE vi dot_quads(vi sum, int32_t quad, vi b) {
 TM__INLINE void block(int n, bool quads, bool whole, const tm__gemm *to, const rows8 *a, int64_t row,
                       const group *panel, int64_t column) {
     vf total[ROWS][2];
-    static const int32_t zeros[PANEL];
     float *c = (float *)to->c + row * to->ldc + column;
     for (int i = 0; i < n; i++)
         for (int j = 0; j < 2; j++) {
@@ -192,19 +202,22 @@ TM__INLINE void block(int n, bool quads, bool whole, const tm__gemm *to, const r
         }
     for (int64_t g = 0; g < a->groups; g++) {
         const group *b = &panel[g];
-        const uint8_t *bytes = a->data + row * a->ld + g * TM__INT8_GROUP;
+        const activation *left = a->data + row * a->ld + g * TM__INT8_GROUP;
         vi sum[ROWS][2];
         for (int i = 0; i < n; i++)
-            for (int j = 0; j < 2; j++) sum[i][j] = *(const vi *)((quads ? b->excess : zeros) + j * VL);
-        for (int s = 0; s < STEPS; s++, bytes += QUAD) {
+            for (int j = 0; j < 2; j++) sum[i][j] = sum_before(b, j, quads);
+#if TM__LANES < 16
+#pragma GCC unroll 4
+#endif
+        for (int s = 0; s < STEPS; s++, left += TAKEN) {
             const int8_t *at = b->weight[s][0];
-            const vi w[2] = {*(const vi *)at, *(const vi *)(at + VL * QUAD)};
-            for (int line = 0; n < FEW && line < PANEL * QUAD; line += 64) __builtin_prefetch(at + AHEAD + line, 0, 2);
+            const vi w[2] = {weights(at), weights(at + VL * TAKEN)};
+            for (int line = 0; n < FEW && s % RUN == 0 && line < RUN * PANEL * TAKEN; line += LINE)
+                __builtin_prefetch(at + AHEAD + line, 0, 2);
             for (int i = 0; i < n; i++) {
-                int32_t quad;
-                memcpy(&quad, bytes + i * a->ld, sizeof quad);
-                for (int j = 0; j < 2; j++)
-                    sum[i][j] = quads ? dot_quads(sum[i][j], quad, w[j]) : dot_pairs(sum[i][j], quad, w[j]);
+                int32_t few;
+                memcpy(&few, left + i * a->ld, sizeof few);
+                for (int j = 0; j < 2; j++) sum[i][j] = dot(sum[i][j], few, w[j], quads);
             }
         }
         for (int i = 0; i < n; i++) {
@@ -234,7 +247,7 @@ TM__INLINE void few_rows(int n, bool quads, const tm__gemm *to, const rows8 *a, 
 
 #define ROWS_CASE(n)                                       \
     case n:                                                \
-        if (quads)                                         \
+        if (TAKEN == 4 && quads)                           \
             few_rows(n, true, to, a, row, panel, column);  \
         else                                               \
             few_rows(n, false, to, a, row, panel, column); \
@@ -245,9 +258,9 @@ static void multiply_rows(int64_t n, bool quads, const tm__gemm *to, const rows8
     switch (n) {
         ROWS_CASE(1)
         ROWS_CASE(2)
-#if TM__LANES == 16
         ROWS_CASE(3)
         ROWS_CASE(4)
+#if TM__LANES == 16
         ROWS_CASE(5)
         ROWS_CASE(6)
 #endif
@@ -291,20 +304,19 @@ static size_t lay_out(job *jobs, const tm__gemm *list, int64_t count, uint8_t *m
         if (j->converts) {
             j->a.scale = memory ? (float *)(memory + used) : NULL;
             used += (size_t)round_up(g->m * j->a.groups * 4, 64);
-            j->a.data = memory ? memory + used : NULL;
-            used += (size_t)(g->m * j->a.ld);
+            j->a.data = memory ? (activation *)(memory + used) : NULL;
+            used += (size_t)(g->m * j->a.ld) * sizeof(activation);
         }
-        j->chunk = TM__MAX(CHUNK_BYTES / j->a.ld / ROWS, (int64_t)1) * ROWS;
+        j->chunk = TM__MAX(CHUNK_BYTES / (j->a.ld * (int64_t)sizeof(activation)) / ROWS, (int64_t)1) * ROWS;
         j->end = end += j->panels * ((g->m + j->chunk - 1) / j->chunk);
     }
     return used;
 }
 
-static void multiply_tasks(const job *jobs, int64_t count, int64_t *claimed, bool quads) {
+static void multiply_tasks(const job *jobs, int64_t count, all_tasks *all, bool quads) {
+    tasks mine = {.all = all};
     for (int64_t i = 0;;) {
-        int64_t t;
-#pragma omp atomic capture
-        t = (*claimed)++;
+        int64_t t = next_task(&mine);
         while (i < count && t >= jobs[i].end) i++;
         if (i == count) return;
         multiply_task(&jobs[i], t - jobs[i].first, quads);
@@ -315,7 +327,6 @@ static tm_status multiply_list(tm_device *dev, const tm__gemm *list, int64_t cou
     job jobs[TOGETHER];
     tm__scratch scratch;
     double operations = 0;
-    int64_t claimed = 0;
     TM__TRY(tm__cpu_scratch(dev, lay_out(jobs, list, count, NULL), 0, &scratch));
     lay_out(jobs, list, count, scratch.shared);
     for (int64_t i = 0; i < count; i++)
@@ -324,7 +335,9 @@ static tm_status multiply_list(tm_device *dev, const tm__gemm *list, int64_t cou
     for (int64_t i = 0; alone && i < count; i++)
         for (int64_t row = 0; jobs[i].converts && row < list[i].m; row++)
             convert_row(&jobs[i].a, (const float *)list[i].a + row * list[i].lda, row, list[i].k);
-#pragma omp parallel num_threads(tm__cpu_team(dev, operations))
+    int team = tm__cpu_team(dev, operations);
+    all_tasks all = {.count = jobs[count - 1].end, .threads = team};
+#pragma omp parallel num_threads(team)
     {
         for (int64_t i = 0; !alone && i < count; i++) {
             if (!jobs[i].converts) continue;
@@ -332,7 +345,7 @@ static tm_status multiply_list(tm_device *dev, const tm__gemm *list, int64_t cou
             for (int64_t row = 0; row < list[i].m; row++)
                 convert_row(&jobs[i].a, (const float *)list[i].a + row * list[i].lda, row, list[i].k);
         }
-        multiply_tasks(jobs, count, &claimed, ((tm__cpu *)dev->state)->quads);
+        multiply_tasks(jobs, count, &all, ((tm__cpu *)dev->state)->quads);
     }
     return TM_OK;
 }
