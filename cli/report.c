@@ -24,7 +24,7 @@ static struct {
     double first_seconds, last_seconds; /* where this phase was first seen; when a line was last printed */
 } watch;
 
-static volatile sig_atomic_t stop_asked, error_told; /* an error is or was told: no step follows */
+static volatile sig_atomic_t stop_asked, error_told; /* told: one of several processes ends, and so do all */
 static bool leads = true;                            /* of several processes only the first says what all would say */
 
 /* ---- lines ------------------------------------------------------------------------------------------------------- */

@@ -59,7 +59,8 @@ char *tm__format(const char *format, ...) TM__PRINTF(1, 2);
 /* 64-byte aligned; freed by free(). Not cleared. */
 void *tm__alloc_aligned(size_t bytes);
 /* Zeros, aligned to a page, that take memory when they are first touched; NULL: no address space, or more than the
- * system would promise. `unused`: most of them never will be touched, and nothing need be promised. */
+ * system would promise. `unused`: most of them never will be touched, and nothing need be promised (which a system that
+ * counts strictly does not take). */
 void *tm__pages_map(size_t bytes, bool unused);
 void tm__pages_unmap(void *pages, size_t bytes);
 /* Sets bytes to zero by giving whole pages back to the system. Without `edges` the rest is left alone. */

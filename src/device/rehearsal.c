@@ -16,8 +16,8 @@ typedef struct tm__rehearsal {
     size_t in_use[TM__PURPOSES], peak[TM__PURPOSES]; /* bytes */
     size_t held_peak;                                /* handed out, and kept for reuse */
     size_t kernels;                                  /* most working memory of a kernel */
-    size_t stepped;                                  /* gradients that the optimiser was given in a step */
-    int64_t tokens;                                  /* most in one forward pass */
+    size_t stepped; /* gradients that the optimiser had in its last step: other loops of a run may train more */
+    int64_t tokens; /* most in one forward pass */
 } rehearsal;
 
 static rehearsal *of(const tm_device *dev) {
@@ -313,8 +313,7 @@ tm_status tm_device_open_rehearsal(const tm_device_options *options, tm_device *
 
 void tm__rehearsal_memory(const tm_device *dev, tm_memory *memory) {
     const rehearsal *r = of(dev);
-    /* What the optimiser had to step with: another loop of the same run may have trained more. */
-    memory->gradients = (int64_t)r->stepped;
+    memory->gradients = (int64_t)r->peak[TM__FOR_GRADIENTS];
     memory->weights = (int64_t)r->peak[TM__FOR_WEIGHTS];
     memory->moments = (int64_t)r->peak[TM__FOR_MOMENTS];
     memory->vectors = (int64_t)r->peak[TM__FOR_VECTORS];
@@ -326,5 +325,5 @@ void tm__rehearsal_memory(const tm_device *dev, tm_memory *memory) {
     memory->kernels = (int64_t)r->kernels;
     memory->tokens = r->tokens;
     memory->again = dev->worked > 0 ? dev->worked_again / dev->worked : 0;
-    memory->trained = memory->gradients / (int64_t)tm__dtype_size(dev->act);
+    memory->trained = (int64_t)(r->stepped / tm__dtype_size(dev->act));
 }

@@ -267,14 +267,14 @@ static void test_row_invariance(void **state) {
 /* Several products in one call give what each gives alone: of unlike shapes and types, on any number of threads, with
  * rows further apart than they are long; also where one of them is empty, or not for the kernel of the others. */
 static void several_at_once(const char *isa) {
-    enum { COUNT = 6, MOST = 40 * 300 };
+    enum { COUNT = 6, MOST = 72000 };
     static const struct {
         int64_t m, n, k;
         tm_dtype b_type;
         bool accumulate, exact;
-    } cases[COUNT] = {{9, 40, 96, TM_F32, false, false},  {9, 12, 96, TM_BF16, false, false},
-                      {9, 203, 96, TM_F32, true, false},  {2, 300, 33, TM_F16, false, true},
-                      {40, 17, 500, TM_BF16, true, true}, {1, 64, 64, TM_BF16, false, false}};
+    } cases[COUNT] = {{9, 40, 960, TM_F32, false, false},  {9, 12, 960, TM_BF16, false, false},
+                      {9, 203, 960, TM_F32, true, false},  {2, 300, 330, TM_F16, false, true},
+                      {40, 17, 5000, TM_BF16, true, true}, {1, 64, 640, TM_BF16, false, false}};
     for (int way = 0; way < 6; way++) {
         tm_device *dev = open_cpu(isa, 1 + way % 3, way < 3 ? TM_PRECISION_F32 : TM_PRECISION_BF16);
         if (!dev) return;

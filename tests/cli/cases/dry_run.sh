@@ -12,6 +12,7 @@ grep -q '^Nothing was written' text || fail "no last word"
 for item in "weights in memory" "gradients" "optimiser's moments" "activations" "logits" "program" "sum"; do
     grep -q "^  $item" text || fail "no $item in: $(cat text)"
 done
+grep -Eq '^  (less what is never there at once|gaps kept for reuse)' text || fail "parts that are not there at once: $(cat text)"
 temper finetune --model "$model" $train --lora-rank 2 --out tuned --dry-run | grep -q "^  weights, mapped" ||
     fail "no mapped weights beside an adapter"
 temper finetune --model "$model" $train --lora-rank 2 --out tuned --dry-run --json | json_check trained >trained

@@ -12,14 +12,15 @@
 #include <omp.h>
 
 enum {
-    COLUMNS = 4,              /* of C in a block */
-    ROWS = VL == 16 ? 6 : 3,  /* of C in a block: the sums fill the registers */
-    FEW = 3,                  /* rows of A that meet a weight of any type where it lies */
-    GROUP = 4 * COLUMNS,      /* columns that a block of A meets in turn, a line of C; a task */
-    FETCHED = VL / 4,         /* lines asked for per vector of A: as many as a block of an fp32 weight has */
-    ALONE = 8,                /* rows of A that one thread copies faster than all would */
-    TOGETHER = 4,             /* products that are done as one */
-    CHUNK_FLOATS = 256 << 10, /* of A that pass a group: half of a second-level cache */
+    COLUMNS = 4,                      /* of C in a block */
+    ROWS = VL == 16 ? 6 : 3,          /* of C in a block: the sums fill the registers */
+    FEW = 3,                          /* rows of A that meet a weight of any type where it lies */
+    GROUP = 4 * COLUMNS,              /* columns that a block of A meets in turn, a line of C; a task */
+    FETCHED_16 = VL < 8 ? 1 : VL / 8, /* the same of 16 bits */
+    FETCHED = VL / 4,                 /* lines asked for per vector of A: as many as a block of an fp32 weight has */
+    ALONE = 8,                        /* rows of A that one thread copies faster than all would */
+    TOGETHER = 4,                     /* products that are done as one */
+    CHUNK_FLOATS = 256 << 10,         /* of A that pass a group: half of a second-level cache */
 };
 
 /* Rows of the weight as they lie there or in a block of fp32, and what is to be fetched meanwhile. */
@@ -112,11 +113,11 @@ static void part_block(int64_t n, int fetch, const rows *a, const columns *b, f4
 static void block_in_place(int64_t n, const rows *a, const columns *b, f4 result[ROWS]) {
     bool whole_bf16 = b->type == TM_BF16 && b->whole;
     if (whole_bf16 && n == 1)
-        BLOCK(1, TM_BF16, true, FETCHED / 2);
+        BLOCK(1, TM_BF16, true, FETCHED_16);
     else if (whole_bf16 && n == 2)
-        BLOCK(2, TM_BF16, true, FETCHED / 2);
+        BLOCK(2, TM_BF16, true, FETCHED_16);
     else if (whole_bf16)
-        BLOCK(3, TM_BF16, true, FETCHED / 2);
+        BLOCK(3, TM_BF16, true, FETCHED_16);
     else if (n == 1)
         BLOCK(1, b->type, false, FETCHED);
     else if (n == 2)
@@ -200,7 +201,7 @@ typedef struct job {
 typedef struct work {
     job jobs[TOGETHER];
     int64_t count;
-    all_tasks tasks;
+    tm__all_tasks tasks;
 } work;
 
 static const uint8_t *weight_row(const job *j, int64_t row) {
@@ -243,10 +244,10 @@ static const uint8_t *task_rows(const work *w, int64_t t) {
 
 /* A thread knows its next task while it does one. */
 static void multiply_tasks(work *w, float *own) {
-    tasks mine = {.all = &w->tasks};
+    tm__tasks mine = {.all = &w->tasks};
     const job *j;
-    for (int64_t t = next_task(&mine), next; (j = job_of(w, t)); t = next) {
-        next = next_task(&mine);
+    for (int64_t t = tm__next_task(&mine), next; (j = job_of(w, t)); t = next) {
+        next = tm__next_task(&mine);
         int64_t from = (t - j->first) / j->tasks * j->chunk, to = TM__MIN(from + j->chunk, j->g->m);
         int64_t column = (t - j->first) % j->tasks * GROUP;
         multiply_columns(j, from, to, column, TM__MIN(j->g->n - column, (int64_t)GROUP), task_rows(w, next), own);
@@ -303,7 +304,7 @@ static tm_status multiply_list(tm_device *dev, const tm__gemm *list, int64_t cou
         for (int64_t row = 0; row < j->g->m; row++) widen_a(j, row);
     }
     int team = tm__cpu_team(dev, operations);
-    w.tasks = (all_tasks){.count = end, .threads = team};
+    w.tasks = (tm__all_tasks){.count = end, .threads = team};
 #pragma omp parallel num_threads(team)
     {
         for (int64_t i = 0; widens && i < count; i++) {

@@ -21,13 +21,12 @@ enum {
     PANEL = 2 * VL,           /* columns */
     TAKEN = VL == 16 ? 4 : 2, /* k that one instruction sums */
     STEPS = TM__INT8_GROUP / TAKEN,
-    RUN = PANEL * TAKEN < LINE ? LINE / (PANEL * TAKEN) : 1, /* steps for a line of a weight */
-    ROWS = VL == 16 ? 6 : 4,                                 /* of C in a block: the sums fill the registers */
-    CHUNK_BYTES = 512 << 10,                                 /* of A that pass a panel: part of a second-level cache */
-    FEW = 4,      /* rows of A for which a weight is read once only, at the speed of memory */
-    ALONE = 8,    /* rows of A that one thread converts faster than all would */
-    TOGETHER = 4, /* products that are done as one */
-    AHEAD = 2048, /* bytes that are asked for in advance */
+    ROWS = VL == 16 ? 6 : 4, /* of C in a block: the sums fill the registers */
+    CHUNK_BYTES = 512 << 10, /* of A that pass a panel: part of a second-level cache */
+    FEW = VL == 16 ? 4 : 0,  /* fewer rows ask for a weight in advance; shorter vectors are served well without */
+    ALONE = 8,               /* rows of A that one thread converts faster than all would */
+    TOGETHER = 4,            /* products that are done as one */
+    AHEAD = 2048,            /* bytes that are asked for in advance */
 };
 
 #if TM__LANES == 16
@@ -206,13 +205,10 @@ TM__INLINE void block(int n, bool quads, bool whole, const tm__gemm *to, const r
         vi sum[ROWS][2];
         for (int i = 0; i < n; i++)
             for (int j = 0; j < 2; j++) sum[i][j] = sum_before(b, j, quads);
-#if TM__LANES < 16
-#pragma GCC unroll 4
-#endif
         for (int s = 0; s < STEPS; s++, left += TAKEN) {
             const int8_t *at = b->weight[s][0];
             const vi w[2] = {weights(at), weights(at + VL * TAKEN)};
-            for (int line = 0; n < FEW && s % RUN == 0 && line < RUN * PANEL * TAKEN; line += LINE)
+            for (int line = 0; n < FEW && line < PANEL * TAKEN; line += LINE)
                 __builtin_prefetch(at + AHEAD + line, 0, 2);
             for (int i = 0; i < n; i++) {
                 int32_t few;
@@ -313,10 +309,10 @@ static size_t lay_out(job *jobs, const tm__gemm *list, int64_t count, uint8_t *m
     return used;
 }
 
-static void multiply_tasks(const job *jobs, int64_t count, all_tasks *all, bool quads) {
-    tasks mine = {.all = all};
+static void multiply_tasks(const job *jobs, int64_t count, tm__all_tasks *all, bool quads) {
+    tm__tasks mine = {.all = all};
     for (int64_t i = 0;;) {
-        int64_t t = next_task(&mine);
+        int64_t t = tm__next_task(&mine);
         while (i < count && t >= jobs[i].end) i++;
         if (i == count) return;
         multiply_task(&jobs[i], t - jobs[i].first, quads);
@@ -336,7 +332,7 @@ static tm_status multiply_list(tm_device *dev, const tm__gemm *list, int64_t cou
         for (int64_t row = 0; jobs[i].converts && row < list[i].m; row++)
             convert_row(&jobs[i].a, (const float *)list[i].a + row * list[i].lda, row, list[i].k);
     int team = tm__cpu_team(dev, operations);
-    all_tasks all = {.count = jobs[count - 1].end, .threads = team};
+    tm__all_tasks all = {.count = jobs[count - 1].end, .threads = team};
 #pragma omp parallel num_threads(team)
     {
         for (int64_t i = 0; !alone && i < count; i++) {
